@@ -1,0 +1,1 @@
+"""nflib: base models, bit errors and generators for a reproducible study of NeuralFuse."""

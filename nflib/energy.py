@@ -1,0 +1,238 @@
+"""What a base model and a generator cost: weight reads, multiply-accumulates, energy saving, latency.
+
+Nothing here needs trained weights.  Shapes come from one forward of a zero image [1, 3, size, size] on the "meta"
+device, which computes no numbers; the model is left as it was.  Source: NeuralFuse, section 4.2 and appendices C, D.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
+
+# Energy of one SRAM read at 0.83 Vmin (BER 1 %) over that at Vmin.  The paper never prints it ("about 30 %" less); it
+# is the value that reproduces Table 8 from the MACs of Table 7, all 30 entries, and Table 2 from Table 6, 29 of 30.
+ENERGY_RATIO = 0.6940
+ARRAY_ROWS = 32  # SCALE-SIM's output-stationary array: positions that share one read of a weight
+WEIGHTS_PER_WORD = 8  # 8-bit weights in one 64-bit word of the SRAM
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """One weighted layer: kind "conv", "deconv" or "linear"; sizes in pixels; a linear layer is a 1x1 map.
+
+    weights: stored numbers without biases, kernel**2 * cin * cout unless the layer is grouped.
+    """
+
+    name: str
+    kind: str
+    cin: int
+    cout: int
+    kernel: int
+    in_height: int
+    in_width: int
+    out_height: int
+    out_width: int
+    padding: int
+    stride: int
+    weights: int
+
+
+class Latency(NamedTuple):
+    """Median and spread (interquartile range) of one call, in milliseconds."""
+
+    median: float
+    spread: float
+
+
+def _forward(model: nn.Module, image_size: int) -> None:
+    """Run `model` in eval mode on a zero image, its parameters and buffers replaced by "meta" ones for the while."""
+    state = {
+        name: torch.empty_like(tensor, device="meta")
+        for name, tensor in chain(model.named_parameters(), model.named_buffers())
+    }
+    training = {module: module.training for module in model.modules()}
+    try:
+        with torch.no_grad():
+            functional_call(model.eval(), state, (torch.zeros(1, 3, image_size, image_size, device="meta"),))
+    finally:
+        for module, flag in training.items():
+            module.training = flag
+
+
+def _one(name: str, what: str, value: int | tuple[int, ...]) -> int:
+    values = {value} if isinstance(value, int) else set(value)
+    if len(values) != 1:
+        raise ValueError(f"layer {name!r} has {what} {tuple(value)}; only square ones are counted")
+    return values.pop()
+
+
+def _shape(name: str, layer: nn.Module, image: Tensor, result: Tensor) -> LayerShape:
+    if isinstance(layer, nn.Linear):
+        sizes = (layer.in_features, layer.out_features, 1, 1, 1, 1, 1, 0, 1)
+        return LayerShape(name, "linear", *sizes, layer.weight.numel())
+    kind = "deconv" if isinstance(layer, nn.ConvTranspose2d) else "conv"
+    square = [_one(name, what, getattr(layer, what)) for what in ("kernel_size", "padding", "stride")]
+    maps = (*image.shape[-2:], *result.shape[-2:])
+    return LayerShape(
+        name, kind, layer.in_channels, layer.out_channels, square[0], *maps, *square[1:], layer.weight.numel()
+    )
+
+
+def layer_shapes(model: nn.Module, image_size: int = 32) -> list[LayerShape]:
+    """The convolutions, transposed convolutions and linear layers of `model`, in the order in which they run.
+
+    Raises ValueError for a kernel, padding or stride that is not square.
+    """
+    shapes: list[LayerShape] = []
+    handles = [
+        layer.register_forward_hook(
+            lambda layer, inputs, result, name=name: shapes.append(_shape(name, layer, inputs[0], result))
+        )
+        for name, layer in model.named_modules()
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
+    ]
+    try:
+        _forward(model, image_size)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return shapes
+
+
+def _folds(shape: LayerShape, last: bool, proxy: bool) -> int:
+    """How often the weights of one layer are read: once for every 32 positions at which they are applied."""
+    deconv = shape.kind == "deconv"
+    if not proxy:
+        pixels = shape.in_height * shape.in_width if deconv else shape.out_height * shape.out_width
+        return -(-pixels // ARRAY_ROWS)
+    factor, stride = (shape.stride, 1) if deconv else (1, shape.stride)
+    border = 2 if deconv or (last and shape.kind == "conv" and shape.kernel == 1) else 2 * shape.padding
+    spans = [side * factor + border - shape.kernel for side in (shape.in_height, shape.in_width)]
+    height, width = (-(-span // stride) + 1 for span in spans)
+    return -(-height * width // ARRAY_ROWS)
+
+
+def weight_reads(model: nn.Module, image_size: int = 32, proxy: bool = True) -> int:
+    """64-bit reads of the weight memory for one image (the paper's T.W.M.A., Table 6).
+
+    ceil(positions / 32) reads of every weight: SCALE-SIM's "SRAM Filter Reads" on a 32-row output-stationary array, in
+    closed form.  proxy=True counts positions as the authors' runs did, and gives all eleven entries of Table 6
+    exactly: a transposed convolution is replaced by a convolution of stride 1 over its output map with a border of 1
+    on each side; a closing 1x1 convolution (the U-Nets') gets such a border too; and SCALE-SIM rounds the map of a
+    strided convolution up, 17x17 for 16x16.  proxy=False counts the positions at which weights really are applied.
+    Source: energy_estimation_HL in IBM/energy-efficient-resilience.
+    """
+    shapes = layer_shapes(model, image_size)
+    reads = sum(_folds(shape, shape is shapes[-1], proxy) * shape.weights for shape in shapes)
+    return -(-reads // WEIGHTS_PER_WORD)
+
+
+def macs(model: nn.Module, image_size: int = 32) -> int:
+    """Multiply-accumulates of the convolutions, transposed convolutions and linear layers for one image.
+
+    Transposed convolutions are counted over their input pixels, as the arithmetic goes; biases, batch norm,
+    activations and pooling are not counted.
+    """
+    with FlopCounterMode(display=False) as counter:
+        _forward(model, image_size)
+    return counter.get_total_flops() // 2
+
+
+class _PrintedCount(TorchFunctionMode):
+    """Adds up calls of torch functions by the conventions of ptflops; `parts` holds (function, operations) pairs."""
+
+    def __init__(self, transposed_over: str):
+        super().__init__()
+        self.transposed_over = transposed_over
+        self.parts: list[tuple[Callable, int]] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func in (F.conv2d, F.conv_transpose2d, F.linear):
+            image, weight, bias = (*args, None)[:3]
+            transposed = func is F.conv_transpose2d
+            grid = image if transposed and self.transposed_over == "input" else result
+            positions = 1 if func is F.linear else grid.shape[-2] * grid.shape[-1]
+            count = weight.numel() * positions + (result.numel() if bias is not None else 0)
+        elif func is F.batch_norm:
+            count = 2 * args[0].numel()
+        elif func in (F.relu, F.max_pool2d, F.adaptive_avg_pool2d):
+            count = args[0].numel()
+        elif func is F.interpolate:
+            count = result.numel()
+        else:
+            return result
+        self.parts.append((func, count))
+        return result
+
+
+def macs_as_published(
+    model: nn.Module, image_size: int = 32, functional_ends: bool = False, transposed_over: str = "output"
+) -> int:
+    """Operations for one image as Table 7 counts "MACs", by the conventions of ptflops before its issue #149.
+
+    Convolutions and linear layers: one per multiply-accumulate and one per biased output; batch norm: two per number;
+    ReLU, pooling (its input), upsampling (its output): one per number; tanh, sums and concatenations: none.
+    transposed_over: "output" counts transposed convolutions over their output pixels, stride**2 = 4 times too many, as
+    the paper does; "input" corrects that and keeps the rest.
+    functional_ends: True leaves out the first ReLU and the average pool, function calls in the official CIFAR
+    ResNets (models/resnetf.py) which ptflops did not see.
+    All 22 entries of Table 7 come out to their printed rounding, given functional_ends for the ResNets at 32x32 (it
+    matters for ResNet18 only: 557.14 M against 557.22 M) and the U-Nets built with zero_border=False.
+    Raises ValueError for an unknown `transposed_over`.
+    """
+    if transposed_over not in ("input", "output"):
+        raise ValueError(f"transposed_over is {transposed_over!r}; allowed are 'input' and 'output'")
+    with _PrintedCount(transposed_over) as counter:
+        _forward(model, image_size)
+    total = sum(count for _, count in counter.parts)
+    if functional_ends:
+        for end in (F.relu, F.adaptive_avg_pool2d):
+            total -= next((count for func, count in counter.parts if func is end), 0)
+    return total
+
+
+def energy_saving(reads_base: float, reads_generator: float, ratio: float = ENERGY_RATIO) -> float:
+    """Energy saved on weight reads, ES, in per cent (Table 2); negative when the generator costs more than it saves.
+
+    The base model reads at low voltage and the generator at nominal voltage, against the base model alone at nominal
+    voltage: 100 (1 - ratio - reads_generator / reads_base).  Numbers or arrays of them.
+    """
+    return 100 * (1 - ratio - reads_generator / reads_base)
+
+
+def mac_energy_saving(macs_base: float, macs_generator: float, ratio: float = ENERGY_RATIO) -> float:
+    """Energy saved, MAC-ES, in per cent (Table 8): as `energy_saving`, taking each MAC for one memory read."""
+    return energy_saving(macs_base, macs_generator, ratio)
+
+
+def latency(model: Callable[[Tensor], Tensor], images: Tensor, repeats: int = 50, warmup: int = 10) -> Latency:
+    """Wall-clock time of `model(images)`, images [B, 3, H, W] with any B, each call waited for (Table 9 has B = 1).
+
+    model: any callable on the images' device, as it stands (call `.eval()` first).  The `warmup` first calls are not
+    counted.  Raises ValueError for repeats below 1.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats is {repeats}; at least 1 is needed")
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(warmup + repeats):
+            if images.is_cuda:
+                torch.cuda.synchronize(images.device)
+            start = time.perf_counter()
+            model(images)
+            if images.is_cuda:
+                torch.cuda.synchronize(images.device)
+            seconds.append(time.perf_counter() - start)
+    milliseconds = 1000 * torch.tensor(seconds[warmup:], dtype=torch.float64)
+    lower, median, upper = torch.quantile(milliseconds, torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
+    return Latency(median, upper - lower)

@@ -1,0 +1,62 @@
+"""Accuracy over many error patterns; features of the perturbed model."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from nflib.data import Split, to_float
+from nflib.faults import ErrorModel, changed_bits, perturbed
+from nflib.generators import transform
+from nflib.quantize import Quantized
+from nflib.training import autocast
+
+BATCH = 500
+
+
+@torch.inference_mode()
+def prepared(split: Split, generator: nn.Module | None, batch: int = BATCH) -> list[tuple[Tensor, Tensor]]:
+    """Batches (float images, labels), transformed once by `generator` (eval mode) when there is one."""
+    batches = []
+    for images, labels in zip(split.images.split(batch), split.labels.split(batch)):
+        floats = to_float(images)
+        if generator is not None:
+            with autocast(floats.device):
+                floats = transform(generator, floats).float()
+        batches.append((floats, labels))
+    return batches
+
+
+@torch.inference_mode()
+def outputs(model: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """Logits (float32 [N, classes]) of `model` on prepared batches."""
+    rows = []
+    for images, _ in batches:
+        with autocast(images.device):
+            rows.append(model(images).float())
+    return torch.cat(rows)
+
+
+def accuracy(model: Callable[[Tensor], Tensor], batches: list[tuple[Tensor, Tensor]]) -> float:
+    """Share of right answers, in per cent."""
+    right = outputs(model, batches).argmax(1) == torch.cat([labels for _, labels in batches])
+    return 100 * right.double().mean().item()
+
+
+def perturbed_accuracies(
+    base: Quantized,
+    error_model: ErrorModel,
+    seeds: Iterable[int],
+    batches: list[tuple[Tensor, Tensor]],
+    tick: Callable[[], None] = lambda: None,
+) -> tuple[list[float], list[float]]:
+    """For each pattern: accuracy in per cent, and the share of stored bits that it changed.  `tick` is called after each."""
+    accuracies, shares = [], []
+    stored = base.bits * sum(base.sizes.values())
+    for seed in seeds:
+        pattern = error_model.draw(base.sizes, seed, base.bits)
+        shares.append(changed_bits(base, pattern) / stored)
+        with perturbed(base, pattern):
+            accuracies.append(accuracy(base, batches))
+        tick()
+    return accuracies, shares

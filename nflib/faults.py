@@ -1,0 +1,302 @@
+"""Error models (laws), and the error patterns (one draw: one "chip") that they give.
+
+A pattern is sparse: for each layer the positions of the weights that it touches and, for each, two bytes, so that the
+stored code becomes (code & keep) ^ toggle.  A flipped bit keeps and toggles; a cell stuck at 0 does not keep; a cell
+stuck at 1 does not keep and toggles.  Patterns come from numpy generators on the host, seeded by an integer: equal on
+every device and for every number of threads, and nested in the rate (equal seeds, lower rate: a subset).
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nflib.names import UserError, choose
+from nflib.quantize import Quantized, check_bits
+
+MAP_ROWS, MAP_COLUMNS = 8192, 128
+_BANDS = [0.0, *(0.01 * 2.0**k for k in range(-10, 7)), 1.0]  # edges at which a rate costs no wasted draw
+_GAPS, _MARKS, _VALUES = range(3)
+
+
+@dataclass(frozen=True)
+class LayerFaults:
+    """Faults of one layer: index (int64 [n], flat, C order, ascending), keep and toggle (uint8 [n])."""
+
+    index: Tensor
+    keep: Tensor
+    toggle: Tensor
+
+    def hit(self, codes: Tensor, bits: int = 8) -> Tensor:
+        """Codes (int8 [n]) that are read back where `codes` (int8 [n], those at `index`) are stored: b-bit two's complement."""
+        raw = (codes.view(torch.uint8) & self.keep) ^ self.toggle
+        return (raw << (8 - bits)).view(torch.int8) >> (8 - bits)
+
+
+Pattern = dict[str, LayerFaults]
+
+
+def check_rate(rate: float) -> float:
+    """Return `rate` if it is a bit-error rate in [0, 1); raise UserError otherwise."""
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+        raise UserError(f"bit-error rate is {rate!r}; allowed are fractions in [0, 1), for example 0.01 for 1 %")
+    return rate
+
+
+def _stream(seed: int, band: int, purpose: int) -> np.random.Generator:
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence([seed, band, purpose])))
+
+
+def _bernoulli_positions(stream: np.random.Generator, cells: int, probability: float) -> np.ndarray:
+    """Ascending positions (int64) of successes among `cells` independent trials, by geometric gaps: exact."""
+    if probability >= 1:
+        return np.arange(cells)
+    mean = cells * probability
+    draws = int(mean + 6 * mean**0.5 + 16)
+    found, last = [], -1
+    while last < cells:
+        gaps = np.floor(stream.standard_exponential(draws) / -np.log1p(-probability)).astype(np.int64) + 1
+        positions = last + np.cumsum(gaps)
+        found.append(positions)
+        last = positions[-1]
+    positions = np.concatenate(found)
+    return positions[: np.searchsorted(positions, cells)]
+
+
+def _faulty_cells(rates: np.ndarray, weights: int, seed: int, stuck: bool) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yield (weight index, bit mask, reads one) of the faulty cells among weights * len(rates), no cell twice.
+
+    Each cell has a uniform mark and is faulty at a rate above it.  Marks are drawn band by band: a cell is in band k
+    with probability width_k / (1 - lower_k) and is dropped if a lower band has it already, which gives it the
+    probability width_k exactly.  So the work goes with the rate, and a lower rate gives a subset.
+    """
+    bits = len(rates)
+    taken = np.zeros(weights, np.uint8)
+    for band, (low, high) in enumerate(zip(_BANDS[:-1], _BANDS[1:])):
+        if low >= rates.max():
+            break
+        cells = _bernoulli_positions(_stream(seed, band, _GAPS), weights * bits, (high - low) / (1 - low))
+        index, bit = np.divmod(cells, bits)
+        mask = (1 << bit).astype(np.uint8)
+        good = taken[index] & mask == 0
+        if rates.min() < high:
+            marks = low + (high - low) * _stream(seed, band, _MARKS).random(len(cells))
+            kept = good & (marks < rates[bit])
+        else:
+            kept = good
+        ones = _stream(seed, band, _VALUES).random(len(cells)) < 0.5 if stuck else None
+        np.add.at(taken, index[good], mask[good])  # bits in a byte are distinct: add is or
+        yield index[kept], mask[kept], ones[kept] if stuck else None
+
+
+def _split(sizes: Mapping[str, int], keep: np.ndarray, toggle: np.ndarray) -> Pattern:
+    """Cut model-wide bytes (uint8 [weights]) into the layers' sparse faults."""
+    index = np.flatnonzero((keep != 255) | (toggle != 0))
+    ends = np.cumsum([0, *sizes.values()])
+    cuts = np.searchsorted(index, ends)
+    pattern = {}
+    for name, start, a, b in zip(sizes, ends[:-1], cuts[:-1], cuts[1:]):
+        rows = index[a:b]
+        pattern[name] = LayerFaults(*map(torch.from_numpy, (rows - start, keep[rows], toggle[rows])))
+    return pattern
+
+
+@dataclass(frozen=True)
+class ErrorModel:
+    """A law of bit errors.
+
+    rate: share of cells that are faulty, a fraction in [0, 1).  bit_rates: a rate of its own for each bit, lowest bit
+    first, in place of `rate` (which then only names the law); 0 spares a bit.  layers: names of the layers hit; empty
+    means all.  A limited pattern is the full pattern of the same seed with the other bits and layers left out.
+    """
+
+    rate: float
+    bit_rates: tuple[float, ...] = ()
+    layers: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        check_rate(self.rate)
+        for rate in self.bit_rates:
+            check_rate(rate)
+
+    def _rates(self, bits: int) -> np.ndarray:
+        rates = np.array(self.bit_rates or (self.rate,) * check_bits(bits), float)
+        if len(rates) != bits:
+            raise UserError(f"{len(rates)} bit rates for codes of {bits} bits; one for each bit is needed")
+        return rates
+
+    def _limited(self, pattern: Pattern) -> Pattern:
+        for name in self.layers:
+            choose("layer", name, pattern)
+        return {name: f for name, f in pattern.items() if name in self.layers} if self.layers else pattern
+
+    def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8) -> Pattern:
+        """The pattern of `seed` (whole number >= 0) for layers of `sizes` (weights each, in memory order)."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class BitFlips(ErrorModel):
+    """Every stored bit flips with probability `rate`, independently: the definition in the paper's text."""
+
+    def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8) -> Pattern:
+        weights = sum(sizes.values())
+        toggle = np.zeros(weights, np.uint8)
+        for index, mask, _ in _faulty_cells(self._rates(bits), weights, seed, stuck=False):
+            np.add.at(toggle, index, mask)
+        return self._limited(_split(sizes, np.full_like(toggle, 255), toggle))
+
+
+@dataclass(frozen=True)
+class StuckAt(ErrorModel):
+    """Every cell is faulty with probability `rate`, independently, and then reads 0 or 1 with equal chance.
+
+    Where the stored bits are as often 0 as 1, half as many bits change as are faulty.
+    """
+
+    def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8) -> Pattern:
+        weights = sum(sizes.values())
+        faulty, toggle = np.zeros(weights, np.uint8), np.zeros(weights, np.uint8)
+        for index, mask, ones in _faulty_cells(self._rates(bits), weights, seed, stuck=True):
+            np.add.at(faulty, index, mask)
+            np.add.at(toggle, index[ones], mask[ones])
+        return self._limited(_split(sizes, ~faulty, toggle))
+
+
+def _words(cells: np.ndarray, bits: int) -> np.ndarray:
+    """Pack a boolean cell array [rows, columns] into words (uint8 [rows, columns // bits]); unused columns are left out."""
+    per_row = cells.shape[1] // bits
+    used = cells[:, : per_row * bits].reshape(len(cells), per_row, bits)
+    return (used << np.arange(bits)).sum(-1).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class ReleaseMap(ErrorModel):
+    """The official code's stuck-at map of 8192 x 128 cells, bit for bit; what the published numbers were measured under.
+
+    Seeds are the official ones (training 0 to 30000, evaluation 50000 to 50009).  Each layer starts at row 0.
+    tiling_slip: True lays each row out as often as it has words (the code's slip: weight i reads row i // 256 and word
+    i % 16 at 8 bits); False reads row after row, as was meant.  map_per_layer: True draws a map of its own for each
+    layer (seed + 100003 * layer number); False uses one for all, as the code does.
+    Source: `randomfault.py` and `zs_faultinjection_ops.py` of the official code; golden cases in tests/data.
+    """
+
+    tiling_slip: bool = True
+    map_per_layer: bool = False
+
+    def _memory(self, seed: int, bits: int) -> tuple[np.ndarray, np.ndarray]:
+        """Bytes (keep, toggle), uint8, of the weights that one pass over the map holds."""
+        faulty = np.random.RandomState(seed).rand(MAP_ROWS, MAP_COLUMNS) < self.rate
+        ones = faulty & (np.random.RandomState(seed + 1).rand(MAP_ROWS, MAP_COLUMNS) < 0.5)
+        rates = self._rates(bits)
+        faulty, toggle = _words(faulty, bits), _words(ones, bits)
+        if self.bit_rates:  # here a bit is either spared or at the map's rate
+            if not set(rates) <= {0.0, self.rate}:
+                raise UserError(f"ReleaseMap: a bit rate must be 0 or the map's rate {self.rate:g}")
+            spared = np.uint8(sum(1 << bit for bit in np.flatnonzero(rates)))
+            faulty, toggle = faulty & spared, toggle & spared
+        repeats = faulty.shape[1] if self.tiling_slip else 1
+        return tuple(np.repeat(words, repeats, axis=0).ravel() for words in (~faulty, toggle))
+
+    def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8) -> Pattern:
+        check_bits(bits)
+        pattern, memory = {}, None
+        for number, (name, size) in enumerate(sizes.items()):
+            if memory is None or self.map_per_layer:
+                keep, toggle = memory = self._memory((seed + 100003 * number * self.map_per_layer) % 2**32, bits)
+                faulty = np.flatnonzero(keep != 255)
+            banks = -(-size // len(keep))
+            index = (faulty + len(keep) * np.arange(banks)[:, None]).ravel()
+            index = index[: np.searchsorted(index, size)]
+            cell = index % len(keep)
+            pattern[name] = LayerFaults(*map(torch.from_numpy, (index, keep[cell], toggle[cell])))
+        return self._limited(pattern)
+
+
+@dataclass(frozen=True)
+class ChipMap(ErrorModel):
+    """A profiled chip, read from an .npz with boolean arrays `stuck_at_0` and `stuck_at_1` [rows, columns].
+
+    Weights lie in the rows one after another, layer after layer, lowest bit first, and start over when the map is full.
+    The seed rotates the map by a drawn number of rows (seed 0: none).  `rate` is not used: the chip decides.
+    Raises UserError when the file is missing, damaged or contradicts itself.
+    """
+
+    rate: float = 0.0
+    path: str = ""
+
+    def _load(self) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            with np.load(Path(self.path)) as file:
+                zero, one = file["stuck_at_0"].astype(bool), file["stuck_at_1"].astype(bool)
+        except Exception as error:
+            raise UserError(f"chip map {self.path!r} cannot be read: {error}") from None
+        if zero.ndim != 2 or zero.shape != one.shape or (zero & one).any():
+            raise UserError(f"chip map {self.path!r}: two arrays [rows, columns] without a cell in both are needed")
+        return zero, one
+
+    def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8) -> Pattern:
+        zero, one = self._load()
+        if zero.shape[1] < check_bits(bits):
+            raise UserError(f"chip map {self.path!r} has {zero.shape[1]} columns, fewer than the {bits} bits of a code")
+        start = 0 if seed == 0 else int(np.random.default_rng(seed).integers(len(zero)))
+        faulty, toggle = (np.roll(_words(cells, bits), -start, axis=0).ravel() for cells in (zero | one, one))
+        weights = sum(sizes.values())
+        return self._limited(_split(sizes, np.resize(~faulty, weights), np.resize(toggle, weights)))
+
+
+LAWS = {
+    "bit_flips": BitFlips,
+    "stuck_at": StuckAt,
+    "release_map": ReleaseMap,
+    "release_map_tiling_corrected": lambda rate: ReleaseMap(rate, tiling_slip=False),
+    "release_map_per_layer": lambda rate: ReleaseMap(rate, tiling_slip=False, map_per_layer=True),
+}
+LABELS = {
+    "bit_flips": "BitFlips",
+    "stuck_at": "StuckAt",
+    "release_map": "ReleaseMap",
+    "release_map_tiling_corrected": "ReleaseMap, tiling corrected",
+    "release_map_per_layer": "ReleaseMap, a map per layer",
+}
+
+
+def error_model(law: str, rate: float) -> ErrorModel:
+    """The error model of a name in LAWS at a bit-error rate (fraction), or a ChipMap for "chip_map:PATH".
+
+    Raises UserError for an unknown name or a rate outside [0, 1).
+    """
+    if law.startswith("chip_map:"):
+        return ChipMap(path=law.removeprefix("chip_map:"))
+    return LAWS[choose("error model", law, LAWS)](check_rate(rate))
+
+
+@contextmanager
+def perturbed(base: Quantized, pattern: Pattern) -> Iterator[Quantized]:
+    """Patch the weights of `base` that `pattern` changes; put the old ones back on leaving, whatever happens."""
+    undo = []
+    try:
+        for name, faults in pattern.items():
+            weight, codes, scale = base.layers[name].weight.data.view(-1), base.codes[name], base.scales[name]
+            index = faults.index.to(weight.device)
+            on_device = LayerFaults(index, faults.keep.to(weight.device), faults.toggle.to(weight.device))
+            undo.append((weight, index, weight[index]))
+            weight[index] = on_device.hit(codes[index], base.bits).to(scale.dtype) * scale
+        yield base
+    finally:
+        for weight, index, old in undo:
+            weight[index] = old
+
+
+def changed_bits(base: Quantized, pattern: Pattern) -> int:
+    """Number of stored bits that read differently under `pattern`."""
+    total = 0
+    for name, faults in pattern.items():
+        codes = base.codes[name].cpu()[faults.index]
+        difference = (codes ^ faults.hit(codes, base.bits)).view(torch.uint8).numpy()
+        total += int(np.unpackbits(difference & np.uint8(2**base.bits - 1)).sum())
+    return total

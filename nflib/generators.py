@@ -1,0 +1,141 @@
+"""The six NeuralFuse generators and the universal input perturbation.
+
+A generator G maps images [B, 3, H, W] in [-1, 1] (H and W divisible by 8) to a perturbation of the same shape; the
+transformed image is clip(x + G(x), -1, 1).  Layouts follow the official 8-bit code; the parameter counts of the
+paper's Table 7 are reproduced exactly at width 1.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nflib.names import choose
+
+NAMES = ("conv_l", "conv_s", "deconv_l", "deconv_s", "unet_l", "unet_s")
+LABELS = {
+    "conv_l": "ConvL",
+    "conv_s": "ConvS",
+    "deconv_l": "DeConvL",
+    "deconv_s": "DeConvS",
+    "unet_l": "UNetL",
+    "unet_s": "UNetS",
+}
+
+
+def _block(cin: int, cout: int) -> list[nn.Module]:
+    return [nn.Conv2d(cin, cout, 3, padding=1), nn.BatchNorm2d(cout), nn.ReLU()]
+
+
+def _deconv_block(cin: int, cout: int) -> list[nn.Module]:
+    return [nn.ConvTranspose2d(cin, cout, 4, 2, 1), nn.BatchNorm2d(cout), nn.ReLU()]
+
+
+def _pool() -> nn.Module:
+    return nn.MaxPool2d(2)
+
+
+def _up() -> nn.Module:
+    return nn.Upsample(scale_factor=2, mode="nearest")
+
+
+def _conv_l(c: int) -> nn.Sequential:
+    down = [*_block(3, c), *_block(c, c), _pool(), *_block(c, 2 * c), *_block(2 * c, 2 * c), _pool()]
+    down += [*_block(2 * c, 4 * c), *_block(4 * c, 4 * c), _pool()]
+    up = [*_block(4 * c, 4 * c), _up(), *_block(4 * c, 4 * c), *_block(4 * c, 2 * c), _up(), *_block(2 * c, 2 * c)]
+    up += [*_block(2 * c, c), _up(), *_block(c, c)]
+    return nn.Sequential(*down, *up, nn.Conv2d(c, 3, 3, padding=1), nn.BatchNorm2d(3), nn.Tanh())
+
+
+def _conv_s(c: int) -> nn.Sequential:
+    down = [*_block(3, c), _pool(), *_block(c, 2 * c), _pool(), *_block(2 * c, 2 * c), _pool()]
+    up = [*_block(2 * c, 2 * c), _up(), *_block(2 * c, c), _up(), *_block(c, 3), _up()]
+    return nn.Sequential(*down, *up, nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.Tanh())
+
+
+def _deconv_l(c: int) -> nn.Sequential:
+    down = [*_block(3, c), *_block(c, c), _pool(), *_block(c, 2 * c), *_block(2 * c, 2 * c), _pool()]
+    down += [*_block(2 * c, 4 * c), *_block(4 * c, 4 * c), _pool(), *_block(4 * c, 4 * c)]
+    up = [*_deconv_block(4 * c, 2 * c), *_block(2 * c, 2 * c), *_deconv_block(2 * c, c), *_block(c, c)]
+    return nn.Sequential(*down, *up, nn.ConvTranspose2d(c, 3, 4, 2, 1), nn.BatchNorm2d(3), nn.Tanh())
+
+
+def _deconv_s(c: int) -> nn.Sequential:
+    down = [*_block(3, c), _pool(), *_block(c, 2 * c), _pool(), *_block(2 * c, 2 * c), _pool()]
+    up = [*_deconv_block(2 * c, 2 * c), *_deconv_block(2 * c, c)]
+    return nn.Sequential(*down, *up, nn.ConvTranspose2d(c, 3, 4, 2, 1), nn.BatchNorm2d(3), nn.Tanh())
+
+
+def _double(cin: int, cout: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for a in (cin, cout):
+        layers += [nn.Conv2d(a, cout, 3, padding=1, bias=False), nn.BatchNorm2d(cout), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+class UNet(nn.Module):
+    """U-Net with base width c, no batch norm or tanh at its output.
+
+    zero_border: True (the official 8-bit code) gives each up-convolution a padding of 1, so that its output is two
+    pixels short and a ring of zeros fills it up; False is the code's full-precision variant.
+    """
+
+    def __init__(self, c: int, zero_border: bool = True):
+        super().__init__()
+        self.down = nn.ModuleList([_double(3, c), _double(c, 2 * c), _double(2 * c, 4 * c), _double(4 * c, 8 * c)])
+        self.lift = nn.ModuleList(
+            [nn.ConvTranspose2d(2 * a, a, 2, 2, padding=int(zero_border)) for a in (4 * c, 2 * c, c)]
+        )
+        self.up = nn.ModuleList([_double(2 * a, a) for a in (4 * c, 2 * c, c)])
+        self.final = nn.Conv2d(c, 3, 1)
+        self.zero_border = zero_border
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips = []
+        for level, block in enumerate(self.down):
+            x = block(x if level == 0 else F.max_pool2d(x, 2))
+            skips.append(x)
+        for lift, block, skip in zip(self.lift, self.up, reversed(skips[:-1])):
+            raised = F.pad(lift(x), (1, 1, 1, 1)) if self.zero_border else lift(x)
+            x = block(torch.cat([skip, raised], dim=1))
+        return self.final(x)
+
+
+class UniversalPerturbation(nn.Module):
+    """One learnable perturbation tanh(U) for all images (the paper's UIP baseline, Table 11); U has the image's shape."""
+
+    def __init__(self, image_size: int = 32):
+        super().__init__()
+        self.raw = nn.Parameter(torch.zeros(1, 3, image_size, image_size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.raw).expand_as(x)
+
+
+_BUILDERS = {
+    "conv_l": (_conv_l, 32),
+    "conv_s": (_conv_s, 32),
+    "deconv_l": (_deconv_l, 32),
+    "deconv_s": (_deconv_s, 32),
+    "unet_l": (UNet, 16),
+    "unet_s": (UNet, 8),
+}
+
+
+def build(name: str, width: float = 1.0, seed: int = 0, image_size: int = 32) -> nn.Module:
+    """A generator, float32, train mode, initialised from `seed`.
+
+    name: one of NAMES, or "universal" for the universal perturbation (the only one that needs `image_size`).
+    width: factor on the channel counts.  Raises UserError for an unknown name.
+    """
+    choose("generator", name, (*NAMES, "universal"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if name == "universal":
+            return UniversalPerturbation(image_size)
+        builder, base_width = _BUILDERS[name]
+        return builder(max(1, round(base_width * width)))
+
+
+def transform(generator: nn.Module, images: Tensor) -> Tensor:
+    """Transformed images clip(x + G(x), -1, 1), shape of `images` (Eq. 1); the clip's gradient is 0 where it saturates."""
+    return torch.clamp(images + generator(images), -1, 1)

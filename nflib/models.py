@@ -1,0 +1,114 @@
+"""Base classifiers by name, in their CIFAR form (32x32) and their ImageNet form (224x224).
+
+Source: NeuralFuse section 4.1 and Table 7, whose parameter counts these reproduce exactly at width 1.
+CIFAR form: ResNets with a 3x3 stem and no max-pool, VGG with batch norm, five max-pools and one linear layer.
+ImageNet form: torchvision's layout (7x7 stem; 25088-4096-4096 head).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from nflib.names import choose
+
+RESNETS = {"resnet18": ("basic", [2, 2, 2, 2]), "resnet50": ("bottleneck", [3, 4, 6, 3])}
+VGGS = {
+    "vgg11": [1, 1, 2, 2, 2],
+    "vgg16": [2, 2, 3, 3, 3],
+    "vgg19": [2, 2, 4, 4, 4],
+}
+NAMES = (*RESNETS, *VGGS)
+LABELS = {"resnet18": "ResNet18", "resnet50": "ResNet50", "vgg11": "VGG11", "vgg16": "VGG16", "vgg19": "VGG19"}
+IMAGENET_SIZE = 224
+
+
+def _conv(cin: int, cout: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(cin, cout, kernel, stride, kernel // 2, bias=False)
+
+
+class Residual(nn.Module):
+    """A residual block, basic (two 3x3) or bottleneck (1x1, 3x3, 1x1 with expansion 4, stride on the 3x3)."""
+
+    def __init__(self, kind: str, cin: int, channels: int, stride: int, final_relu: bool):
+        super().__init__()
+        if kind == "basic":
+            plan, cout = [(channels, 3, stride), (channels, 3, 1)], channels
+        else:
+            plan, cout = [(channels, 1, 1), (channels, 3, stride), (4 * channels, 1, 1)], 4 * channels
+        layers, width = [], cin
+        for out, kernel, step in plan:
+            layers += [_conv(width, out, kernel, step), nn.BatchNorm2d(out), nn.ReLU()]
+            width = out
+        self.body = nn.Sequential(*layers[:-1])
+        same = stride == 1 and cin == cout
+        self.shortcut = nn.Identity() if same else nn.Sequential(_conv(cin, cout, 1, stride), nn.BatchNorm2d(cout))
+        self.final = nn.ReLU() if final_relu else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.final(self.body(x) + self.shortcut(x))
+
+
+def _resnet(name: str, classes: int, large: bool, width: float, residual_relu: bool) -> nn.Sequential:
+    kind, depths = RESNETS[name]
+    stem = max(1, round(64 * width))
+    layers: list[nn.Module] = [_conv(3, stem, 7, 2) if large else _conv(3, stem, 3), nn.BatchNorm2d(stem), nn.ReLU()]
+    if large:
+        layers.append(nn.MaxPool2d(3, 2, 1))
+    cin, expansion = stem, 1 if kind == "basic" else 4
+    for stage, depth in enumerate(depths):
+        channels = max(1, round(64 * 2**stage * width))
+        for block in range(depth):
+            stride = 2 if stage > 0 and block == 0 else 1
+            layers.append(Residual(kind, cin, channels, stride, residual_relu))
+            cin = channels * expansion
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(cin, classes))
+
+
+def _vgg(name: str, classes: int, large: bool, width: float) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    cin = 3
+    for stage, depth in enumerate(VGGS[name]):
+        channels = max(1, round(min(64 * 2**stage, 512) * width))
+        for _ in range(depth):
+            layers += [nn.Conv2d(cin, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU()]
+            cin = channels
+        layers.append(nn.MaxPool2d(2))
+    if large:
+        hidden = max(1, round(4096 * width))
+        head = [nn.AdaptiveAvgPool2d(7), nn.Flatten(), nn.Linear(cin * 49, hidden), nn.ReLU(), nn.Dropout(0.5)]
+        head += [nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(0.5), nn.Linear(hidden, classes)]
+    else:
+        head = [nn.Flatten(), nn.Linear(cin, classes)]
+    model = nn.Sequential(*layers, *head)
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, 0, 0.01)
+            nn.init.zeros_(layer.bias)
+    return model
+
+
+def build(
+    name: str, classes: int = 10, image_size: int = 32, width: float = 1.0, seed: int = 0, residual_relu: bool = True
+) -> nn.Module:
+    """A base model, float32, train mode, initialised from `seed`; maps images [B, 3, H, W] in [-1, 1] to logits [B, classes].
+
+    image_size: 32 gives the CIFAR form, 224 the ImageNet form.  width: factor on every channel count (smoke scale: < 1).
+    residual_relu: False leaves out the ReLU after each residual sum, as the official code's ImageNet ResNet18 does.
+    Raises ValueError for an unknown name or size.
+    """
+    choose("base model", name, NAMES)
+    if image_size not in (32, IMAGENET_SIZE):
+        raise ValueError(f"image size is {image_size}; allowed are 32 and {IMAGENET_SIZE}")
+    large = image_size == IMAGENET_SIZE
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if name in RESNETS:
+            return _resnet(name, classes, large, width, residual_relu)
+        return _vgg(name, classes, large, width)
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Trainable numbers in `model`: weights, biases and batch-norm scales and shifts."""
+    return sum(p.numel() for p in model.parameters())

@@ -1,0 +1,18 @@
+"""One-line refusals: unknown names are answered with the nearest right one."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """A user's mistake, told in one line; the command line prints it without a traceback."""
+
+
+def choose(kind: str, name: str, allowed: Iterable[str]) -> str:
+    """Return `name` if it is allowed; otherwise raise UserError naming the nearest allowed one, or all of them."""
+    allowed = list(allowed)
+    if name in allowed:
+        return name
+    near = get_close_matches(str(name), allowed, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(allowed)}"
+    raise UserError(f"unknown {kind} {name!r}; {hint}")

@@ -1,0 +1,303 @@
+"""Training: base models with quantisation in the loop, generators by expectation over perturbed models (EOPM)."""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from nflib.data import Split, augment
+from nflib.faults import ErrorModel, perturbed
+from nflib.generators import transform
+from nflib.quantize import Quantized, plain, quantization_aware
+
+SCHEDULES = ("constant", "one_cycle", "release_steps")
+TRAINING_PATTERNS = 30001  # seeds 0 to 30000, as in the official code; evaluation starts at 50000
+RELEASE_MOMENTUM = 1 - 0.9**10  # the official code updates the generator's batch-norm statistics N = 10 times a batch
+
+
+@dataclass(frozen=True)
+class BaseRecipe:
+    """How a base model is trained: SGD with momentum 0.9, cross-entropy, weights fake-quantised to `bits`.
+
+    schedule: "constant", or "one_cycle" up to `learning_rate`.  Source of recipe "release": README and zs_train.py of
+    the official code (learning rate 0.001, batch 256, 300 epochs, no weight decay).
+    """
+
+    name: str = "release"
+    epochs: int = 300
+    batch: int = 256
+    learning_rate: float = 0.001
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    bits: int = 8
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class GeneratorRecipe:
+    """How a generator is trained: Adam (betas 0.5, 0.999) on CE(M0(F(x))) + lambda * mean CE(Mp(F(x))) (Eq. 3).
+
+    law, rate: error model of the perturbed models.  loss_weight: the paper's lambda.  models_per_step: its N.
+    steps: optimiser steps (the official 300 epochs of CIFAR-10 are 58,800).  schedule: "release_steps" multiplies the
+    rate by 0.96 every 500 steps.  momentum: of the generator's batch-norm statistics.
+    initial_gain: factor on the output layer at the start; below 1, training begins near F(x) = x.
+    """
+
+    name: str = "conv_l"
+    law: str = "release_map"
+    rate: float = 0.01
+    loss_weight: float = 5.0
+    models_per_step: int = 10
+    steps: int = 58800
+    batch: int = 256
+    learning_rate: float = 0.001
+    schedule: str = "release_steps"
+    momentum: float = RELEASE_MOMENTUM
+    initial_gain: float = 1.0
+    width: float = 1.0
+    bits: int = 8
+    seed: int = 0
+
+
+def precision(device: torch.device) -> str:
+    """Arithmetic that the device does fastest at no cost in accuracy: "bf16" (autocast) or "fp32"."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+
+
+def autocast(device: torch.device):
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision(device) == "bf16")
+
+
+def _schedule(optimizer: torch.optim.Optimizer, name: str, peak: float, steps: int):
+    if name == "one_cycle":
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=max(steps, 4), cycle_momentum=False)
+    if name == "release_steps":
+        return torch.optim.lr_scheduler.StepLR(optimizer, 500, 0.96)
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+
+
+def _batches(split: Split, batch: int, how: str, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch of augmented batches; order and augmentation depend on (seed, epoch) only, so training can resume."""
+    chance = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order = torch.randperm(len(split.labels), generator=chance)
+    batch = min(batch, len(order))
+    for start in range(0, len(order) - batch + 1, batch):
+        rows = order[start : start + batch].to(split.images.device)
+        yield augment(split.images[rows], how, chance), split.labels[rows]
+
+
+class OutOfTime(Exception):
+    """The time allowed is over; the state of training is stored."""
+
+
+class Resumable:
+    """State of a training run kept in a file, written whole or not at all, and taken up again when it is there.
+
+    deadline: `time.monotonic()` after which `save` stores the state and raises OutOfTime.  seconds: between two writes.
+    """
+
+    def __init__(self, path: Path | None, deadline: float | None = None, seconds: float = 120, **parts):
+        self.path, self.deadline, self.seconds, self.parts = path, deadline, seconds, parts
+        self.saved = time.monotonic()
+
+    def load(self) -> dict:
+        """The plain values stored beside the parts' states; {} when there is nothing to take up."""
+        if self.path is None or not self.path.exists():
+            return {}
+        try:
+            state = torch.load(self.path, weights_only=True)
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
+            return state["values"]
+        except Exception:  # a damaged file costs its progress, never the run
+            self.path.unlink()
+            return {}
+
+    def save(self, **values) -> None:
+        now = time.monotonic()
+        over = self.deadline is not None and now > self.deadline
+        if self.path is not None and (over or now - self.saved > self.seconds):
+            self._write(values)
+        if over:
+            raise OutOfTime
+
+    def _write(self, values: dict) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        part_file = self.path.with_suffix(".part")
+        torch.save({**state, "values": values}, part_file)
+        os.replace(part_file, self.path)
+        self.saved = time.monotonic()
+
+    def done(self) -> None:
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+def train_base(
+    model: nn.Module,
+    train: Split,
+    how: str,
+    recipe: BaseRecipe,
+    resume: Path | None = None,
+    words: str = "",
+    deadline: float | None = None,
+) -> dict:
+    """Train `model` in place on `train` (on the model's device); it ends plain, with the float weights behind the codes.
+
+    how: augmentation, as in `data.augment`.  resume: file for the state between epochs.  words: text of the progress bar.
+    Returns {"seconds", "epochs", "losses" (mean training loss of each epoch)}.
+    """
+    device = next(model.parameters()).device
+    quantization_aware(model, recipe.bits).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(model.parameters(), recipe.learning_rate, 0.9, weight_decay=recipe.weight_decay)
+    steps = max(1, len(train.labels) // recipe.batch)
+    scheduler = _schedule(optimizer, recipe.schedule, recipe.learning_rate, recipe.epochs * steps)
+    state = Resumable(resume, deadline, model=model, optimizer=optimizer, scheduler=scheduler)
+    stored = state.load()
+    losses, seconds = stored.get("losses", []), stored.get("seconds", 0.0)
+    progress = tqdm(total=recipe.epochs * steps, initial=len(losses) * steps, desc=words, leave=False, unit="step")
+    with progress:
+        for epoch in range(len(losses), recipe.epochs):
+            began, total = time.perf_counter(), torch.zeros((), device=device)
+            for images, labels in _batches(train, recipe.batch, how, recipe.seed, epoch):
+                with autocast(device):
+                    loss = F.cross_entropy(model(images), labels)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                scheduler.step()
+                total += loss.detach()
+                progress.update()
+            losses.append(float(total) / steps)
+            seconds += time.perf_counter() - began
+            state.save(losses=losses, seconds=seconds)
+    plain(model).eval()
+    state.done()
+    return {"seconds": seconds, "epochs": recipe.epochs, "losses": losses}
+
+
+def set_initial_gain(generator: nn.Module, gain: float) -> None:
+    """Scale what the generator puts out at the start: gain of the last batch norm, or the last convolution of a UNet."""
+    last = [m for m in generator.modules() if isinstance(m, (nn.BatchNorm2d, nn.Conv2d, nn.ConvTranspose2d))][-1:]
+    with torch.no_grad():
+        for layer in last:
+            for parameter in layer.parameters():
+                parameter.mul_(gain)
+
+
+def eopm_gradient(
+    generator: nn.Module,
+    bases: Sequence[Quantized],
+    images: Tensor,
+    labels: Tensor,
+    patterns: Callable[[Quantized, int], dict],
+    models_per_step: int,
+    loss_weight: float,
+) -> tuple[Tensor, Tensor]:
+    """Accumulate into the generator's .grad the gradient of Eq. 3, with one generator pass; returns both loss terms.
+
+    The base models see the transformed images as a leaf; clean and perturbed gradients add up there and go back through
+    the generator once.  Only one pattern is applied at a time, and no base model is copied.
+    bases: surrogates, averaged.  patterns(base, k): the k-th pattern.  loss_weight: lambda.
+    """
+    device = images.device
+    with autocast(device):
+        transformed = transform(generator, images)
+    leaf = transformed.detach().requires_grad_()
+    clean_sum, perturbed_sum = torch.zeros((), device=device), torch.zeros((), device=device)
+
+    def backward(base: Quantized, weight: float) -> Tensor:
+        with autocast(device):
+            loss = F.cross_entropy(base(leaf), labels)
+        (loss * (weight / len(bases))).backward()
+        return loss.detach()
+
+    for base in bases:
+        clean_sum += backward(base, 1.0)
+        for k in range(models_per_step):
+            with perturbed(base, patterns(base, k)):
+                perturbed_sum += backward(base, loss_weight / models_per_step)
+    transformed.backward(leaf.grad)
+    return clean_sum / len(bases), perturbed_sum / (len(bases) * models_per_step)
+
+
+def train_generator(
+    generator: nn.Module,
+    bases: Sequence[Quantized],
+    train: Split,
+    how: str,
+    recipe: GeneratorRecipe,
+    error_model: ErrorModel,
+    resume: Path | None = None,
+    words: str = "",
+    deadline: float | None = None,
+) -> dict:
+    """Train `generator` in place against the frozen `bases` (one: relaxed access; several: surrogates, averaged).
+
+    Returns {"seconds", "steps", "model_images" (images x perturbed models), "losses" ([step, clean, perturbed] means of
+    every twentieth of the run)}.
+    """
+    device = next(generator.parameters()).device
+    set_initial_gain(generator, recipe.initial_gain)
+    for layer in generator.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = recipe.momentum
+    quantization_aware(generator, recipe.bits).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.Adam(generator.parameters(), recipe.learning_rate, (0.5, 0.999))
+    scheduler = _schedule(optimizer, recipe.schedule, recipe.learning_rate, recipe.steps)
+    state = Resumable(resume, deadline, model=generator, optimizer=optimizer, scheduler=scheduler)
+    stored = state.load()
+    done, losses, seconds = stored.get("step", 0), stored.get("losses", []), stored.get("seconds", 0.0)
+    per_epoch = max(1, len(train.labels) // recipe.batch)
+    report = max(1, recipe.steps // 20)
+    window = torch.tensor(stored.get("window", [0.0, 0.0]), device=device)
+    began = time.perf_counter() - seconds
+    with tqdm(total=recipe.steps, initial=done, desc=words, leave=False, unit="step") as progress:
+        while done < recipe.steps:
+            epoch, skip = divmod(done, per_epoch)
+            for number, (images, labels) in enumerate(_batches(train, recipe.batch, how, recipe.seed, epoch)):
+                if number < skip or done == recipe.steps:
+                    continue
+                count = recipe.models_per_step
+                seeds = np.random.default_rng([recipe.seed, done]).integers(TRAINING_PATTERNS, size=(len(bases), count))
+                numbers = {id(base): row for base, row in zip(bases, seeds)}
+                optimizer.zero_grad()
+                window += torch.stack(
+                    eopm_gradient(
+                        generator,
+                        bases,
+                        images,
+                        labels,
+                        lambda base, k: error_model.draw(base.sizes, int(numbers[id(base)][k]), base.bits),
+                        count,
+                        recipe.loss_weight,
+                    )
+                )
+                optimizer.step()
+                scheduler.step()
+                done += 1
+                progress.update()
+                if done % report == 0:
+                    losses.append([done, *(window / report).tolist()])
+                    window.zero_()
+                state.save(step=done, losses=losses, window=window.tolist(), seconds=time.perf_counter() - began)
+    plain(generator).eval()
+    state.done()
+    model_images = recipe.steps * min(recipe.batch, len(train.labels)) * recipe.models_per_step * len(bases)
+    return {
+        "seconds": time.perf_counter() - began,
+        "steps": recipe.steps,
+        "model_images": model_images,
+        "losses": losses,
+    }
