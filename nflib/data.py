@@ -108,6 +108,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() > 255:
             raise UserError(f"data file {path}: {split}_labels must be whole numbers from 0 to 255")
         arrays[f"{split}_labels"] = labels.astype(np.uint8)
+    if arrays["train_images"].shape[1] != arrays["test_images"].shape[1]:
+        raise UserError(f"data file {path}: train and test images differ in size")
     return arrays
 
 
@@ -291,20 +293,22 @@ def _crop(images: Tensor, flip: bool, generator: torch.Generator, pad: int = 4) 
     return padded[each, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
-def _warp(images: Tensor, scale: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
-    """Resample float images by x -> scale * x + shift in [-1, 1] coordinates (each [B, 2]); outside is black (-1)."""
+def _warp(images: Tensor, scale: Tensor, shift: Tensor, flip: Tensor, outside: str) -> Tensor:
+    """Resample float images by x -> scale * x + shift in [-1, 1] coordinates (each [B, 2]).
+
+    outside: "zeros" makes what lies outside the image black (-1), "border" repeats its edge.
+    """
     theta = torch.zeros(len(images), 2, 3)
     theta[:, 0, 0], theta[:, 1, 1] = scale[:, 0] * torch.where(flip, -1.0, 1.0), scale[:, 1]
     theta[:, :, 2] = shift
     grid = F.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
-    return F.grid_sample(images + 1, grid, align_corners=False) - 1
+    return F.grid_sample(images + 1, grid, padding_mode=outside, align_corners=False) - 1
 
 
 def augment(images: Tensor, how: str, generator: torch.Generator) -> Tensor:
     """Augmented float images in [-1, 1] from uint8 [B, 3, H, W], channels-last; chance only from `generator` (a CPU one).
 
-    how: "crop" (pad 4), "crop_flip" (CIFAR), "affine" (GTSRB: translate 0.35, scale 0.65 to 1.35, then crop and flip, as
-    the official code) or "resized_crop" (224x224: area 0.08 to 1, aspect 3/4 to 4/3, flip).
+    how: "crop" (pad 4), "crop_flip" (CIFAR), "affine" (GTSRB: crop, translate 0.35, scale 0.65 to 1.35, flip) or "resized_crop" (224x224: area 0.08 to 1, aspect 3/4 to 4/3, flip).
     """
     count = len(images)
     if how in ("crop", "crop_flip"):
@@ -319,4 +323,5 @@ def augment(images: Tensor, how: str, generator: torch.Generator) -> Tensor:
         ratio = torch.exp((torch.rand(count, generator=generator) * 2 - 1) * np.log(4 / 3))
         zoom = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1).clamp(max=1)
         shift = (1 - zoom) * (2 * torch.rand(count, 2, generator=generator) - 1)
-    return _warp(to_float(images), zoom, shift, flip).contiguous(memory_format=torch.channels_last)
+    outside = "zeros" if how == "affine" else "border"
+    return _warp(to_float(images), zoom, shift, flip, outside).contiguous(memory_format=torch.channels_last)

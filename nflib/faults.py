@@ -129,6 +129,13 @@ class ErrorModel:
             raise UserError(f"{len(rates)} bit rates for codes of {bits} bits; one for each bit is needed")
         return rates
 
+    def _hittable(self, bits: int) -> np.uint8:
+        """Mask of the bits that a map may hit: all but those whose own rate is 0; a map knows no third way."""
+        rates = self._rates(bits) if self.bit_rates else np.ones(bits)
+        if self.bit_rates and not set(rates) <= {0.0, float(self.rate)}:
+            raise UserError(f"{type(self).__name__}: a bit rate must be 0 or the map's rate {self.rate:g}")
+        return np.uint8(sum(1 << bit for bit in np.flatnonzero(rates)))
+
     def _limited(self, pattern: Pattern) -> Pattern:
         for name in self.layers:
             choose("layer", name, pattern)
@@ -192,13 +199,8 @@ class ReleaseMap(ErrorModel):
         """Bytes (keep, toggle), uint8, of the weights that one pass over the map holds."""
         faulty = np.random.RandomState(seed).rand(MAP_ROWS, MAP_COLUMNS) < self.rate
         ones = faulty & (np.random.RandomState(seed + 1).rand(MAP_ROWS, MAP_COLUMNS) < 0.5)
-        rates = self._rates(bits)
-        faulty, toggle = _words(faulty, bits), _words(ones, bits)
-        if self.bit_rates:  # here a bit is either spared or at the map's rate
-            if not set(rates) <= {0.0, self.rate}:
-                raise UserError(f"ReleaseMap: a bit rate must be 0 or the map's rate {self.rate:g}")
-            spared = np.uint8(sum(1 << bit for bit in np.flatnonzero(rates)))
-            faulty, toggle = faulty & spared, toggle & spared
+        hit = self._hittable(bits)
+        faulty, toggle = _words(faulty, bits) & hit, _words(ones, bits) & hit
         repeats = faulty.shape[1] if self.tiling_slip else 1
         return tuple(np.repeat(words, repeats, axis=0).ravel() for words in (~faulty, toggle))
 
@@ -222,7 +224,7 @@ class ChipMap(ErrorModel):
     """A profiled chip, read from an .npz with boolean arrays `stuck_at_0` and `stuck_at_1` [rows, columns].
 
     Weights lie in the rows one after another, layer after layer, lowest bit first, and start over when the map is full.
-    The seed rotates the map by a drawn number of rows (seed 0: none).  `rate` is not used: the chip decides.
+    The seed rotates the map by a drawn number of rows (seed 0: none).  `rate` only names the chip: the map decides.
     Raises UserError when the file is missing, damaged or contradicts itself.
     """
 
@@ -235,8 +237,8 @@ class ChipMap(ErrorModel):
                 zero, one = file["stuck_at_0"].astype(bool), file["stuck_at_1"].astype(bool)
         except Exception as error:
             raise UserError(f"chip map {self.path!r} cannot be read: {error}") from None
-        if zero.ndim != 2 or zero.shape != one.shape or (zero & one).any():
-            raise UserError(f"chip map {self.path!r}: two arrays [rows, columns] without a cell in both are needed")
+        if zero.ndim != 2 or not zero.size or zero.shape != one.shape or (zero & one).any():
+            raise UserError(f"chip map {self.path!r}: two filled arrays [rows, columns] without a cell in both are needed")
         return zero, one
 
     def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8) -> Pattern:
@@ -244,7 +246,8 @@ class ChipMap(ErrorModel):
         if zero.shape[1] < check_bits(bits):
             raise UserError(f"chip map {self.path!r} has {zero.shape[1]} columns, fewer than the {bits} bits of a code")
         start = 0 if seed == 0 else int(np.random.default_rng(seed).integers(len(zero)))
-        faulty, toggle = (np.roll(_words(cells, bits), -start, axis=0).ravel() for cells in (zero | one, one))
+        hit = self._hittable(bits)
+        faulty, toggle = (np.roll(_words(cells, bits), -start, axis=0).ravel() & hit for cells in (zero | one, one))
         weights = sum(sizes.values())
         return self._limited(_split(sizes, np.resize(~faulty, weights), np.resize(toggle, weights)))
 

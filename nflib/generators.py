@@ -137,5 +137,9 @@ def build(name: str, width: float = 1.0, seed: int = 0, image_size: int = 32) ->
 
 
 def transform(generator: nn.Module, images: Tensor) -> Tensor:
-    """Transformed images clip(x + G(x), -1, 1), shape of `images` (Eq. 1); the clip's gradient is 0 where it saturates."""
-    return torch.clamp(images + generator(images), -1, 1)
+    """Transformed images clip(x + G(x), -1, 1), shape of `images` (Eq. 1).
+
+    The gradient is 1 on the closed interval and 0 outside, in every torch (its clamp has had 0 at the ends since 2.14).
+    """
+    moved = images + generator(images)
+    return torch.where(moved.abs() <= 1, moved, moved.detach().clamp(-1, 1))

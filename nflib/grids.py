@@ -1,6 +1,7 @@
 """Profiles: which cells each table needs, at smoke scale and at paper scale."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
 from nflib import generators, models
 from nflib.names import choose
@@ -29,7 +30,7 @@ BASE_RECIPES = {
 }
 GENERATOR_RECIPES = {
     "smoke": GeneratorRecipe(
-        models_per_step=1, steps=40, batch=64, learning_rate=0.005, schedule="one_cycle",
+        models_per_step=1, steps=30, batch=64, learning_rate=0.005, schedule="one_cycle",
         momentum=0.1, initial_gain=0.1, width=0.25,
     ),
     "paper": GeneratorRecipe(
@@ -37,7 +38,7 @@ GENERATOR_RECIPES = {
         momentum=0.1, initial_gain=0.1,
     ),
 }  # fmt: skip
-SMOKE_WIDTH = 0.125
+SMOKE_WIDTHS = {"resnet18": 0.0625, "resnet50": 0.0625, "vgg11": 0.125, "vgg16": 0.125, "vgg19": 0.125}
 FIRST_LOOK_EPOCHS, FIRST_LOOK_STEPS = {"release": 3, "modern": 2}, 120
 
 
@@ -46,25 +47,47 @@ def generator_recipe(profile: str, name: str, law: str, rate: float) -> Generato
     return dataclasses.replace(GENERATOR_RECIPES[profile], name=name, law=law, rate=rate)
 
 
-def _grid(base: Base, names: tuple[str, ...], rates: tuple[float, ...], recipe, **evaluation) -> list[Cell]:
-    """The base model under every error model and rate; then each generator under each main error model and rate."""
-    alone = [Cell("accuracy", base, law=law, rate=rate, **evaluation) for law in LAWS for rate in rates]
-    with_generator = [
-        Cell("accuracy", base, recipe(name, law, rate), law=law, rate=rate, **evaluation)
-        for law in MAIN_LAWS
-        for rate in rates
-        for name in names
-    ]
-    return alone + with_generator
+def accuracy(
+    profile: str,
+    dataset: str,
+    base_model: str,
+    base_recipe: str,
+    generator_names: Sequence[str],
+    error_models: Sequence[str],
+    rates: Sequence[float],
+    patterns: int,
+) -> list[Cell]:
+    """Cells of one base model: alone under each error model and rate, then with each generator, trained under the same.
+
+    Raises UserError for an unknown name.
+    """
+    choose("profile", profile, PROFILES)
+    choose("base model", base_model, models.NAMES)
+    recipe = BASE_RECIPES[profile][choose("base recipe", base_recipe, BASE_RECIPES[profile])]
+    width = SMOKE_WIDTHS[base_model] if profile == "smoke" else 1.0
+    return _grid(
+        Base(dataset, base_model, recipe, width),
+        [(name, law, rate) for law in error_models for rate in rates for name in generator_names],
+        [(law, rate) for law in error_models for rate in rates],
+        lambda *key: generator_recipe(profile, *key),
+        patterns=patterns,
+    )
+
+
+def _grid(base: Base, with_generator: list[tuple], alone: list[tuple], recipe: Callable, **evaluation) -> list[Cell]:
+    cells = [Cell("accuracy", base, law=law, rate=rate, **evaluation) for law, rate in alone]
+    for name, law, rate in with_generator:
+        cells.append(Cell("accuracy", base, recipe(name, law, rate), law=law, rate=rate, **evaluation))
+    return cells
 
 
 def _smoke() -> list[Cell]:
     cells = []
     for model in models.NAMES:
-        for recipe in BASE_RECIPES["smoke"].values():
-            base = Base("digits", model, recipe, SMOKE_WIDTH)
-            names = generators.NAMES if recipe.name == "release" else ()
-            cells += _grid(base, names, (0.01,), lambda *key: generator_recipe("smoke", *key), patterns=10)
+        cells += accuracy("smoke", "digits", model, "release", generators.NAMES, ("release_map",), (0.01,), 10)
+        cells += accuracy("smoke", "digits", model, "release", ("conv_l", "unet_s"), ("bit_flips",), (0.01,), 10)
+        cells += accuracy("smoke", "digits", model, "release", (), ("stuck_at",), (0.01,), 10)
+        cells += accuracy("smoke", "digits", model, "modern", (), LAWS, (0.01,), 10)
     return cells
 
 
@@ -78,8 +101,9 @@ def first_look() -> list[Cell]:
             whole = generator_recipe("paper", name, law, rate)
             return dataclasses.replace(whole, steps=FIRST_LOOK_STEPS, batch=128, models_per_step=1)
 
-        grid = _grid(base, ("conv_l", "unet_s"), (0.01, 0.005), short, patterns=20, images=1000)
-        cells += [cell for cell in grid if cell.generator is None or cell.rate == 0.01]
+        alone = [(law, rate) for law in LAWS for rate in (0.01, 0.005)]
+        with_generator = [(name, law, 0.01) for law in MAIN_LAWS for name in ("conv_l", "unet_s")]
+        cells += _grid(base, with_generator, alone, short, patterns=20, images=1000)
     return cells
 
 
@@ -87,9 +111,9 @@ def _paper() -> list[Cell]:
     cells = first_look()
     for dataset, rates in PAPER_RATES.items():
         for model in models.NAMES:
-            for recipe in BASE_RECIPES["paper"].values():
-                base = Base(dataset, model, recipe)
-                cells += _grid(base, generators.NAMES, rates, lambda *key: generator_recipe("paper", *key), patterns=50)
+            for recipe in BASE_RECIPES["paper"]:
+                cells += accuracy("paper", dataset, model, recipe, generators.NAMES, MAIN_LAWS, rates, 50)
+                cells += accuracy("paper", dataset, model, recipe, (), ("stuck_at",), rates, 50)
     return cells
 
 

@@ -8,7 +8,7 @@ ImageNet form: torchvision's layout (7x7 stem; 25088-4096-4096 head).
 import torch
 from torch import Tensor, nn
 
-from nflib.names import choose
+from nflib.names import UserError, choose
 
 RESNETS = {"resnet18": ("basic", [2, 2, 2, 2]), "resnet50": ("bottleneck", [3, 4, 6, 3])}
 VGGS = {
@@ -96,11 +96,11 @@ def build(
 
     image_size: 32 gives the CIFAR form, 224 the ImageNet form.  width: factor on every channel count (smoke scale: < 1).
     residual_relu: False leaves out the ReLU after each residual sum, as the official code's ImageNet ResNet18 does.
-    Raises ValueError for an unknown name or size.
+    Raises UserError for an unknown name or size.
     """
     choose("base model", name, NAMES)
     if image_size not in (32, IMAGENET_SIZE):
-        raise ValueError(f"image size is {image_size}; allowed are 32 and {IMAGENET_SIZE}")
+        raise UserError(f"image size is {image_size}; allowed are 32 and {IMAGENET_SIZE}")
     large = image_size == IMAGENET_SIZE
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

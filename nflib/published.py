@@ -32,9 +32,9 @@ def _text(value: str | float) -> str:
 
 def select(origin=None, dataset=None, base_model=None, generator=None, ber_percent=None, metric=None) -> pd.DataFrame:
     """Published rows that agree with every argument given, spelled as in the file; UserError for an unknown value."""
-    rows, names = load(), dict(origin=origin, dataset=dataset, base_model=base_model, generator=generator, metric=metric)
+    rows, want = load(), dict(origin=origin, dataset=dataset, base_model=base_model, generator=generator, metric=metric)
     keep = pd.Series(True, rows.index)
-    for column, value in {**names, "ber_percent": ber_percent}.items():
+    for column, value in {**want, "ber_percent": ber_percent}.items():
         if value is not None:
             texts = rows[column].map(_text)
             keep &= texts == choose(f"published {column}", _text(value), texts[rows[column].notna()].unique())

@@ -22,11 +22,11 @@ def check_bits(bits: int) -> int:
 
 def _scale(weight: Tensor, bits: int) -> Tensor:
     largest = weight.abs().max() / (2 ** (bits - 1) - 1)
-    return torch.where(largest > 0, largest, torch.ones_like(largest))
+    return torch.where(largest < torch.finfo(largest.dtype).tiny, torch.ones_like(largest), largest)
 
 
 def encode(weight: Tensor, bits: int = 8) -> tuple[Tensor, Tensor]:
-    """Codes (int8, shape of `weight`, sign-extended for bits < 8) and scale (float scalar, 1 for an all-zero tensor).
+    """Codes (int8, shape of `weight`, sign-extended for bits < 8) and scale (float scalar, 1 for an all-zero tensor, subnormal numbers being zeros).
 
     Raises ValueError for weights that are not finite, or a width outside 2 to 8.
     """

@@ -1,5 +1,6 @@
 """Cells (what is measured), records (what came out), and the runner that turns the one into the other."""
 
+import contextlib
 import dataclasses
 import datetime
 import functools
@@ -66,6 +67,9 @@ class Base:
     recipe: BaseRecipe
     width: float = 1.0
 
+    def __post_init__(self):
+        object.__setattr__(self, "width", float(self.width))  # equal cells have equal digests
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -85,6 +89,9 @@ class Cell:
     patterns: int = 10
     first_seed: int = FIRST_SEED
     images: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, "rate", float(self.rate))
 
     @property
     def digest(self) -> str:
@@ -160,7 +167,7 @@ class Store:
             raise UserError(f"record {path} is there already; delete it to measure again")
         body = {"version": 1, "cell": dataclasses.asdict(cell), "metrics": metrics, "provenance": provenance}
         text = json.dumps({**body, "sha256": _checksum(body)}, indent=1, sort_keys=True, allow_nan=False) + "\n"
-        part = path.with_suffix(".part")
+        part = path.with_suffix(f".{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(part, "w") as file:
@@ -171,7 +178,8 @@ class Store:
         except OSError as error:
             raise UserError(f"record {path} cannot be written: {error.strerror}; stored records are untouched") from None
         finally:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
         return path
 
     def read(self, path: Path) -> dict:
@@ -268,11 +276,17 @@ def _trained(key: str, build: Callable[[], torch.nn.Module], train: Callable, de
     model = build().to(device)
     if not path.exists():
         facts = train(model, checkpoints() / f"{key}.resume.pt")
-        part = path.with_suffix(".part")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.part")
         state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-        save_file(state, part, {"facts": json.dumps(facts | {"provenance": provenance(device)})})
-        os.replace(part, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(state, part, {"facts": json.dumps(facts | {"provenance": provenance(device)})})
+            os.replace(part, path)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"checkpoint {path} cannot be written: {error}") from None
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads(file.metadata()["facts"])
@@ -347,6 +361,14 @@ def measure(cell: Cell, device: torch.device, deadline: float | None = None) -> 
     return metrics, provenance(device, **digests)
 
 
+def measure_and_store(cell: Cell, store: Store, device: torch.device, deadline: float | None = None) -> dict:
+    """Measure a cell and write its record; returns the metrics."""
+    metrics, origin = measure(cell, device, deadline)
+    command = f"nflib sweep {cell.table} --profile {store.profile} --only digest={cell.digest}"
+    store.write(cell, metrics, origin | {"command": command})
+    return metrics
+
+
 @functools.cache
 def _macs(kind: str, name: str, width: float, size: int) -> int:
     model = models.build(name, 10, size, width) if kind == "base" else generators.build(name, width, image_size=size)
@@ -385,7 +407,7 @@ class Clock:
         name = device_name(self.device)
         for record in self.store.records():
             if record["provenance"]["device"] == name:
-                self.learn(_cell(record["cell"]), record["metrics"])
+                self.learn(cell_of(record["cell"]), record["metrics"])
 
     def learn(self, cell: Cell, metrics: dict) -> None:
         parts = work(cell)
@@ -413,7 +435,7 @@ class Clock:
         return total
 
 
-def _cell(plain: dict) -> Cell:
+def cell_of(plain: dict) -> Cell:
     """The Cell behind a record's plain form."""
 
     def base(value: dict) -> Base:
@@ -431,7 +453,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _pending(store: Store, cells: Iterable[Cell]) -> list[Cell]:
+def pending(store: Store, cells: Iterable[Cell]) -> list[Cell]:
     """Cells without a record; a record that is there is checked, so that a damaged one stops the run before any work."""
     missing = []
     for cell in dict.fromkeys(cells):
@@ -450,26 +472,33 @@ def run(
     budget: seconds after which to stop (training is stored and taken up next time).  Returns the number still missing.
     """
     store, where = Store(profile), choose_device(device)
-    missing = _pending(store, cells)
+    missing = pending(store, cells)
     say = (lambda text: None) if quiet else (lambda text: tqdm.write(text, file=sys.stderr))
     if not missing:
         return 0
     clock, began = Clock(store, where), time.monotonic()
+    left_out: list[Cell] = []
     deadline = None if budget is None else began + budget
     say(f"nflib: {len(missing)} cells to measure on {device_name(where)}, about {duration(clock.total(missing))}")
     try:
         while missing:
             cell = min(missing, key=clock.seconds)
+            try:
+                _dataset(cell.base.dataset, where)
+            except UserError as error:
+                say(f"nflib: {error}; its cells are left out")
+                if all(c.base.dataset == cell.base.dataset for c in missing) and not left_out:
+                    raise
+                left_out += [c for c in missing if c.base.dataset == cell.base.dataset]
+                missing = [c for c in missing if c.base.dataset != cell.base.dataset]
+                continue
             say(f"nflib: {cell.words} (about {duration(clock.seconds(cell))}; {len(missing)} to go)")
-            metrics, origin = measure(cell, where, deadline)
-            command = f"nflib sweep {cell.table} --profile {profile} --only digest={cell.digest}"
-            store.write(cell, metrics, origin | {"command": command})
-            clock.learn(cell, metrics)
+            clock.learn(cell, measure_and_store(cell, store, where, deadline))
             missing.remove(cell)
             if deadline is not None and missing and time.monotonic() > deadline:
                 raise OutOfTime
     except OutOfTime:
-        say(f"nflib: budget spent; {len(missing)} cells are missing, run the same command again to go on")
+        say(f"nflib: budget spent; {len(missing) + len(left_out)} cells are missing, run the same command again to go on")
     else:
         say(f"nflib: done in {duration(time.monotonic() - began)}; records lie in {store.root}")
-    return len(missing)
+    return len(missing) + len(left_out)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,19 +116,23 @@ class Resumable:
         if self.path is None or not self.path.exists():
             return {}
         try:
+            if zipfile.ZipFile(self.path).testzip() is not None:
+                raise ValueError("checksum")
             state = torch.load(self.path, weights_only=True)
-            for name, part in self.parts.items():
-                part.load_state_dict(state[name])
-            return state["values"]
+            parts, values = {name: state[name] for name in self.parts}, state["values"]
         except Exception:  # a damaged file costs its progress, never the run
             self.path.unlink()
             return {}
+        for name, part in self.parts.items():
+            part.load_state_dict(parts[name])
+        return values
 
-    def save(self, **values) -> None:
+    def save(self, values: Callable[[], dict]) -> None:
+        """Store the state when it is time to; `values` is asked for the plain values only then."""
         now = time.monotonic()
         over = self.deadline is not None and now > self.deadline
         if self.path is not None and (over or now - self.saved > self.seconds):
-            self._write(values)
+            self._write(values())
         if over:
             raise OutOfTime
 
@@ -181,7 +186,7 @@ def train_base(
                 progress.update()
             losses.append(float(total) / steps)
             seconds += time.perf_counter() - began
-            state.save(losses=losses, seconds=seconds)
+            state.save(lambda: {"losses": losses, "seconds": seconds})
     plain(model).eval()
     state.done()
     return {"seconds": seconds, "epochs": recipe.epochs, "losses": losses}
@@ -291,7 +296,14 @@ def train_generator(
                 if done % report == 0:
                     losses.append([done, *(window / report).tolist()])
                     window.zero_()
-                state.save(step=done, losses=losses, window=window.tolist(), seconds=time.perf_counter() - began)
+                state.save(
+                    lambda: {
+                        "step": done,
+                        "losses": losses,
+                        "window": window.tolist(),
+                        "seconds": time.perf_counter() - began,
+                    }
+                )
     plain(generator).eval()
     state.done()
     model_images = recipe.steps * min(recipe.batch, len(train.labels)) * recipe.models_per_step * len(bases)

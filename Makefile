@@ -1,0 +1,38 @@
+# Each target sets up .venv from requirements.lock first.
+PYTHON ?= python3
+PROFILE ?= smoke
+BIN = .venv/bin
+SMOKE = _build/reproduced
+
+.PHONY: book test reproduce compare check setup clean
+
+setup: .venv/.ready
+
+.venv/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 12) else "make: Python 3.11 or 3.12 is needed, this is %d.%d; say make PYTHON=python3.11" % sys.version_info[:2])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+book: compare
+	$(BIN)/nflib book
+
+# The smoke study from nothing, into a folder of its own, compared with the committed records.
+compare: setup
+	NFLIB_RESULTS=$(SMOKE) NFLIB_CHECKPOINTS=$(SMOKE)/checkpoints $(BIN)/nflib sweep --profile smoke
+	$(BIN)/nflib check --against $(SMOKE)
+
+test: setup
+	$(BIN)/python -m pytest
+
+# Measure what a profile has no record of, and derive its tables.
+reproduce: setup
+	$(BIN)/nflib sweep --profile $(PROFILE)
+	$(BIN)/nflib tables --profile $(PROFILE)
+
+check: setup
+	$(BIN)/nflib check
+
+clean:
+	rm -rf _build book/_executed

@@ -1,0 +1,138 @@
+"""`nflib ...`: run notebooks, sweep cells, derive and check tables, build the book."""
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+
+from nflib import cluster, grids, study
+from nflib.names import UserError, choose
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)?", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90s, 25m or 2h")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, None: 1}[match[2]]
+
+
+def _run(args: argparse.Namespace) -> int:
+    from nflib import notebooks
+
+    given = dict(args.parameter or [])
+    if args.profile:
+        given["profile"] = args.profile
+    output = Path(args.output or study.ROOT / "_build" / "runs" / f"{Path(args.notebook).stem}.ipynb")
+    notebooks.execute(Path(args.notebook).stem, output, given)
+    print(f"nflib: executed notebook lies at {output}")
+    return 0
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    tables = args.table or grids.TABLES
+    cells = [cell for table in tables for cell in grids.cells(args.profile, table)]
+    cells = study.only(cells, args.only or [])
+    if args.workers or args.scheduler:
+        missing = cluster.run(cells, args.profile, args.device, args.workers, args.scheduler)
+    else:
+        missing = study.run(cells, args.profile, args.device, args.budget)
+    print(f"nflib: {len(cells) - missing} of {len(cells)} cells have a record")
+    return 0 if missing == 0 or args.budget else 1
+
+
+def _status(args: argparse.Namespace) -> int:
+    from nflib import tables
+
+    for profile in [args.profile] if args.profile else study.PROFILES:
+        print(f"profile {profile}, on {study.device_name(study.choose_device(args.device))}")
+        print(tables.status(profile, args.device).to_string(index=False))
+    return 0
+
+
+def _tables(args: argparse.Namespace) -> int:
+    from nflib import tables
+
+    for profile in [args.profile] if args.profile else study.PROFILES:
+        for path in tables.write(profile):
+            print(path)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from nflib import tables
+
+    if args.against:
+        frame = tables.compare(args.profile or "smoke", Path(args.against), args.clean_points, args.mean_points)
+        gaps = {name: (frame[name] - frame[f"{name}_there"]).abs().max() for name in ("clean", "perturbed")}
+        print(f"{len(frame)} cells agree: clean within {gaps['clean']:.2f}, mean perturbed within {gaps['perturbed']:.2f} points")
+        return 0
+    for line in tables.check():
+        print(line)
+    return 0
+
+
+def _book(args: argparse.Namespace) -> int:
+    from nflib import notebooks
+
+    print(f"nflib: the book lies at {notebooks.book()}")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, verb by verb."""
+    top = argparse.ArgumentParser(prog="nflib", description="A reproducible study of NeuralFuse.")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, action, text: str, profile: str | None = None, device: bool = False) -> argparse.ArgumentParser:
+        one = verbs.add_parser(name, help=text, description=text)
+        one.set_defaults(action=action)
+        one.add_argument("--profile", default=profile, help="smoke or paper")
+        if device:
+            one.add_argument("--device", default="auto", help="auto, cpu or cuda")
+        return one
+
+    run = verb("run", _run, "execute a notebook with other parameters")
+    run.add_argument("notebook")
+    run.add_argument("-p", dest="parameter", nargs=2, action="append", metavar=("NAME", "VALUE"))
+    run.add_argument("--output", help="where the executed notebook goes (.ipynb)")
+    sweep = verb("sweep", _sweep, "measure the cells of tables that have no record yet, cheapest first", "smoke", True)
+    sweep.add_argument("table", nargs="*")
+    sweep.add_argument("--only", action="append", metavar="KEY=VALUE", help="e.g. model=vgg11; several are combined")
+    sweep.add_argument("--budget", type=_seconds, help="time to stop after, e.g. 25m; run again to go on")
+    many = sweep.add_mutually_exclusive_group()
+    many.add_argument("--workers", type=int, default=0, help="local worker processes (needs dask.distributed)")
+    many.add_argument("--scheduler", help="address of a Dask scheduler that the cells are handed to")
+    verb("status", _status, "per table: cells done, missing, and the time left on this device", device=True)
+    verb("tables", _tables, "derive the tables from the records")
+    check = verb("check", _check, "records valid, tables equal to what they give, published numbers intact")
+    check.add_argument("--against", metavar="RESULTS", help="compare the records with those of another results folder")
+    check.add_argument("--clean-points", type=float, default=3.0, help="allowed difference of clean accuracies")
+    check.add_argument("--mean-points", type=float, default=10.0, help="allowed difference of mean perturbed accuracies")
+    verb("book", _book, "execute every notebook on stored records and build the HTML, warnings as errors")
+    return top
+
+
+def main(words: list[str] | None = None) -> int:
+    """Entry point; a user's mistake is one line on stderr and exit status 2."""
+    args = parser().parse_args(words)
+    try:
+        if args.profile:
+            choose("profile", args.profile, study.PROFILES)
+        return args.action(args)
+    except UserError as error:
+        print(f"nflib: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"nflib: {error.strerror or error}{f' ({error.filename})' if error.filename else ''}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("nflib: stopped; what was measured is stored, run the same command again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.close(sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""Cells handed to a Dask cluster: local worker processes, or any scheduler (Slurm, Kubernetes) that Dask can reach.
+
+Workers see the same results and checkpoint folders.  Each base model and each generator is trained once, by whichever
+worker gets it; a lost worker's task is done again elsewhere; records are written by the workers, whole or not at all.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterable
+
+import torch
+from tqdm import tqdm
+
+from nflib import study
+from nflib.names import UserError
+from nflib.study import Base, Cell, Store, digest_of
+
+RETRIES = 3
+
+
+def _prepare_base(base: Base, device: str, threads: int) -> None:
+    torch.set_num_threads(threads)
+    study.base_model(base, study.choose_device(device))
+
+
+def _prepare_generator(cell: Cell, device: str, threads: int, *bases: None) -> None:
+    torch.set_num_threads(threads)
+    study.generator_model(cell, study.choose_device(device))
+
+
+def _measure(cell: Cell, profile: str, device: str, threads: int, *parts: None) -> None:
+    torch.set_num_threads(threads)
+    store = Store(profile)
+    if not store.has(cell):  # a worker may have been lost between writing and reporting
+        study.measure_and_store(cell, store, study.choose_device(device))
+
+
+def run(
+    cells: Iterable[Cell], profile: str, device: str = "auto", workers: int = 0, scheduler: str | None = None
+) -> int:
+    """Measure the cells that have no record, on `workers` local processes or the cluster behind `scheduler`.
+
+    Returns the number still missing.  Raises UserError when Dask is not installed, the scheduler cannot be reached, or a
+    cell failed; the others are finished first.
+    """
+    try:
+        from dask.distributed import Client, LocalCluster, as_completed
+    except ImportError:
+        raise UserError("dask.distributed is not installed; pip install 'dask[distributed]'") from None
+    missing = study.pending(Store(profile), cells)
+    if not missing:
+        return 0
+    threads = max(1, (os.cpu_count() or 1) // workers) if workers else torch.get_num_threads()
+    try:
+        local = None if scheduler else LocalCluster(workers, threads_per_worker=1, dashboard_address=None)
+        client = Client(scheduler or local, timeout=20)
+    except OSError as error:
+        raise UserError(f"scheduler {scheduler!r} cannot be reached: {error}") from None
+    failed = []
+    with client:
+        trained: dict = {}
+
+        def future(key: str, function, *arguments):
+            if key not in trained:
+                trained[key] = client.submit(function, *arguments, key=f"nflib-{key}", retries=RETRIES)
+            return trained[key]
+
+        tasks = {}
+        for cell in missing:
+            needed = dict.fromkeys((cell.base, *(cell.trained_on if cell.generator else ())))
+            parts = [future(digest_of(base), _prepare_base, base, device, threads) for base in needed]
+            if cell.generator:
+                key = digest_of([dataclasses.asdict(cell.generator), [dataclasses.asdict(b) for b in cell.trained_on]])
+                parts = [future(key, _prepare_generator, cell, device, threads, *parts), *parts[:1]]
+            task = client.submit(
+                _measure, cell, profile, device, threads, *parts, key=f"nflib-cell-{cell.digest}", retries=RETRIES
+            )
+            tasks[task] = cell
+        with tqdm(total=len(tasks), desc=f"cells on {len(client.scheduler_info()['workers'])} workers", leave=False) as bar:
+            for task in as_completed(tasks):
+                if task.status != "finished":
+                    failed.append(f"{tasks[task].words}: {task.exception()}")
+                bar.update()
+    if local:
+        local.close()
+    if failed:
+        raise UserError(f"{len(failed)} cells failed, the first one {failed[0]}")
+    return 0

@@ -1,0 +1,147 @@
+"""Pictures of the tables: one house style, SVG, alt text."""
+
+import base64
+import io
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from nflib import faults, generators
+from nflib.study import results
+
+COLOURS = dict(zip(["ReleaseMap", "BitFlips", "StuckAt"], sns.color_palette("colorblind", 3)))
+STYLE = {
+    "svg.hashsalt": "nflib",
+    "svg.fonttype": "path",
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "figure.dpi": 100,
+    "figure.constrained_layout.use": True,
+}
+
+
+def _figure(columns: int = 1, width: float = 7.0, height: float = 3.2, **options):
+    sns.set_theme(style="whitegrid", rc=STYLE)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(1, columns, squeeze=False, **options)[0]
+
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG text, the same bytes for the same content."""
+    out = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
+
+
+class Picture:
+    """A figure with its alternative text, as notebooks show it: an SVG image that fits the column."""
+
+    def __init__(self, figure: Figure, alt: str):
+        self.text, self.alt = svg(figure), alt
+
+    def _repr_html_(self) -> str:
+        encoded = base64.b64encode(self.text.encode()).decode()
+        alt = self.alt.replace('"', "'")
+        return f'<img src="data:image/svg+xml;base64,{encoded}" alt="{alt}" style="width:100%;max-width:46rem"/>'
+
+    def save(self, profile: str, name: str):
+        """Write results/figures/PROFILE/NAME.svg; returns the path."""
+        path = results() / "figures" / profile / f"{name}.svg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.text)
+        return path
+
+
+def chips(records: list[dict], ber_percent: float = 1.0) -> Picture:
+    """Accuracy of each perturbed model, a dot per error pattern, of one base model without a generator, by error model."""
+    rows = []
+    for record in records:
+        cell = record["cell"]
+        if cell["generator"] is None and abs(100 * cell["rate"] - ber_percent) < 1e-9:
+            for value in record["metrics"]["perturbed"]:
+                name = faults.LABELS.get(cell["law"], cell["law"])
+                rows.append({"recipe": cell["base"]["recipe"]["name"], "law": name, "PA": value})
+    frame = pd.DataFrame(rows, columns=["recipe", "law", "PA"])
+    order = [law for law in COLOURS if law in set(frame["law"])]
+    recipes = [r for r in ("release", "modern") if r in set(frame["recipe"])]
+    figure, axes = _figure(max(1, len(recipes)), height=3.0, sharey=True)
+    for axis, recipe in zip(axes, recipes):
+        here = frame[frame["recipe"] == recipe]
+        _dots(axis, here, order)
+        axis.set(title=f"base recipe {recipe}", xlabel="", ylabel="PA (%)" if axis is axes[0] else "", ylim=(0, 100))
+    means = frame.groupby(["recipe", "law"], sort=False)["PA"].mean()
+    said = "; ".join(f"{recipe}, {law}: mean {value:.0f} %" for (recipe, law), value in means.items())
+    return Picture(figure, f"Perturbed accuracy of each error pattern at {ber_percent:g} % bit-error rate. {said}.")
+
+
+def _dots(axis, frame: pd.DataFrame, order: list[str]) -> None:
+    """A dot per pattern, spread sideways evenly (no chance in a picture), and a bar at the mean."""
+    for place, law in enumerate(order):
+        values = np.sort(frame.loc[frame["law"] == law, "PA"].to_numpy())
+        side = place + 0.22 * ((np.arange(len(values)) * 0.618) % 1 * 2 - 1)
+        axis.plot(side, values, "o", color=COLOURS[law], alpha=0.7, markersize=4)
+        if len(values):
+            axis.hlines(values.mean(), place - 0.3, place + 0.3, color="black", linewidth=1.5)
+    axis.set_xticks(range(len(order)), order)
+    axis.set_xlim(-0.6, len(order) - 0.4)
+
+
+def recovery(frame: pd.DataFrame, title: str = "") -> Picture:
+    """From PA to PA(NF), a line a generator, a panel an error model; bars are the standard deviation over patterns.
+
+    frame: rows of `tables.accuracy` of one data set, base recipe and bit-error rate.  Hollow diamonds: published PA(NF),
+    drawn where the error model is the official code's.
+    """
+    rows = frame[frame["generator"] != "none"]
+    laws = [law for law in COLOURS if law in set(rows["error_model"])]
+    labels = list(dict.fromkeys(rows["base_model"] + " + " + rows["generator"]))
+    figure, axes = _figure(max(1, len(laws)), height=1.1 + 0.24 * max(3, len(labels)), sharey=True)
+    for axis, law in zip(axes, laws):
+        for row in rows[rows["error_model"] == law].itertuples():
+            y = labels.index(f"{row.base_model} + {row.generator}")
+            axis.plot([row.PA, row.PA_NF], [y, y], color="0.6", linewidth=2, zorder=1)
+            axis.plot(row.PA, y, "o", color="white", markeredgecolor="black", markersize=5, zorder=2)
+            axis.errorbar(
+                row.PA_NF, y, xerr=row.PA_NF_std, fmt="o", color=COLOURS[law], markersize=6, linewidth=1, zorder=3
+            )
+            if law == "ReleaseMap" and not np.isnan(row.published_PA_NF):
+                axis.plot(row.published_PA_NF, y, "D", color="none", markeredgecolor="crimson", markersize=6, zorder=4)
+        axis.set(title=law, xlim=(0, 102), xlabel="accuracy (%)")
+    axes[0].set_yticks(range(len(labels)), labels)
+    axes[0].invert_yaxis()
+    if title:
+        figure.suptitle(title, fontsize=10)
+    best = rows.sort_values("RP").tail(1)
+    said = "".join(f" Largest recovery {r.RP:.1f} points: {r.base_model} with {r.generator}." for r in best.itertuples())
+    return Picture(figure, f"Perturbed accuracy without (hollow) and with (filled) each generator.{said}")
+
+
+def energy_scatter(saving: pd.DataFrame, gain: pd.DataFrame, x: str, xlabel: str) -> Picture:
+    """Recovery against energy saving (Figures 1b, 5 and 6): published points, and ours where measured.
+
+    saving: `tables.energy_saving()`; gain: columns base_model, generator, published (RP) and measured (RP, may be missing);
+    x: column of `saving`.
+    """
+    rows = saving.merge(gain, on=["base_model", "generator"])
+    colours = dict(zip(generators.LABELS.values(), sns.color_palette("colorblind", 6)))
+    markers = dict(zip(rows["base_model"].unique(), "osD^v"))
+    figure, (axis,) = _figure(height=3.8)
+    for row in rows.itertuples():
+        place, colour = getattr(row, x), colours[row.generator]
+        axis.plot(place, row.published, markers[row.base_model], color=colour, alpha=0.75, markersize=7)
+        if not np.isnan(row.measured):
+            axis.plot(place, row.measured, markers[row.base_model], color="none", markeredgecolor="black", markersize=10)
+    for name, colour in colours.items():
+        axis.plot([], [], "s", color=colour, label=name)
+    for name, marker in markers.items():
+        axis.plot([], [], marker, color="0.4", label=name)
+    axis.axvline(0, color="0.5", linewidth=1)
+    axis.set(xlabel=xlabel, ylabel="recovery RP (percentage points)")
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    best = rows.loc[rows["published"].idxmax()]
+    said = f"Largest published recovery: {best['base_model']} with {best['generator']}, {best['published']:g} points."
+    return Picture(figure, f"Recovery against {xlabel}, 30 pairs of base model and generator. {said}")

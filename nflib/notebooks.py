@@ -1,0 +1,175 @@
+"""Notebooks: strict parameters, execution by papermill, pages for the book."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from nflib import data, faults, generators, grids, models
+from nflib.names import UserError, choose
+from nflib.study import PROFILES, ROOT, choose_device
+
+SOURCES = ROOT / "notebooks"
+EXECUTED = ROOT / "book" / "_executed"
+HTML = ROOT / "_build" / "html"
+PAGES = {  # page of the book: (notebook, parameters)
+    "index": ("index", {}),
+    "accuracy": ("accuracy", {"profile": "paper", "dataset": "cifar10", "measure": False}),
+    "accuracy_smoke": ("accuracy", {"profile": "smoke", "measure": False}),
+    "energy": ("energy", {}),
+    "provenance": ("provenance", {}),
+}
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in SOURCES.glob("*.py"))
+
+
+def source(name: str) -> Path:
+    """The py:percent file of a notebook; UserError for an unknown name."""
+    return SOURCES / f"{choose('notebook', name.removesuffix('.py').removeprefix('notebooks/'), names())}.py"
+
+
+def _each(kind: str, allowed) -> Any:
+    def check(values: list) -> None:
+        if not values:
+            raise UserError(f"no {kind} given; allowed: {', '.join(allowed())}")
+        for value in values:
+            choose(kind, value, allowed())
+
+    return check
+
+
+def _law(name: str) -> None:
+    faults.error_model(name, 0.0)
+
+
+def _at_least(name: str, least: float):
+    def check(value: float) -> None:
+        if value < least:
+            raise UserError(f"{name} is {value}; it must be at least {least}")
+
+    return check
+
+
+def _fraction(name: str):
+    def check(value: float) -> None:
+        if not 0 < value <= 1:
+            raise UserError(f"{name} is {value}; allowed are fractions in (0, 1]")
+
+    return check
+
+
+CHECKS = {
+    "profile": lambda value: choose("profile", value, PROFILES),
+    "dataset": lambda value: choose("data set", value, data.names()),
+    "base_models": _each("base model", lambda: models.NAMES),
+    "base_recipe": lambda value: choose("base recipe", value, grids.BASE_RECIPES["paper"]),
+    "generators": lambda values: [choose("generator", value, generators.NAMES) for value in values],
+    "error_models": lambda values: [_law(value) for value in values],
+    "rates": lambda values: [faults.check_rate(value) for value in values],
+    "patterns": _at_least("patterns", 1),
+    "device": choose_device,
+    "energy_ratio": _fraction("energy_ratio"),
+    "image_size": lambda value: choose("image size", value, (32, 224)),
+}
+
+
+def parameters(name: str) -> dict[str, Any]:
+    """Names and defaults of a notebook's parameters, read from the literals of its cell tagged `parameters`."""
+    import jupytext
+
+    cells = jupytext.read(source(name)).cells
+    tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    found = {}
+    for node in ast.parse("\n".join(tagged)).body:
+        if isinstance(node, ast.AnnAssign):
+            found[node.target.id] = ast.literal_eval(node.value)
+    return found
+
+
+def _convert(name: str, text: Any, default: Any) -> Any:
+    """The value that `text` (from the command line, or a Python value) stands for, of the default's type."""
+    value = text
+    if isinstance(text, str) and not isinstance(default, str):
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        if isinstance(default, bool) and text.lower() in ("true", "false"):
+            value = text.lower() == "true"
+        if isinstance(default, list) and not isinstance(value, list):
+            value = list(value) if isinstance(value, tuple) else [part for part in str(text).split(",") if part]
+            value = [_convert(name, part, default[0]) if default else part for part in value]
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not type(default):
+        raise UserError(f"parameter {name!r} is {text!r}; a value like {default!r} ({type(default).__name__}) is needed")
+    if isinstance(value, list) and default:
+        value = [_convert(name, item, default[0]) for item in value]
+    return value
+
+
+def strict(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The parameters given, converted and checked against the notebook's own; UserError in one line for any fault."""
+    defaults, checked = parameters(name), {}
+    for key, text in given.items():
+        choose(f"parameter of notebook {name!r}", key, defaults)
+        value = _convert(key, text, defaults[key])
+        CHECKS.get(key, lambda value: None)(value)
+        checked[key] = value
+    return checked
+
+
+def execute(name: str, output: Path, given: dict[str, Any], show_progress: bool = True) -> Path:
+    """Run a notebook by papermill; `output` (.ipynb) is written even when a cell fails, which is then raised."""
+    import jupytext
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    checked = strict(name, given)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    plain = output.with_suffix(".source.ipynb")
+    jupytext.write(jupytext.read(source(name)), plain)
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+    try:
+        papermill.execute_notebook(
+            plain, output, checked, kernel_name="python3", cwd=ROOT, progress_bar=False, stderr_file=sys.stderr if show_progress else None
+        )
+    except PapermillExecutionError as error:
+        if error.ename == "UserError":
+            raise UserError(f"notebook {name}: {error.evalue}") from None
+        raise
+    finally:
+        plain.unlink(missing_ok=True)
+    return output
+
+
+def book(fresh: bool = True) -> Path:
+    """Execute every page's notebook on stored records, build the HTML with warnings as errors; returns its first page."""
+    for page, (name, given) in PAGES.items():
+        print(f"nflib: executing {page}", file=sys.stderr)
+        execute(name, EXECUTED / f"{page}.ipynb", given)
+        _tidy(EXECUTED / f"{page}.ipynb")
+    command = [str(Path(sys.executable).parent / "jupyter-book"), "build", "-W", "-n", "--keep-going"]
+    done = subprocess.run([*command, *(["--all"] if fresh else []), str(ROOT)], cwd=ROOT)
+    if done.returncode:
+        raise UserError("the book has warnings or errors, see above")
+    for page in PAGES:
+        if not (HTML / "book" / "_executed" / f"{page}.html").exists():
+            raise UserError(f"page {page} is missing from the book")
+    return HTML / "index.html"
+
+
+def _tidy(path: Path) -> None:
+    """Mark papermill's own cells so that the book folds them away, and drop what depends on the run (times)."""
+    notebook = json.loads(path.read_text())
+    notebook["metadata"].pop("papermill", None)
+    for cell in notebook["cells"]:
+        cell["metadata"].pop("papermill", None)
+        if "injected-parameters" in cell["metadata"].get("tags", []):
+            cell["metadata"]["tags"].append("hide-input")
+    path.write_text(json.dumps(notebook, indent=1) + "\n")

@@ -1,0 +1,293 @@
+"""Records to data frames: pure functions, so that the same records give the same bytes."""
+
+import functools
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from nflib import data, energy, faults, generators, grids, models, published
+from nflib.names import UserError
+from nflib.study import PROFILES, Cell, Clock, Store, choose_device, digest_of, duration, results
+
+SETTING = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model", "ber_percent", "patterns", "images"]
+KEYS = [*SETTING, "base", "first_seed"]
+PUBLISHED_DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "gtsrb": "GTSRB", "imagenet10": "ImageNet-10"}
+ORIGINS = {
+    "CIFAR-10": "table12_cifar10",
+    "GTSRB": "table13_gtsrb",
+    "ImageNet-10": "table14_imagenet10",
+    "CIFAR-100": "table15_cifar100",
+}
+
+
+def stored(profile: str, cells: Iterable[Cell] | None = None, table: str = "accuracy") -> list[dict]:
+    """Records of a profile's table, checked; only those of `cells` when given (cells without a record are left out)."""
+    store = Store(profile)
+    if cells is None:
+        return store.records(table)
+    return [store.read(store.path(cell)) for cell in cells if store.has(cell)]
+
+
+def _setting(record: dict) -> dict:
+    cell, base = record["cell"], record["cell"]["base"]
+    return {
+        "dataset": data.LABELS.get(base["dataset"], base["dataset"]),
+        "base_model": models.LABELS[base["model"]],
+        "base_recipe": base["recipe"]["name"],
+        "base_epochs": base["recipe"]["epochs"],
+        "error_model": faults.LABELS.get(cell["law"], cell["law"]),
+        "ber_percent": round(100 * cell["rate"], 6),
+        "patterns": cell["patterns"],
+        "images": record["metrics"]["images"],
+        "base": repr(base),
+        "first_seed": cell["first_seed"],
+    }
+
+
+def _published(rows: pd.DataFrame) -> pd.DataFrame:
+    """The paper's CA, PA, CA(NF), PA(NF) and RP beside each row, where Tables 12 to 15 have the setting."""
+    known = published.load()
+    known = known[known["origin"].isin(ORIGINS.values())]
+    values: dict[tuple, float] = {}
+    for row in known.itertuples():
+        values[row.dataset, row.base_model, row.generator, row.metric, row.ber_percent] = row.mean
+        if row.metric == "CA_NF":
+            values[row.dataset, row.base_model, row.generator, "CA_NF", row.train_ber_percent] = row.mean
+
+    def value(row: pd.Series, metric: str, generator: str, rate: float) -> float:
+        return values.get((row["dataset"], row["base_model"], generator, metric, rate), np.nan)
+
+    for metric in ("CA", "PA"):
+        rows[f"published_{metric}"] = [
+            value(row, metric, "none", 0.0 if metric == "CA" else row["ber_percent"]) for _, row in rows.iterrows()
+        ]
+    for metric in ("CA_NF", "PA_NF", "RP"):
+        rows[f"published_{metric}"] = [value(r, metric, r["generator"], r["ber_percent"]) for _, r in rows.iterrows()]
+    for metric in ("PA", "RP"):
+        rows[f"{metric}_difference"] = rows[metric] - rows[f"published_{metric}"]
+    return rows
+
+
+def accuracy(records: Iterable[dict]) -> pd.DataFrame:
+    """Accuracy recovery, a row for each base model alone (generator "none") and with each generator.
+
+    CA, PA and their counterparts with the generator in per cent (means over patterns; `std` over patterns, ddof 0;
+    `worst` the lowest pattern); RP, the mean of the paired differences PA(NF) - PA, and RP_error, its standard error over
+    patterns, in percentage points; the paper's numbers (Tables 12 to 15) and ours minus theirs.  A generator counts only
+    where its base model was measured on the same patterns; otherwise its PA and RP are missing.
+    """
+    alone, with_generator = {}, []
+    records = list(records)
+    for record in records:
+        setting = _setting(record)
+        if record["cell"]["generator"] is None:
+            alone[tuple(setting[key] for key in KEYS)] = record
+    for record in records:
+        setting, recipe, metrics = _setting(record), record["cell"]["generator"], record["metrics"]
+        base = alone.get(tuple(setting[key] for key in KEYS))
+        row = {**setting, "generator": "none", "steps": 0, "CA": np.nan, "PA": np.nan}
+        if base is not None:
+            before = np.array(base["metrics"]["perturbed"])
+            row |= {"CA": base["metrics"]["clean"], "PA": before.mean(), "PA_std": before.std(), "PA_worst": before.min()}
+        if recipe is not None:
+            if record["cell"]["surrogates"]:
+                continue
+            after = np.array(metrics["perturbed"])
+            row |= {
+                "generator": generators.LABELS.get(recipe["name"], recipe["name"]),
+                "steps": recipe["steps"],
+                "models_per_step": recipe["models_per_step"],
+                "trained_on": faults.LABELS.get(recipe["law"], recipe["law"]),
+                "CA_NF": metrics["clean"],
+                "PA_NF": after.mean(),
+                "PA_NF_std": after.std(),
+                "PA_NF_worst": after.min(),
+            }
+            if base is not None:
+                gain = after - before
+                row |= {"RP": gain.mean(), "RP_error": gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.nan}
+        row["changed_bits_percent"] = 100 * float(np.mean(metrics["changed_bits"]))
+        with_generator.append(row | {"device": record["provenance"]["device"], "record": digest_of(record["cell"])})
+    columns = [*SETTING, "generator", "steps", "models_per_step", "trained_on"]
+    columns += ["CA", "PA", "PA_std", "PA_worst", "CA_NF", "PA_NF", "PA_NF_std", "PA_NF_worst", "RP", "RP_error"]
+    columns += ["published_CA", "published_PA", "published_CA_NF", "published_PA_NF", "published_RP"]
+    columns += ["PA_difference", "RP_difference", "changed_bits_percent", "device", "record"]
+    rows = _published(pd.DataFrame(with_generator).reindex(columns=[*columns, *KEYS[-2:]]))
+    order = {"base_model": list(models.LABELS.values()), "generator": ["none", *generators.LABELS.values()]}
+    for name, values in order.items():
+        rows[f"_{name}"] = rows[name].map({value: k for k, value in enumerate(values)})
+    by = ["dataset", "base_recipe", "error_model", "ber_percent", "_base_model", "_generator", "steps", "record"]
+    return rows.sort_values(by, kind="stable")[columns].reset_index(drop=True)
+
+
+def _architectures(image_size: int) -> tuple[dict, dict]:
+    bases = {label: models.build(name, 10, image_size) for name, label in models.LABELS.items()}
+    return bases, {label: generators.build(name) for name, label in generators.LABELS.items()}
+
+
+@functools.cache
+def weight_reads(image_size: int = 32) -> pd.DataFrame:
+    """Table 6, and its correction: weight reads of each network, as the paper counts them and as they really are."""
+    known = published.select(origin="table06_twma").fillna("none")
+    printed = {r.base_model if r.generator == "none" else r.generator: r.mean for r in known.itertuples()}
+    bases, small = _architectures(image_size)
+    rows = []
+    for name, network in {**bases, **small}.items():
+        rows.append(
+            {
+                "network": name,
+                "parameters": models.parameter_count(network),
+                "published_reads": printed.get(name, np.nan) if image_size == 32 else np.nan,
+                "reads": energy.weight_reads(network, image_size),
+                "true_reads": energy.weight_reads(network, image_size, proxy=False),
+                "published_macs_million": _published_macs(name, image_size),
+                "macs_million": energy.macs(network, image_size) / 1e6,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _published_macs(name: str, image_size: int) -> float:
+    dataset = "CIFAR-10" if image_size == 32 else "ImageNet-10"
+    known = published.load()
+    known = known[(known["origin"] == "table07_params_macs") & (known["metric"] == "MACs_million")]
+    known = known[(known["base_model"] == name) | (known["generator"] == name)]
+    here = known[known["dataset"].astype(str).str.contains(dataset)]
+    return float(here["mean"].iloc[0]) if len(here) else np.nan
+
+
+@functools.cache
+def energy_saving(image_size: int = 32, ratio: float = energy.ENERGY_RATIO) -> pd.DataFrame:
+    """Tables 2 and 8 and their corrections, in per cent, for every base model and generator.
+
+    ES from weight reads as the paper counts them and as they really are; MAC-ES from the MACs that the paper prints and
+    from the true ones.  ratio: energy of a read at low voltage over that at nominal voltage.
+    """
+    networks = weight_reads(image_size).set_index("network")
+    printed = {}
+    for origin, metric in (("table02_energy_saving", "ES_percent"), ("table08_mac_es", "MAC_ES_percent")):
+        for row in published.select(origin=origin, metric=metric).itertuples():
+            printed[metric, row.base_model, row.generator] = row.mean
+    rows = []
+    for base in models.LABELS.values():
+        for generator in generators.LABELS.values():
+            a, b = networks.loc[base], networks.loc[generator]
+            at_32 = image_size == 32
+            rows.append(
+                {
+                    "base_model": base,
+                    "generator": generator,
+                    "published_ES": printed["ES_percent", base, generator] if at_32 else np.nan,
+                    "ES": energy.energy_saving(a["reads"], b["reads"], ratio),
+                    "true_ES": energy.energy_saving(a["true_reads"], b["true_reads"], ratio),
+                    "published_MAC_ES": printed["MAC_ES_percent", base, generator] if at_32 else np.nan,
+                    "MAC_ES": energy.mac_energy_saving(
+                        a["published_macs_million"], b["published_macs_million"], ratio
+                    ),
+                    "true_MAC_ES": energy.mac_energy_saving(a["macs_million"], b["macs_million"], ratio),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def efficiency(records: Iterable[dict]) -> pd.DataFrame:
+    """Table 3: recovery per million generator parameters, ours where measured, beside the printed one and its check.
+
+    `published_recomputed` divides the paper's own RP (Table 12) by the parameter count.
+    """
+    millions = weight_reads().set_index("network")["parameters"] / 1e6
+    rows = published.select(origin="table03_efficiency_ratio")[["base_model", "generator", "ber_percent", "mean"]]
+    rows = rows.rename(columns={"mean": "published"}).reset_index(drop=True)
+    known = published.select(origin="table12_cifar10", metric="RP")
+    gain = {(r.base_model, r.generator, r.ber_percent): r.mean for r in known.itertuples()}
+    keys = list(zip(rows["base_model"], rows["generator"], rows["ber_percent"]))
+    rows["published_recomputed"] = [gain[key] / millions[key[1]] for key in keys]
+    ours = accuracy(records)
+    ours = ours[(ours["dataset"] == "CIFAR-10") & (ours["base_recipe"] == "release")]
+    for law in ("ReleaseMap", "BitFlips"):
+        best = ours[ours["error_model"] == law].sort_values("steps").drop_duplicates(
+            ["base_model", "generator", "ber_percent"], keep="last"
+        )
+        value = {(r.base_model, r.generator, r.ber_percent): r.RP for r in best.itertuples()}
+        rows[law] = [value.get(key, np.nan) / millions[key[1]] for key in keys]
+    return rows
+
+
+def status(profile: str, device: str = "auto") -> pd.DataFrame:
+    """Per table of a profile: cells done, missing, and the time that the missing ones need on `device`."""
+    store = Store(profile)
+    clock = Clock(store, choose_device(device))
+    rows = []
+    for table in grids.TABLES:
+        cells = grids.cells(profile, table)
+        missing = [cell for cell in cells if not store.has(cell)]
+        left = duration(clock.total(missing)) if missing else "-"
+        rows.append({"table": table, "done": len(cells) - len(missing), "missing": len(missing), "time left": left})
+    return pd.DataFrame(rows)
+
+
+TABLES: dict[str, Callable[[str], pd.DataFrame]] = {
+    "accuracy": lambda profile: accuracy(stored(profile)),
+    "efficiency": lambda profile: efficiency(stored(profile)),
+    "weight_reads": lambda profile: weight_reads(),
+    "energy_saving": lambda profile: energy_saving(),
+}
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """The stored form of a table: numbers with at most four decimals, LF line ends."""
+    return frame.round(4).to_csv(index=False, lineterminator="\n")
+
+
+def path(profile: str, name: str) -> Path:
+    """Where a derived table lies."""
+    return results() / "tables" / profile / f"{name}.csv"
+
+
+def write(profile: str) -> list[Path]:
+    """Derive every table of a profile from its records; returns the files written."""
+    written = []
+    for name, table in TABLES.items():
+        target = path(profile, name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(to_csv(table(profile)))
+        written.append(target)
+    return written
+
+
+def check() -> list[str]:
+    """Records valid, tables equal to what the records give, published numbers intact; UserError for what is not."""
+    said = [f"published numbers intact: {len(published.load())} rows"]
+    for profile in PROFILES:
+        count = len(Store(profile).records())
+        for name, table in TABLES.items():
+            target = path(profile, name)
+            if not target.exists() or target.read_text() != to_csv(table(profile)):
+                raise UserError(f"table {target} is not what the records give; `nflib tables --profile {profile}` makes it")
+        said.append(f"{profile}: {count} records valid, {len(TABLES)} tables equal to what they give")
+    return said
+
+
+def compare(profile: str, other: Path, clean_points: float, mean_points: float) -> pd.DataFrame:
+    """Cells of this checkout beside the same cells in another results folder, measured elsewhere.
+
+    Columns: cell in words, CA and mean PA here and there.  Raises UserError when a cell is missing there, when a clean
+    accuracy differs by more than `clean_points`, or a mean perturbed one by more than `mean_points` percentage points.
+    """
+    here, there = Store(profile), Store(profile, other)
+    rows = []
+    for cell in (cell for table in grids.TABLES for cell in grids.cells(profile, table)):
+        if not here.has(cell) or not there.has(cell):
+            raise UserError(f"cell {cell.digest} ({cell.words}) has no record in {(there if here.has(cell) else here).root}")
+        a, b = (store.read(store.path(cell))["metrics"] for store in (here, there))
+        row = {"cell": cell.words, "clean": a["clean"], "clean_there": b["clean"]}
+        rows.append(row | {"perturbed": np.mean(a["perturbed"]), "perturbed_there": np.mean(b["perturbed"])})
+    frame = pd.DataFrame(rows)
+    for name, allowed in (("clean", clean_points), ("perturbed", mean_points)):
+        gap = (frame[name] - frame[f"{name}_there"]).abs()
+        if gap.max() > allowed:
+            worst = frame.loc[gap.idxmax()]
+            raise UserError(f"{worst['cell']}: {name} {worst[name]:.1f} here, {worst[name + '_there']:.1f} there; allowed {allowed}")
+    return frame

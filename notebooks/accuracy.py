@@ -1,0 +1,76 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Accuracy recovery
+#
+# **Question.** How much of the accuracy that bit errors take away does each generator bring back?
+#
+# A base model is measured under many error patterns: alone (PA), and behind a generator that was trained for it under
+# the same error model and bit-error rate (PA(NF)). Their paired difference is the recovery RP. These are the paper's
+# Tables 12 to 15 and Figure 3; its numbers stand beside ours wherever it has the same setting.
+
+# %% tags=["parameters", "hide-input"]
+profile: str = "smoke"  # "smoke": narrow models, minutes; "paper": full size
+dataset: str = "digits"  # digits, cifar10, cifar100, gtsrb, imagenette224, or a file of your own in data/
+base_models: list = ["resnet18", "resnet50", "vgg11", "vgg16", "vgg19"]
+base_recipe: str = "release"  # "release": no weight decay, as the official code; "modern": one-cycle, weight decay
+generators: list = ["conv_l", "conv_s", "deconv_l", "deconv_s", "unet_l", "unet_s"]
+error_models: list = ["release_map"]  # also bit_flips, stuck_at
+rates: list = [0.01]  # bit-error rates, as fractions
+patterns: int = 10  # error patterns (chips) per setting
+device: str = "auto"
+measure: bool = True  # False: show stored records only, whatever their training
+
+# %% tags=["hide-input"]
+from nflib import figures, grids, report, study, tables
+
+cells = [
+    cell
+    for model in base_models
+    for cell in grids.accuracy(profile, dataset, model, base_recipe, generators, error_models, rates, patterns)
+]
+if measure:
+    study.run(cells, profile, device)
+records = tables.stored(profile, cells if measure else None)
+records = [record for record in records if record["cell"]["base"]["dataset"] == dataset]
+rows = tables.accuracy(records)
+report.how_measured(rows, profile)
+
+# %% [markdown]
+# ## Recovery, generator by generator
+#
+# Hollow circles are the base model alone, filled ones the same chips behind a generator; the bar is the standard
+# deviation over error patterns. A red diamond is the paper's PA(NF).
+
+# %% tags=["hide-input"]
+report.recovery_pictures(rows, profile)
+
+# %% tags=["hide-input"]
+report.accuracy_summary(rows)
+
+# %% [markdown]
+# ## The table
+#
+# All accuracies in per cent. *Worst* is the worst of the patterns; RP is in percentage points, with its standard error
+# over patterns. A dash means: not measured, or not in the paper.
+
+# %% tags=["hide-input"]
+report.accuracy_table(rows)
+
+# %% [markdown]
+# ## What one chip does
+#
+# The mean hides how much chips differ. Each dot is one error pattern, the bar their mean, without a generator.
+
+# %% tags=["hide-input"]
+report.chip_pictures(records)

@@ -1,0 +1,69 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # NeuralFuse, reproduced
+#
+# A chip's memory that runs at too low a voltage saves energy and flips bits. **NeuralFuse** (NeurIPS 2024) leaves the
+# chip and the classifier as they are and puts a small network, the *generator*, in front: it changes each input image
+# so that the damaged classifier still recognises it. This book measures anew what that brings and what it costs.
+
+# %% tags=["parameters", "hide-input"]
+profile: str = "paper"  # whose records the page rests on
+
+# %% tags=["hide-input"]
+from nflib import report, tables
+
+records = tables.stored(profile)
+rows = tables.accuracy(records)
+report.headline(rows, profile)
+
+# %% [markdown]
+# ## Does it work?
+
+# %% tags=["hide-input"]
+report.recovery_pictures(rows, profile, dataset="CIFAR-10", ber_percent=1.0)
+
+# %% tags=["hide-input"]
+report.accuracy_summary(rows[rows["ber_percent"] == 1.0])
+
+# %% [markdown]
+# ## What does it cost?
+
+# %% tags=["hide-input"]
+report.cost_summary()
+
+# %% [markdown]
+# ## How far do our numbers agree with the paper's?
+
+# %% tags=["hide-input"]
+report.agreement(rows)
+
+# %% [markdown]
+# ## What "1 % bit errors" means decides the result
+#
+# Each dot is one error pattern, that is, one chip, of the same classifier without a generator.
+
+# %% tags=["hide-input"]
+report.chip_pictures(records)
+
+# %% tags=["hide-input"]
+report.error_model_summary(rows)
+
+# %% [markdown]
+# ## How to read on
+#
+# * [The method](../method.md): formulas, error models, metrics.
+# * [Accuracy recovery](accuracy.ipynb) at full size, and [at smoke scale](accuracy_smoke.ipynb), regenerated in minutes.
+# * [Energy](energy.ipynb): the savings, recomputed and corrected.
+# * [What the official code really does](../release_code.md).
+# * [Run it yourself](../rerun.md), and [where every number comes from](provenance.ipynb).

@@ -1,0 +1,39 @@
+"""Shared by all tests: examples drawn the same way each time, refusals in one line, a workshop away from the checkout."""
+
+import os
+import tempfile
+from contextlib import contextmanager
+
+import pytest
+
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.path.join(tempfile.gettempdir(), "hypothesis"))
+from hypothesis import settings  # noqa: E402  (it reads the folder's name when it is imported)
+
+from nflib import study
+from nflib.names import UserError
+
+settings.register_profile("study", deadline=None, derandomize=True, database=None)
+settings.load_profile("study")
+
+
+@pytest.fixture
+def refused():
+    """`with refused("words"):` expects a UserError of one line in which the regular expression is found."""
+
+    @contextmanager
+    def expect(words: str):
+        with pytest.raises(UserError, match=words) as refusal:
+            yield
+        assert "\n" not in str(refusal.value)
+
+    return expect
+
+
+@pytest.fixture
+def workshop(tmp_path, monkeypatch):
+    """Empty folders for data, results and checkpoints; the data sets that `study` keeps in memory are forgotten."""
+    for name in ("data", "results", "checkpoints"):
+        monkeypatch.setenv(f"NFLIB_{name.upper()}", str(tmp_path / name))
+    study._dataset.cache_clear()
+    yield tmp_path
+    study._dataset.cache_clear()

@@ -1,0 +1,272 @@
+"""Base models and generators have the paper's layouts, to the last parameter, and nothing depends on global chance."""
+
+import pytest
+import torch
+from torch import nn
+
+from nflib import generators, models
+from nflib.generators import UNet, transform
+from nflib.models import parameter_count
+from nflib.quantize import weighted_layers
+
+PARAMETERS = {
+    ("resnet18", 32): 11_173_962,
+    ("resnet50", 32): 23_520_842,
+    ("vgg11", 32): 9_231_114,
+    ("vgg16", 32): 14_728_266,
+    ("vgg19", 32): 20_040_522,
+    ("resnet18", 224): 11_181_642,
+    ("resnet50", 224): 23_528_522,
+    ("vgg11", 224): 128_812_810,
+    ("vgg16", 224): 134_309_962,
+    ("vgg19", 224): 139_622_218,
+}
+FAULTABLE = {
+    "resnet18": 11_164_352,
+    "resnet50": 23_467_712,
+    "vgg11": 9_222_848,
+    "vgg16": 14_715_584,
+    "vgg19": 20_024_000,
+}
+GENERATOR_PARAMETERS = {
+    "conv_l": 723_273,
+    "conv_s": 113_187,
+    "deconv_l": 647_785,
+    "deconv_s": 156_777,
+    "unet_l": 482_771,
+    "unet_s": 121_195,
+}
+ALL_GENERATORS = (*generators.NAMES, "universal")
+
+
+def meta(build, *args, **options) -> nn.Module:
+    """A model's layout without numbers in it."""
+    with torch.device("meta"):
+        return build(*args, **options)
+
+
+def faultable(model: nn.Module) -> int:
+    return sum(layer.weight.numel() for layer in weighted_layers(model).values())
+
+
+def equal(one: nn.Module, other: nn.Module) -> bool:
+    states = one.state_dict(), other.state_dict()
+    return states[0].keys() == states[1].keys() and all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def images(count: int = 2, size: int = 32) -> torch.Tensor:
+    return 2 * torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0)) - 1
+
+
+# ------------------------------------------------------------------------------------------------------- base models
+
+
+@pytest.mark.parametrize("name, size", PARAMETERS)
+def test_base_models_have_the_published_number_of_parameters(name, size):
+    assert parameter_count(meta(models.build, name, image_size=size)) == PARAMETERS[name, size]
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_base_models_have_the_published_number_of_faultable_weights(name):
+    assert faultable(meta(models.build, name)) == FAULTABLE[name]
+
+
+@pytest.mark.parametrize("name, size", PARAMETERS)
+def test_all_but_biases_and_batch_norm_is_faultable(name, size):
+    """Weights have two dimensions or more; they are 99.7 to 99.99 % of all parameters."""
+    model = meta(models.build, name, image_size=size)
+    assert faultable(model) == sum(p.numel() for p in model.parameters() if p.ndim > 1)
+    assert 0.997 < faultable(model) / parameter_count(model) < 0.9999 + 5e-5
+
+
+@pytest.mark.parametrize("name, size", PARAMETERS)
+def test_base_models_map_images_to_logits(name, size):
+    model = meta(models.build, name, classes=43, image_size=size).eval()
+    assert model(torch.empty(2, 3, size, size, device="meta")).shape == (2, 43)
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_a_narrow_base_model_classifies_real_images(name):
+    model = models.build(name, classes=7, width=0.0625)
+    assert model.training and all(p.dtype == torch.float32 for p in model.parameters())
+    logits = model.eval()(images())
+    assert logits.shape == (2, 7) and torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_width_is_a_factor_on_every_channel_count(name):
+    """All but the image's three channels and the classes."""
+    whole, half = (weighted_layers(meta(models.build, name, width=width)) for width in (1, 0.5))
+    assert whole.keys() == half.keys()
+    shapes = [(whole[key].weight.shape, half[key].weight.shape) for key in whole]
+    first, *middle, last = shapes
+    assert first[1][:2] == (first[0][0] // 2, 3) and last[1] == (10, last[0][1] // 2)
+    assert all(small == (large[0] // 2, large[1] // 2, *large[2:]) for large, small in middle)
+
+
+@pytest.mark.parametrize("name, blocks", [("resnet18", 8), ("resnet50", 16)])
+def test_the_release_s_imagenet_resnet_lacks_the_relu_after_each_sum(name, blocks):
+    def relus(residual_relu: bool) -> int:
+        model = meta(models.build, name, image_size=224, residual_relu=residual_relu)
+        return sum(isinstance(m, nn.ReLU) for m in model.modules())
+
+    assert relus(True) - relus(False) == blocks
+
+
+def test_the_cifar_form_has_no_early_pooling_and_the_imagenet_form_has():
+    small, large = (meta(models.build, "resnet18", image_size=size) for size in (32, 224))
+    assert (small[0].kernel_size, small[0].stride) == ((3, 3), (1, 1))
+    assert (large[0].kernel_size, large[0].stride) == ((7, 7), (2, 2))
+    assert sum(isinstance(m, nn.MaxPool2d) for m in small.modules()) == 0
+    assert sum(isinstance(m, nn.MaxPool2d) for m in large.modules()) == 1
+
+
+def test_unknown_base_models_are_refused_with_the_nearest_name(refused):
+    with refused("unknown base model 'resnet81'; did you mean 'resnet18'"):
+        models.build("resnet81")
+    with refused("unknown base model 'alexnet'; allowed: resnet18, resnet50, vgg11, vgg16, vgg19"):
+        models.build("alexnet")
+
+
+def test_other_image_sizes_are_refused():
+    with pytest.raises(ValueError, match="image size is 28; allowed are 32 and 224"):
+        models.build("vgg11", image_size=28)
+
+
+# -------------------------------------------------------------------------------------------------------- generators
+
+
+@pytest.mark.parametrize("name", generators.NAMES)
+def test_generators_have_the_published_number_of_parameters(name):
+    assert parameter_count(meta(generators.build, name)) == GENERATOR_PARAMETERS[name]
+
+
+@pytest.mark.parametrize("size", [32, 64, 224])
+@pytest.mark.parametrize("name", ALL_GENERATORS)
+def test_a_perturbation_has_the_image_s_shape(name, size):
+    generator = meta(generators.build, name, image_size=size)
+    assert generator(torch.empty(2, 3, size, size, device="meta")).shape == (2, 3, size, size)
+
+
+@pytest.mark.parametrize("name", ALL_GENERATORS)
+def test_transformed_images_stay_in_range(name):
+    generator = generators.build(name, width=0.25)
+    assert generator.training
+    transformed = transform(generator, images())
+    assert transformed.shape == (2, 3, 32, 32) and transformed.abs().max() <= 1
+
+
+@pytest.mark.parametrize("name", generators.NAMES)
+def test_width_is_a_factor_on_the_generator_s_channel_counts(name):
+    """All but the three channels of images and of perturbations."""
+    whole, half = (weighted_layers(meta(generators.build, name, width=width)) for width in (1, 0.5))
+    for large, small in zip(whole.values(), half.values()):
+        for a, b in zip(large.weight.shape[:2], small.weight.shape[:2]):
+            assert b == (3 if a == 3 else a // 2)
+
+
+@pytest.mark.parametrize("name", [name for name in generators.NAMES if not name.startswith("unet")])
+def test_convolutional_generators_end_in_tanh_and_unets_do_not(name):
+    assert isinstance(generators.build(name, 0.1)[-1], nn.Tanh)
+    assert not any(isinstance(m, nn.Tanh) for m in generators.build("unet_s").modules())
+
+
+def test_the_universal_perturbation_starts_at_nothing_and_is_one_for_all_images():
+    generator = generators.build("universal", image_size=16)
+    batch = images(3, 16)
+    assert torch.equal(transform(generator, batch), batch)
+    with torch.no_grad():
+        generator.raw.normal_(generator=torch.Generator().manual_seed(0))
+    perturbation = generator(batch)
+    assert torch.equal(perturbation, torch.tanh(generator.raw).expand(3, 3, 16, 16))
+
+
+def test_unknown_generators_are_refused_with_the_nearest_name(refused):
+    with refused("unknown generator 'convl'; did you mean 'conv_l'"):
+        generators.build("convl")
+    with refused("unknown generator 'diffusion'; allowed: conv_l, .*universal"):
+        generators.build("diffusion")
+
+
+class Constant(nn.Module):
+    """A generator that puts out one learnable tensor."""
+
+    def __init__(self, values: torch.Tensor):
+        super().__init__()
+        self.values = nn.Parameter(values)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.values
+
+
+def test_transform_clips_and_passes_no_gradient_where_it_saturates():
+    generator = Constant(torch.tensor([0.25, 0.75, -0.25, -0.75, 0.0, 3.0, -3.0]))
+    transformed = transform(generator, torch.tensor([0.5, 0.5, -0.5, -0.5, 0.0, -1.0, 1.0]))
+    assert transformed.tolist() == [0.75, 1.0, -0.75, -1.0, 0.0, 1.0, -1.0]
+    transformed.sum().backward()
+    assert generator.values.grad.tolist() == [1, 0, 1, 0, 1, 0, 0]
+
+
+def test_black_and_white_pixels_still_pass_their_gradient():
+    """At exactly -1 and 1 the gradient is 1, as in the torch of the official code; else a universal perturbation that
+    starts at nothing never moves where all images are black."""
+    generator = Constant(torch.tensor([0.0, 0.0, 0.5, -0.5]))
+    transformed = transform(generator, torch.tensor([1.0, -1.0, 0.5, -0.5]))
+    assert transformed.tolist() == [1, -1, 1, -1]
+    transformed.sum().backward()
+    assert generator.values.grad.tolist() == [1, 1, 1, 1]
+
+
+# ------------------------------------------------------------------------------------------------------------- U-Nets
+
+
+def raised_parts(unet: UNet, x: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """(skip, raised) halves of what enters each block of the way up."""
+    seen: list[torch.Tensor] = []
+    hooks = [block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for block in unet.up]
+    unet(x)
+    for hook in hooks:
+        hook.remove()
+    return [joined.chunk(2, dim=1) for joined in seen]
+
+
+@torch.no_grad()
+def test_zero_border_puts_a_ring_of_zeros_round_the_way_up_and_keeps_the_alignment():
+    with_ring, without = UNet(4).eval(), UNet(4, zero_border=False).eval()
+    without.load_state_dict(with_ring.state_dict())
+    parts, plain_parts = raised_parts(with_ring, images()), raised_parts(without, images())
+    for skip, raised in parts:
+        ring = torch.ones_like(raised, dtype=torch.bool)
+        ring[..., 1:-1, 1:-1] = False
+        assert skip.shape == raised.shape and not raised[ring].any() and raised[~ring].all()
+    for _, raised in plain_parts:
+        assert raised.all()
+    (_, raised), (_, plain) = parts[0], plain_parts[0]  # the lowest one, whose input is the same for both
+    assert torch.allclose(raised[..., 1:-1, 1:-1], plain[..., 1:-1, 1:-1], atol=1e-6)
+
+
+@torch.no_grad()
+def test_the_skip_comes_first():
+    unet = UNet(4).eval()
+    outputs: list[torch.Tensor] = []
+    for block in unet.down:
+        block.register_forward_hook(lambda _, __, output: outputs.append(output))
+    parts = raised_parts(unet, images())
+    for (skip, _), kept in zip(parts, reversed(outputs[:3])):
+        assert torch.equal(skip, kept)
+
+
+# ------------------------------------------------------------------------------------------------------------- chance
+
+
+@pytest.mark.parametrize("build, names", [(models.build, models.NAMES), (generators.build, generators.NAMES)])
+def test_weights_depend_on_the_seed_alone(build, names):
+    """Equal seeds give equal weights whatever was drawn before; other seeds others; the global generator is not touched."""
+    for name in names:
+        torch.manual_seed(123)
+        before = torch.get_rng_state()
+        one = build(name, width=0.1, seed=4)
+        assert torch.equal(torch.get_rng_state(), before)
+        torch.rand(7)
+        assert equal(one, build(name, width=0.1, seed=4))
+        assert not equal(one, build(name, width=0.1, seed=5))

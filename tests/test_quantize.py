@@ -1,0 +1,194 @@
+"""Codes are symmetric, rounded half to even, in two's complement; training sees the same values as the faulty memory."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from nflib.quantize import (
+    FakeQuantize,
+    Quantized,
+    check_bits,
+    decode,
+    encode,
+    plain,
+    quantization_aware,
+    weighted_layers,
+)
+
+WIDTHS = range(2, 9)
+# Float32 without subnormal numbers; see test_codes_of_subnormal_weights.
+NUMBERS = st.floats(-(2.0**99), 2.0**99, width=32, allow_subnormal=False)
+WEIGHTS = st.lists(NUMBERS, min_size=1, max_size=50).map(lambda row: torch.tensor(row, dtype=torch.float32))
+
+
+def small_model() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.ConvTranspose2d(4, 5, 2), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(5 * 7 * 7, 6))
+
+
+def state(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def assert_same(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> None:
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@settings(max_examples=200)
+@given(WEIGHTS, st.sampled_from(WIDTHS))
+def test_codes_are_symmetric_and_the_largest_weight_is_at_the_end(weight, bits):
+    codes, scale = encode(weight, bits)
+    assert codes.dtype == torch.int8 and codes.shape == weight.shape and scale.ndim == 0
+    assert codes.int().abs().max() == (2 ** (bits - 1) - 1 if weight.any() else 0)
+
+
+@settings(max_examples=200)
+@given(WEIGHTS, st.sampled_from(WIDTHS))
+def test_codes_equal_numpy_s_rounding_of_the_definition(weight, bits):
+    codes, scale = encode(weight, bits)
+    w = weight.numpy()
+    largest = np.abs(w).max() / np.float32(2 ** (bits - 1) - 1)
+    assert scale.item() == (largest if largest > 0 else 1)
+    np.testing.assert_array_equal(codes.numpy(), np.rint(w / np.float32(scale.item())).astype(np.int8))
+
+
+@settings(max_examples=200)
+@given(WEIGHTS, st.sampled_from(WIDTHS))
+def test_encoding_decoded_codes_gives_the_codes(weight, bits):
+    codes, scale = encode(weight, bits)
+    again, _ = encode(decode(codes, scale), bits)
+    assert torch.equal(codes, again)
+
+
+@settings(max_examples=200)
+@given(WEIGHTS, st.sampled_from(WIDTHS))
+def test_fake_quantisation_gives_exactly_the_decoded_codes(weight, bits):
+    assert torch.equal(FakeQuantize(bits)(weight), decode(*encode(weight, bits)))
+
+
+@settings(max_examples=100)
+@given(WEIGHTS, st.sampled_from(WIDTHS))
+def test_no_weight_moves_by_more_than_half_a_step(weight, bits):
+    codes, scale = encode(weight, bits)
+    moved = (decode(codes, scale).double() - weight.double()).abs().max()
+    assert moved <= scale.double() * (0.5 + 1e-4)
+
+
+def test_halves_round_to_even():
+    weight = torch.tensor([127.0, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 126.5])
+    assert encode(weight)[0].tolist() == [127, 0, 2, 2, 0, -2, -2, 126]
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_codes_are_twos_complement_of_their_width(bits):
+    """The low `bits` bits alone give the code back: minus the sign bit's weight plus the others'; the rest is its sign."""
+    limit = 2 ** (bits - 1) - 1
+    codes, scale = encode(torch.arange(-limit, limit + 1, dtype=torch.float32), bits)
+    assert scale == 1
+    assert codes.tolist() == list(range(-limit, limit + 1))
+    stored = codes.view(torch.uint8).numpy().astype(int) & (2**bits - 1)
+    sign, rest = stored >> (bits - 1), stored & limit
+    assert (rest - sign * 2 ** (bits - 1)).tolist() == codes.tolist()
+    assert len(set(stored)) == 2**bits - 1 and 2 ** (bits - 1) not in stored  # the lowest number is never stored
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_an_all_zero_tensor_has_codes_zero_and_scale_one(bits):
+    codes, scale = encode(torch.zeros(3, 2), bits)
+    assert scale == 1 and not codes.any()
+    assert torch.equal(FakeQuantize(bits)(torch.zeros(3, 2)), torch.zeros(3, 2))
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("-inf"), NAN])
+def test_weights_that_are_not_finite_are_refused(bad):
+    weight = torch.ones(4)
+    weight[1] = bad
+    with pytest.raises(ValueError, match="not finite") as refusal:
+        encode(weight)
+    assert "\n" not in str(refusal.value)
+
+
+def test_codes_of_subnormal_weights():
+    """The scale of weights near 1e-43 has no precision left; codes must not wrap round to the other sign."""
+    codes, _ = encode(torch.tensor([2.66e-43, -2.66e-43, 1.4e-45]))
+    assert codes[0] >= 0 >= codes[1]
+
+
+@pytest.mark.parametrize("bits", [1, 9, 0, -8, 8.0, "8", True, None])
+def test_widths_outside_two_to_eight_are_refused(bits):
+    for use in (check_bits, FakeQuantize, lambda b: encode(torch.ones(2), b)):
+        with pytest.raises(ValueError, match="allowed are whole numbers from 2 to 8"):
+            use(bits)
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_the_gradient_passes_straight_through(bits):
+    """Identity everywhere, the largest weight included: no masking, no gradient by way of the scale."""
+    chance = torch.Generator().manual_seed(bits)
+    weight = torch.randn(4, 5, generator=chance).requires_grad_()
+    upstream = torch.randn(4, 5, generator=chance)
+    FakeQuantize(bits)(weight).backward(upstream)
+    assert torch.equal(weight.grad, upstream)
+
+
+def test_weighted_layers_are_convolutions_transposed_convolutions_and_linears_in_module_order():
+    assert list(weighted_layers(small_model())) == ["0", "3", "5"]
+
+
+def test_quantisation_aware_training_sees_quantised_weights_and_plain_puts_the_float_ones_back():
+    model = small_model()
+    before = state(model)
+    quantization_aware(model, 4)
+    for name, layer in weighted_layers(model).items():
+        assert torch.equal(layer.weight, decode(*encode(before[f"{name}.weight"], 4)))
+        assert torch.equal(layer.parametrizations.weight.original, before[f"{name}.weight"])
+    plain(model)
+    assert_same(before, state(model))
+    assert all(isinstance(layer.weight, nn.Parameter) for layer in weighted_layers(model).values())
+    assert_same(before, state(plain(model)))  # twice does no harm
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("bits", [2, 5, 8])
+def test_quantized_weights_equal_codes_times_scale_and_nothing_else_changes(bits, channels_last):
+    model = small_model()
+    before = state(model)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
+    base = Quantized(quantization_aware(model, bits), bits)
+    assert list(base.codes) == list(base.scales) == list(base.layers) == ["0", "3", "5"]
+    assert base.sizes == {name: before[f"{name}.weight"].numel() for name in base.layers}
+    for name, layer in base.layers.items():
+        codes, scale = encode(before[f"{name}.weight"], bits)
+        assert torch.equal(base.codes[name], codes.flatten()) and base.scales[name] == scale
+        assert torch.equal(layer.weight, codes * scale)
+    rest = {key: tensor for key, tensor in before.items() if key.removesuffix(".weight") not in base.layers}
+    assert_same(rest, {key: base.model.state_dict()[key] for key in rest})
+
+
+def test_a_quantized_model_is_frozen():
+    base = Quantized(small_model())
+    before = state(base.model)
+    assert not any(module.training for module in base.model.modules())
+    assert not any(parameter.requires_grad for parameter in base.model.parameters())
+    images = torch.randn(4, 3, 8, 8, requires_grad=True)
+    base(images).sum().backward()
+    assert images.grad is not None and images.grad.any()
+    assert_same(before, state(base.model))
+    assert all(parameter.grad is None for parameter in base.model.parameters())
+
+
+def test_quantising_twice_changes_nothing():
+    once = Quantized(small_model())
+    codes, weights = {name: c.clone() for name, c in once.codes.items()}, state(once.model)
+    twice = Quantized(once.model)
+    assert_same(codes, twice.codes)
+    assert all(torch.allclose(weights[key], tensor, rtol=1e-6) for key, tensor in twice.model.state_dict().items())
