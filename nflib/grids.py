@@ -39,7 +39,7 @@ GENERATOR_RECIPES = {
     ),
 }  # fmt: skip
 SMOKE_WIDTHS = {"resnet18": 0.0625, "resnet50": 0.0625, "vgg11": 0.125, "vgg16": 0.125, "vgg19": 0.125}
-FIRST_LOOK_EPOCHS, FIRST_LOOK_STEPS = {"release": 3, "modern": 2}, 120
+FIRST_LOOK_EPOCHS, FIRST_LOOK_STEPS = 2, 120
 
 
 def generator_recipe(profile: str, name: str, law: str, rate: float) -> GeneratorRecipe:
@@ -95,7 +95,7 @@ def first_look() -> list[Cell]:
     """VGG11 on CIFAR-10, full size, trained for as long as two CPU cores can afford; the first 1,000 test images."""
     cells = []
     for recipe in BASE_RECIPES["paper"].values():
-        base = Base("cifar10", "vgg11", dataclasses.replace(recipe, epochs=FIRST_LOOK_EPOCHS[recipe.name]))
+        base = Base("cifar10", "vgg11", dataclasses.replace(recipe, epochs=FIRST_LOOK_EPOCHS))
 
         def short(name: str, law: str, rate: float) -> GeneratorRecipe:
             whole = generator_recipe("paper", name, law, rate)
