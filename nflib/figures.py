@@ -94,7 +94,7 @@ def recovery(frame: pd.DataFrame, title: str = "") -> Picture:
     """From PA to PA(NF), a line a generator, a panel an error model; bars are the standard deviation over patterns.
 
     frame: rows of `tables.accuracy` of one data set, base recipe and bit-error rate.  Hollow diamonds: published PA(NF),
-    drawn where the error model is the official code's.
+    drawn where error model and base recipe are the official code's.
     """
     rows = frame[frame["generator"] != "none"]
     laws = [law for law in COLOURS if law in set(rows["error_model"])]
@@ -108,11 +108,11 @@ def recovery(frame: pd.DataFrame, title: str = "") -> Picture:
             axis.errorbar(
                 row.PA_NF, y, xerr=row.PA_NF_std, fmt="o", color=COLOURS[law], markersize=6, linewidth=1, zorder=3
             )
-            if law == "ReleaseMap" and not np.isnan(row.published_PA_NF):
+            if law == "ReleaseMap" and row.base_recipe == "release" and not np.isnan(row.published_PA_NF):
                 axis.plot(row.published_PA_NF, y, "D", color="none", markeredgecolor="crimson", markersize=6, zorder=4)
         axis.set(title=law, xlim=(0, 102), xlabel="accuracy (%)")
     axes[0].set_yticks(range(len(labels)), labels)
-    axes[0].invert_yaxis()
+    axes[0].set_ylim(len(labels) - 0.4, -0.6)
     if title:
         figure.suptitle(title, fontsize=10)
     best = rows.sort_values("RP").tail(1)

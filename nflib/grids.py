@@ -30,7 +30,7 @@ BASE_RECIPES = {
 }
 GENERATOR_RECIPES = {
     "smoke": GeneratorRecipe(
-        models_per_step=1, steps=30, batch=64, learning_rate=0.005, schedule="one_cycle",
+        models_per_step=1, steps=30, batch=64, learning_rate=0.02, schedule="one_cycle",
         momentum=0.1, initial_gain=0.1, width=0.25,
     ),
     "paper": GeneratorRecipe(
