@@ -51,23 +51,23 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _tables(args: argparse.Namespace) -> int:
-    from nflib import tables
+    from nflib import report
 
     for profile in [args.profile] if args.profile else study.PROFILES:
-        for path in tables.write(profile):
+        for path in report.write(profile):
             print(path)
     return 0
 
 
 def _check(args: argparse.Namespace) -> int:
-    from nflib import tables
+    from nflib import report, tables
 
     if args.against:
         frame = tables.compare(args.profile or "smoke", Path(args.against), args.clean_points, args.mean_points)
         gaps = {name: (frame[name] - frame[f"{name}_there"]).abs().max() for name in ("clean", "perturbed")}
         print(f"{len(frame)} cells agree: clean within {gaps['clean']:.2f}, mean perturbed within {gaps['perturbed']:.2f} points")
         return 0
-    for line in tables.check():
+    for line in report.check():
         print(line)
     return 0
 

@@ -10,7 +10,6 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from nflib import faults, generators
-from nflib.study import results
 
 COLOURS = dict(zip(["ReleaseMap", "BitFlips", "StuckAt"], sns.color_palette("colorblind", 3)))
 STYLE = {
@@ -47,13 +46,6 @@ class Picture:
         encoded = base64.b64encode(self.text.encode()).decode()
         alt = self.alt.replace('"', "'")
         return f'<img src="data:image/svg+xml;base64,{encoded}" alt="{alt}" style="width:100%;max-width:46rem"/>'
-
-    def save(self, profile: str, name: str):
-        """Write results/figures/PROFILE/NAME.svg; returns the path."""
-        path = results() / "figures" / profile / f"{name}.svg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.text)
-        return path
 
 
 def chips(records: list[dict], ber_percent: float = 1.0) -> Picture:

@@ -19,6 +19,11 @@ VGGS = {
 NAMES = (*RESNETS, *VGGS)
 LABELS = {"resnet18": "ResNet18", "resnet50": "ResNet50", "vgg11": "VGG11", "vgg16": "VGG16", "vgg19": "VGG19"}
 IMAGENET_SIZE = 224
+MIN_CHANNELS = 8  # below it, oneDNN's AVX2 kernel for the weight gradient of a strided 1x1 convolution hangs or crashes
+
+
+def _channels(full: int, width: float) -> int:
+    return max(MIN_CHANNELS, round(full * width))
 
 
 def _conv(cin: int, cout: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -49,13 +54,13 @@ class Residual(nn.Module):
 
 def _resnet(name: str, classes: int, large: bool, width: float, residual_relu: bool) -> nn.Sequential:
     kind, depths = RESNETS[name]
-    stem = max(1, round(64 * width))
+    stem = _channels(64, width)
     layers: list[nn.Module] = [_conv(3, stem, 7, 2) if large else _conv(3, stem, 3), nn.BatchNorm2d(stem), nn.ReLU()]
     if large:
         layers.append(nn.MaxPool2d(3, 2, 1))
     cin, expansion = stem, 1 if kind == "basic" else 4
     for stage, depth in enumerate(depths):
-        channels = max(1, round(64 * 2**stage * width))
+        channels = _channels(64 * 2**stage, width)
         for block in range(depth):
             stride = 2 if stage > 0 and block == 0 else 1
             layers.append(Residual(kind, cin, channels, stride, residual_relu))
@@ -67,13 +72,13 @@ def _vgg(name: str, classes: int, large: bool, width: float) -> nn.Sequential:
     layers: list[nn.Module] = []
     cin = 3
     for stage, depth in enumerate(VGGS[name]):
-        channels = max(1, round(min(64 * 2**stage, 512) * width))
+        channels = _channels(min(64 * 2**stage, 512), width)
         for _ in range(depth):
             layers += [nn.Conv2d(cin, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU()]
             cin = channels
         layers.append(nn.MaxPool2d(2))
     if large:
-        hidden = max(1, round(4096 * width))
+        hidden = _channels(4096, width)
         head = [nn.AdaptiveAvgPool2d(7), nn.Flatten(), nn.Linear(cin * 49, hidden), nn.ReLU(), nn.Dropout(0.5)]
         head += [nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(0.5), nn.Linear(hidden, classes)]
     else:
@@ -94,7 +99,7 @@ def build(
 ) -> nn.Module:
     """A base model, float32, train mode, initialised from `seed`; maps images [B, 3, H, W] in [-1, 1] to logits [B, classes].
 
-    image_size: 32 gives the CIFAR form, 224 the ImageNet form.  width: factor on every channel count (smoke scale: < 1).
+    image_size: 32 gives the CIFAR form, 224 the ImageNet form.  width: factor on every channel count, of which none falls below 8 (smoke scale: < 1).
     residual_relu: False leaves out the ReLU after each residual sum, as the official code's ImageNet ResNet18 does.
     Raises UserError for an unknown name or size.
     """
