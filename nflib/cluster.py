@@ -9,11 +9,11 @@ import os
 from collections.abc import Iterable
 
 import torch
-from tqdm import tqdm
 
 from nflib import study
 from nflib.names import UserError
 from nflib.study import Base, Cell, Store, digest_of
+from nflib.training import progress_bar
 
 RETRIES = 3
 
@@ -76,7 +76,7 @@ def run(
                 _measure, cell, profile, device, threads, *parts, key=f"nflib-cell-{cell.digest}", retries=RETRIES
             )
             tasks[task] = cell
-        with tqdm(total=len(tasks), desc=f"cells on {len(client.scheduler_info()['workers'])} workers", leave=False) as bar:
+        with progress_bar(len(tasks), f"cells on {len(client.scheduler_info()['workers'])} workers", unit="cell") as bar:
             for task in as_completed(tasks):
                 if task.status != "finished":
                     failed.append(f"{tasks[task].words}: {task.exception()}")

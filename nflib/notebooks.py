@@ -124,7 +124,7 @@ def strict(name: str, given: dict[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def execute(name: str, output: Path, given: dict[str, Any], show_progress: bool = True) -> Path:
+def execute(name: str, output: Path, given: dict[str, Any]) -> Path:
     """Run a notebook by papermill; `output` (.ipynb) is written even when a cell fails, which is then raised."""
     import jupytext
     import papermill
@@ -135,9 +135,17 @@ def execute(name: str, output: Path, given: dict[str, Any], show_progress: bool 
     plain = output.with_suffix(".source.ipynb")
     jupytext.write(jupytext.read(source(name)), plain)
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+    if sys.stderr.isatty():
+        os.environ["NFLIB_TERMINAL"] = "1"  # the kernel's bars pass through to this terminal
     try:
         papermill.execute_notebook(
-            plain, output, checked, kernel_name="python3", cwd=ROOT, progress_bar=False, stderr_file=sys.stderr if show_progress else None
+            plain,
+            output,
+            checked,
+            kernel_name="python3",
+            cwd=ROOT,
+            progress_bar=False,
+            stderr_file=sys.stderr,
         )
     except PapermillExecutionError as error:
         if error.ename == "UserError":

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from nflib import data, energy, evaluation, faults, generators, models
 from nflib.names import UserError
 from nflib.quantize import Quantized
-from nflib.training import BaseRecipe, GeneratorRecipe, OutOfTime, precision, train_base, train_generator
+from nflib.training import BaseRecipe, GeneratorRecipe, OutOfTime, precision, progress_bar, train_base, train_generator
 
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ("smoke", "paper")
@@ -345,7 +345,7 @@ def measure(cell: Cell, device: torch.device, deadline: float | None = None) -> 
     batches = evaluation.prepared(dataset.test.first(cell.images), generator)
     clean = evaluation.accuracy(base, batches)
     seeds = range(cell.first_seed, cell.first_seed + cell.patterns)
-    with tqdm(total=cell.patterns, desc=f"{cell.words}: patterns", leave=False) as progress:
+    with progress_bar(cell.patterns, f"{cell.words}: patterns", unit="pattern") as progress:
         law = faults.error_model(cell.law, cell.rate)
         accuracies, shares = evaluation.perturbed_accuracies(base, law, seeds, batches, progress.update)
     metrics = {

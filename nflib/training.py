@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -73,6 +74,14 @@ def precision(device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+
+
+def progress_bar(total: int, words: str, initial: int = 0, unit: str = "step") -> tqdm:
+    """A bar with the time left on stderr, gone when done; in a log file a line now and then (NFLIB_TERMINAL: always live)."""
+    live = sys.stderr.isatty() or bool(os.environ.get("NFLIB_TERMINAL"))
+    return tqdm(
+        total=total, initial=initial, desc=words, unit=unit, leave=False, mininterval=0.3 if live else 20, delay=0 if live else 20
+    )
 
 
 def autocast(device: torch.device):
@@ -171,8 +180,7 @@ def train_base(
     state = Resumable(resume, deadline, model=model, optimizer=optimizer, scheduler=scheduler)
     stored = state.load()
     losses, seconds = stored.get("losses", []), stored.get("seconds", 0.0)
-    progress = tqdm(total=recipe.epochs * steps, initial=len(losses) * steps, desc=words, leave=False, unit="step")
-    with progress:
+    with progress_bar(recipe.epochs * steps, words, len(losses) * steps) as progress:
         for epoch in range(len(losses), recipe.epochs):
             began, total = time.perf_counter(), torch.zeros((), device=device)
             for images, labels in _batches(train, recipe.batch, how, recipe.seed, epoch):
@@ -268,7 +276,7 @@ def train_generator(
     report = max(1, recipe.steps // 20)
     window = torch.tensor(stored.get("window", [0.0, 0.0]), device=device)
     began = time.perf_counter() - seconds
-    with tqdm(total=recipe.steps, initial=done, desc=words, leave=False, unit="step") as progress:
+    with progress_bar(recipe.steps, words, done) as progress:
         while done < recipe.steps:
             epoch, skip = divmod(done, per_epoch)
             for number, (images, labels) in enumerate(_batches(train, recipe.batch, how, recipe.seed, epoch)):

@@ -1,0 +1,79 @@
+"""Notebooks: strict parameters, short cells, and a run from nothing with other parameters than the defaults."""
+
+import ast
+import json
+
+import jupytext
+import pytest
+
+from nflib import cli, notebooks, study
+from nflib.names import UserError
+
+
+@pytest.mark.parametrize("name", notebooks.names())
+def test_a_notebook_has_one_parameters_cell_and_little_code(name):
+    cells = jupytext.read(notebooks.source(name)).cells
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in cells) == 1
+    assert all(len(cell.source.splitlines()) <= 20 for cell in cells if cell.cell_type == "code")
+    for node in ast.walk(ast.parse("\n".join(c.source for c in cells if c.cell_type == "code"))):
+        assert not isinstance(node, ast.FunctionDef) or node.end_lineno - node.lineno < 10
+    assert cells[0].source.startswith("# ")
+
+
+def test_every_page_is_a_notebook_with_parameters_that_it_has():
+    for name, given in notebooks.PAGES.values():
+        assert notebooks.strict(name, given) == given
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"rate": "0.01"}, "did you mean 'rates'"),
+        ({"rates": "2"}, r"bit-error rate is 2\.0"),
+        ({"rates": "0.01,-0.5"}, r"bit-error rate is -0\.5"),
+        ({"rates": "high"}, "'rates'.*like"),
+        ({"patterns": "ten"}, "'patterns' is 'ten'"),
+        ({"patterns": "0"}, "at least 1"),
+        ({"patterns": "2.5"}, "'patterns' is '2.5'"),
+        ({"measure": "perhaps"}, "'measure' is 'perhaps'"),
+        ({"base_models": "resnet81"}, "did you mean 'resnet18'"),
+        ({"generators": "conv_x"}, "did you mean 'conv_s'|did you mean 'conv_l'"),
+        ({"error_models": "bitflips"}, "did you mean 'bit_flips'"),
+        ({"dataset": "cifar11"}, "did you mean 'cifar10"),
+        ({"profile": "papre"}, "did you mean 'paper'"),
+        ({"device": "gpu"}, "allowed: auto, cpu, cuda"),
+        ({"base_recipe": "modem"}, "did you mean 'modern'"),
+    ],
+)
+def test_bad_parameters_are_refused_in_one_line_before_anything_runs(given, message, capsys, monkeypatch):
+    monkeypatch.setattr(study, "run", lambda *a, **k: pytest.fail("work was begun"))
+    words = [word for key, value in given.items() for word in ("-p", key, value)]
+    assert cli.main(["run", "accuracy", *words]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("nflib: ")
+    with pytest.raises(UserError, match=message):
+        notebooks.strict("accuracy", given)
+
+
+def test_texts_become_values_of_the_parameters_type():
+    given = {"rates": "0.02", "base_models": "vgg11,resnet18", "measure": "false", "patterns": "3", "generators": "[]"}
+    wanted = {"rates": [0.02], "base_models": ["vgg11", "resnet18"], "measure": False, "patterns": 3, "generators": []}
+    assert notebooks.strict("accuracy", given) == wanted
+
+
+def test_the_accuracy_notebook_runs_from_nothing_with_other_parameters(workshop, tmp_path, monkeypatch):
+    given = {"base_models": "vgg11", "generators": "conv_s", "error_models": "bit_flips", "rates": "0.02", "patterns": "3"}
+    output = notebooks.execute("accuracy", tmp_path / "out.ipynb", given)
+    records = list((study.results() / "records" / "smoke" / "accuracy").glob("*.json"))
+    cells = [json.loads(path.read_text())["cell"] for path in records]
+    assert {cell["rate"] for cell in cells} == {0.02} and {cell["patterns"] for cell in cells} == {3}
+    assert sorted(str(cell["generator"] and cell["generator"]["name"]) for cell in cells) == ["None", "conv_s"]
+    shown = json.dumps([cell.get("outputs") for cell in json.loads(output.read_text())["cells"]])
+    assert "BitFlips" in shown and "ConvS" in shown and "recovery from" in shown
+
+
+def test_the_energy_notebook_runs_with_other_parameters(workshop, tmp_path):
+    output = notebooks.execute("energy", tmp_path / "out.ipynb", {"energy_ratio": "0.8", "image_size": "224"})
+    cells = json.loads(output.read_text())["cells"]
+    text = json.dumps([cell.get("outputs") for cell in cells], ensure_ascii=False)
+    assert "At 224×224 pixels and an energy ratio of 0.8" in text

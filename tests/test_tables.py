@@ -1,0 +1,128 @@
+"""Tables: known records give a known frame; the same records give the same bytes; what is missing shows as missing."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from nflib import cli, energy, grids, report, study, tables
+from nflib.names import UserError
+from nflib.study import Base, Cell, Store
+from nflib.training import BaseRecipe, GeneratorRecipe
+
+BASE = Base("cifar10", "vgg11", BaseRecipe())
+ALONE = Cell("accuracy", BASE, patterns=4)
+WITH = Cell("accuracy", BASE, GeneratorRecipe("conv_l"), patterns=4)
+ORIGIN = {"commit": "0" * 40, "dirty": False, "device": "a chip", "threads": 1, "precision": "fp32", "torch": "2"}
+
+
+def store(cell: Cell, clean: float, perturbed: list[float]) -> None:
+    facts = {"seconds": 1.0}
+    metrics = {"clean": clean, "perturbed": perturbed, "changed_bits": [0.005] * len(perturbed), "images": 100}
+    metrics |= {"base_training": facts, "generator_training": facts if cell.generator else None, "evaluation_seconds": 1.0}
+    command = f"nflib sweep accuracy --profile paper --only digest={cell.digest}"
+    Store("paper").write(cell, metrics, ORIGIN | {"command": command, "date": "2026-01-01"})
+
+
+@pytest.fixture
+def two(workshop):
+    store(ALONE, 90.0, [40.0, 50.0, 60.0, 50.0])
+    store(WITH, 88.0, [80.0, 82.0, 84.0, 86.0])
+    return tables.accuracy(tables.stored("paper"))
+
+
+def test_known_records_give_a_known_frame(two):
+    assert list(two["generator"]) == ["none", "ConvL"]
+    row = two.iloc[1]
+    assert (row["CA"], row["PA"], row["PA_worst"], row["CA_NF"], row["PA_NF"], row["RP"]) == (90, 50, 40, 88, 83, 33)
+    assert row["PA_std"] == pytest.approx(np.std([40, 50, 60, 50])) and row["PA_NF_worst"] == 80
+    assert row["RP_error"] == pytest.approx(np.std([40, 32, 24, 36], ddof=1) / 2)
+    published = [row[f"published_{name}"] for name in ("CA", "PA", "CA_NF", "PA_NF", "RP")]
+    assert published == [88.4, 42.2, 89.6, 87.2, 45.1]
+    assert row["RP_difference"] == pytest.approx(33 - 45.1)
+
+
+def test_a_generator_without_its_base_model_on_the_same_patterns_has_no_recovery(workshop):
+    store(WITH, 88.0, [80.0, 82.0, 84.0, 86.0])
+    store(dataclasses.replace(ALONE, first_seed=1), 90.0, [40.0, 50.0, 60.0, 50.0])
+    rows = tables.accuracy(tables.stored("paper")).set_index("generator")
+    assert np.isnan(rows.loc["ConvL", "RP"]) and np.isnan(rows.loc["ConvL", "PA"]) and rows.loc["ConvL", "PA_NF"] == 83
+    assert "–" in report.accuracy_table(rows.reset_index()).data
+
+
+def test_the_same_records_give_the_same_bytes_and_check_finds_a_changed_table(two, monkeypatch):
+    monkeypatch.setattr(report, "README", study.results() / "README.md")
+    report.README.write_text(report.MARKS[0] + report.MARKS[1])
+    first = {path: path.read_bytes() for profile in study.PROFILES for path in report.write(profile)}
+    assert any(path.suffix == ".svg" for path in first)
+    assert {path: path.read_bytes() for profile in study.PROFILES for path in report.write(profile)} == first
+    assert len(report.check()) == 4
+    path = tables.path("paper", "accuracy")
+    path.write_text(path.read_text().replace("33.0", "34.0", 1))
+    with pytest.raises(UserError, match="is not what the records give"):
+        report.check()
+
+
+def test_a_changed_record_is_found_by_check(two, capsys):
+    path = Store("paper").path(ALONE)
+    path.write_text(path.read_text().replace("60.0", "61.0"))
+    assert cli.main(["check"]) == 2
+    assert "checksum" in capsys.readouterr().err
+
+
+def test_compare_finds_missing_and_differing_cells(workshop, tmp_path, monkeypatch):
+    monkeypatch.setattr(grids, "cells", lambda profile, table: [ALONE])
+    store(ALONE, 90.0, [40.0, 50.0, 60.0, 50.0])
+    with pytest.raises(UserError, match="has no record in"):
+        tables.compare("paper", tmp_path / "other", 3, 10)
+    monkeypatch.setenv("NFLIB_RESULTS", str(tmp_path / "other"))
+    store(ALONE, 92.0, [40.0, 50.0, 60.0, 54.0])
+    monkeypatch.setenv("NFLIB_RESULTS", str(workshop / "results"))
+    there = tmp_path / "other"
+    frame = tables.compare("paper", there, 3, 10)
+    assert frame.loc[0, ["clean", "clean_there", "perturbed", "perturbed_there"]].tolist() == [90, 92, 50, 51]
+    with pytest.raises(UserError, match=r"clean 90\.0 here, 92\.0 there; allowed 1"):
+        tables.compare("paper", there, 1, 10)
+    with pytest.raises(UserError, match=r"perturbed 50\.0 here, 51\.0 there"):
+        tables.compare("paper", there, 3, 0.5)
+
+
+def test_energy_tables_reproduce_the_printed_ones():
+    saving = tables.energy_saving()
+    assert ((saving["ES"] - saving["published_ES"]).abs() <= 0.06).sum() == 29
+    assert ((saving["MAC_ES"] - saving["published_MAC_ES"]).abs() <= 0.06).all()
+    reads = tables.weight_reads()
+    assert (reads["reads"] == reads["published_reads"]).all()
+    halved = tables.energy_saving(32, energy.ENERGY_RATIO / 2)
+    assert (halved["ES"] - saving["ES"]).to_numpy() == pytest.approx(100 * energy.ENERGY_RATIO / 2)
+
+
+def test_efficiency_is_recovery_over_parameters(two):
+    rows = tables.efficiency(tables.stored("paper")).set_index(["base_model", "generator", "ber_percent"])
+    assert rows.loc[("VGG11", "ConvL", 1.0), "ReleaseMap"] == pytest.approx(33 / 0.723273)
+    assert rows["ReleaseMap"].notna().sum() == 1
+    off = (rows["published"] - rows["published_recomputed"]).abs() > 0.5
+    assert list(rows.index[off]) == [("VGG11", "UNetL", 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sweep", "acuracy"], "did you mean 'accuracy'"),
+        (["sweep", "--profile", "papr"], "did you mean 'paper'"),
+        (["sweep", "--only", "model=vgg12"], "no cell has model=vgg12"),
+        (["sweep", "--only", "modell=vgg11"], "unknown key 'modell'"),
+        (["sweep", "--device", "tpu"], "unknown device 'tpu'"),
+        (["run", "acuracy"], "did you mean 'accuracy'"),
+    ],
+)
+def test_the_command_line_refuses_in_one_line(words, message, capsys, workshop):
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_a_budget_that_is_no_time_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["sweep", "--budget", "soon"])
+    assert "is not a time such as" in capsys.readouterr().err
