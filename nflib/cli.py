@@ -63,9 +63,10 @@ def _check(args: argparse.Namespace) -> int:
     from nflib import report, tables
 
     if args.against:
-        frame = tables.compare(args.profile or "smoke", Path(args.against), args.clean_points, args.mean_points)
-        gaps = {name: (frame[name] - frame[f"{name}_there"]).abs().max() for name in ("clean", "perturbed")}
-        print(f"{len(frame)} cells agree: clean within {gaps['clean']:.2f}, mean perturbed within {gaps['perturbed']:.2f} points")
+        frame = tables.compare(args.profile or "smoke", Path(args.against), args.one, args.all)
+        for name in ("clean", "perturbed"):
+            gap = frame[f"{name}_there"] - frame[name]
+            print(f"{len(frame)} cells, {name}: on average {gap.mean():+.2f}, at most {gap.abs().max():.2f} points apart")
         return 0
     for line in report.check():
         print(line)
@@ -107,8 +108,9 @@ def parser() -> argparse.ArgumentParser:
     verb("tables", _tables, "derive the tables from the records")
     check = verb("check", _check, "records valid, tables equal to what they give, published numbers intact")
     check.add_argument("--against", metavar="RESULTS", help="compare the records with those of another results folder")
-    check.add_argument("--clean-points", type=float, default=3.0, help="allowed difference of clean accuracies")
-    check.add_argument("--mean-points", type=float, default=10.0, help="allowed difference of mean perturbed accuracies")
+    points = {"nargs": 2, "type": float, "metavar": ("CLEAN", "PERTURBED")}
+    check.add_argument("--one", **points, default=(12, 25), help="allowed difference of one cell, points")
+    check.add_argument("--all", **points, default=(3, 6), help="allowed mean difference over all cells, points")
     verb("book", _book, "execute every notebook on stored records and build the HTML, warnings as errors")
     return top
 

@@ -25,7 +25,10 @@ from tqdm import tqdm
 from nflib import data, energy, evaluation, faults, generators, models
 from nflib.names import UserError
 from nflib.quantize import Quantized
-from nflib.training import BaseRecipe, GeneratorRecipe, OutOfTime, precision, progress_bar, train_base, train_generator
+from nflib.training import (
+    FORCED_PRECISION,
+    BaseRecipe, GeneratorRecipe, OutOfTime, precision, progress_bar, train_base, train_generator,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ("smoke", "paper")
@@ -362,8 +365,12 @@ def measure(cell: Cell, device: torch.device, deadline: float | None = None) -> 
 
 
 def measure_and_store(cell: Cell, store: Store, device: torch.device, deadline: float | None = None) -> dict:
-    """Measure a cell and write its record; returns the metrics."""
-    metrics, origin = measure(cell, device, deadline)
+    """Measure a cell and write its record; returns the metrics.  Smoke cells are fp32 everywhere, to compare machines."""
+    forced = FORCED_PRECISION.set("fp32" if store.profile == "smoke" else None)
+    try:
+        metrics, origin = measure(cell, device, deadline)
+    finally:
+        FORCED_PRECISION.reset(forced)
     command = f"nflib sweep {cell.table} --profile {store.profile} --only digest={cell.digest}"
     store.write(cell, metrics, origin | {"command": command})
     return metrics

@@ -1,11 +1,11 @@
 """Training: base models with quantisation in the loop, generators by expectation over perturbed models (EOPM)."""
 
-import contextlib
 import os
 import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,8 +69,13 @@ class GeneratorRecipe:
     seed: int = 0
 
 
+FORCED_PRECISION: ContextVar[str | None] = ContextVar("precision", default=None)
+
+
 def precision(device: torch.device) -> str:
-    """Arithmetic that the device does fastest at no cost in accuracy: "bf16" (autocast) or "fp32"."""
+    """Arithmetic that the device does fastest at no cost in accuracy: "bf16" (autocast) or "fp32", unless one is forced."""
+    if forced := FORCED_PRECISION.get():
+        return forced
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"

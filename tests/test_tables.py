@@ -74,17 +74,19 @@ def test_compare_finds_missing_and_differing_cells(workshop, tmp_path, monkeypat
     monkeypatch.setattr(grids, "cells", lambda profile, table: [ALONE])
     store(ALONE, 90.0, [40.0, 50.0, 60.0, 50.0])
     with pytest.raises(UserError, match="has no record in"):
-        tables.compare("paper", tmp_path / "other", 3, 10)
+        tables.compare("paper", tmp_path / "other", (3, 10), (3, 10))
     monkeypatch.setenv("NFLIB_RESULTS", str(tmp_path / "other"))
     store(ALONE, 92.0, [40.0, 50.0, 60.0, 54.0])
     monkeypatch.setenv("NFLIB_RESULTS", str(workshop / "results"))
     there = tmp_path / "other"
-    frame = tables.compare("paper", there, 3, 10)
+    frame = tables.compare("paper", there, (3, 10), (3, 10))
     assert frame.loc[0, ["clean", "clean_there", "perturbed", "perturbed_there"]].tolist() == [90, 92, 50, 51]
     with pytest.raises(UserError, match=r"clean 90\.0 here, 92\.0 there; allowed 1"):
-        tables.compare("paper", there, 1, 10)
+        tables.compare("paper", there, (1, 10), (3, 10))
     with pytest.raises(UserError, match=r"perturbed 50\.0 here, 51\.0 there"):
-        tables.compare("paper", there, 3, 0.5)
+        tables.compare("paper", there, (3, 0.5), (3, 10))
+    with pytest.raises(UserError, match=r"clean accuracies differ by \+2\.0 on average"):
+        tables.compare("paper", there, (3, 10), (1, 10))
 
 
 def test_energy_tables_reproduce_the_printed_ones():
