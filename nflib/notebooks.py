@@ -173,11 +173,13 @@ def book(fresh: bool = True) -> Path:
 
 
 def _tidy(path: Path) -> None:
-    """Mark papermill's own cells so that the book folds them away, and drop what depends on the run (times)."""
+    """Fold papermill's own cell away like the notebook's others, and drop what depends on the run (times)."""
     notebook = json.loads(path.read_text())
     notebook["metadata"].pop("papermill", None)
+    tags = [tag for cell in notebook["cells"] for tag in cell["metadata"].get("tags", [])]
+    folded = "remove-input" if "remove-input" in tags else "hide-input"
     for cell in notebook["cells"]:
         cell["metadata"].pop("papermill", None)
         if "injected-parameters" in cell["metadata"].get("tags", []):
-            cell["metadata"]["tags"].append("hide-input")
+            cell["metadata"]["tags"].append(folded)
     path.write_text(json.dumps(notebook, indent=1) + "\n")

@@ -156,7 +156,7 @@ def headline(rows: pd.DataFrame, profile: str) -> Markdown:
         "(32×32 images, corrected counts)."
     )
     lines.append(
-        "* **How long we trained:** " + how_measured(rows[rows["generator"] != "none"], profile).data.split("** ", 1)[1]
+        "* **What this rests on:** " + how_measured(rows[rows["generator"] != "none"], profile).data.split("** ", 1)[1]
         if len(pairs)
         else "* Generators have not been measured yet."
     )

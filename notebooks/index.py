@@ -17,10 +17,10 @@
 # chip and the classifier as they are and puts a small network, the *generator*, in front: it changes each input image
 # so that the damaged classifier still recognises it. This book measures anew what that brings and what it costs.
 
-# %% tags=["parameters", "hide-input"]
+# %% tags=["parameters", "remove-input"]
 profile: str = "paper"  # whose records the page rests on
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 from nflib import report, tables
 
 records = tables.stored(profile)
@@ -30,22 +30,22 @@ report.headline(rows, profile)
 # %% [markdown]
 # ## Does it work?
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 report.recovery_pictures(rows, profile, dataset="CIFAR-10", ber_percent=1.0)
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 report.accuracy_summary(rows[rows["ber_percent"] == 1.0])
 
 # %% [markdown]
 # ## What does it cost?
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 report.cost_summary()
 
 # %% [markdown]
 # ## How far do our numbers agree with the paper's?
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 report.agreement(rows)
 
 # %% [markdown]
@@ -53,10 +53,10 @@ report.agreement(rows)
 #
 # Each dot is one error pattern, that is, one chip, of the same classifier without a generator.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 report.chip_pictures(records)
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 report.error_model_summary(rows)
 
 # %% [markdown]

@@ -18,15 +18,15 @@
 # hardware, the digests of the data and of the trained weights, and the command that measures it again. The tables in
 # this book are derived from the records; `nflib check` fails when one is not what they give.
 
-# %% tags=["parameters", "hide-input"]
+# %% tags=["parameters", "remove-input"]
 profile: str = "paper"  # whose records are listed
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 from nflib import report, tables
 
 report.checks()
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 report.provenance_table(tables.stored(profile), profile)
 
 # %% [markdown]
