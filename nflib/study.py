@@ -485,6 +485,7 @@ def run(
         return 0
     clock, began = Clock(store, where), time.monotonic()
     left_out: list[Cell] = []
+    single = len({cell.base.dataset for cell in missing}) == 1
     deadline = None if budget is None else began + budget
     say(f"nflib: {len(missing)} cells to measure on {device_name(where)}, about {duration(clock.total(missing))}")
     try:
@@ -494,7 +495,7 @@ def run(
                 _dataset(cell.base.dataset, where)
             except UserError as error:
                 say(f"nflib: {error}; its cells are left out")
-                if all(c.base.dataset == cell.base.dataset for c in missing) and not left_out:
+                if single:
                     raise
                 left_out += [c for c in missing if c.base.dataset == cell.base.dataset]
                 missing = [c for c in missing if c.base.dataset != cell.base.dataset]

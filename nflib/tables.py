@@ -260,8 +260,8 @@ def write(profile: str) -> list[Path]:
 def check() -> list[str]:
     """Records valid, tables equal to what the records give, published numbers intact; UserError for what is not."""
     said = [f"published numbers intact: {len(published.load())} rows"]
-    for profile in PROFILES:
-        count = len(Store(profile).records())
+    counts = {profile: len(Store(profile).records()) for profile in PROFILES}
+    for profile, count in counts.items():
         for name, table in TABLES.items():
             target = path(profile, name)
             if not target.exists() or target.read_text() != to_csv(table(profile)):
