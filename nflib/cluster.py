@@ -16,6 +16,7 @@ from nflib.study import Base, Cell, Store, digest_of
 from nflib.training import progress_bar
 
 RETRIES = 3
+CONNECT_SECONDS = 20
 
 
 def _prepare_base(base: Base, device: str, threads: int) -> None:
@@ -53,7 +54,7 @@ def run(
     threads = max(1, (os.cpu_count() or 1) // workers) if workers else torch.get_num_threads()
     try:
         local = None if scheduler else LocalCluster(workers, threads_per_worker=1, dashboard_address=None)
-        client = Client(scheduler or local, timeout=20)
+        client = Client(scheduler or local, timeout=CONNECT_SECONDS)
     except OSError as error:
         raise UserError(f"scheduler {scheduler!r} cannot be reached: {error}") from None
     failed = []

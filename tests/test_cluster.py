@@ -1,0 +1,52 @@
+"""A Dask cluster of local processes: the same metrics as one process, also when a worker is lost."""
+
+import dataclasses
+import os
+import signal
+import threading
+
+import pytest
+
+from nflib import cluster, study
+from nflib.names import UserError
+from nflib.study import Base, Cell, Store
+from nflib.training import BaseRecipe, GeneratorRecipe
+
+distributed = pytest.importorskip("dask.distributed")
+
+BASE = Base("digits", "vgg11", BaseRecipe("release", epochs=1, batch=128, learning_rate=0.03), 0.0625)
+RECIPE = GeneratorRecipe(
+    "unet_s", "bit_flips", models_per_step=1, steps=3, batch=64, width=0.5, schedule="constant", momentum=0.1
+)
+CELLS = [
+    Cell("accuracy", BASE, generator, law="bit_flips", patterns=2, images=60, first_seed=seed)
+    for generator in (None, RECIPE)
+    for seed in (50000, 50002)
+]
+
+
+def measured() -> list[list[float]]:
+    return [Store("smoke").read(Store("smoke").path(cell))["metrics"]["perturbed"] for cell in CELLS]
+
+
+def test_cells_are_measured_once_each_although_a_worker_is_lost(workshop, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as local:
+        victim = next(iter(local.workers.values())).pid
+        timer = threading.Timer(3, os.kill, (victim, signal.SIGKILL))
+        timer.start()
+        assert cluster.run(CELLS, "smoke", "cpu", scheduler=local.scheduler_address) == 0
+        timer.join()
+        here = measured()
+        assert cluster.run(CELLS, "smoke", "cpu", scheduler="tcp://127.0.0.1:1") == 0  # nothing is left to do
+    monkeypatch.setenv("NFLIB_RESULTS", str(workshop / "one process"))
+    monkeypatch.setenv("NFLIB_CHECKPOINTS", str(workshop / "one process"))
+    assert study.run(CELLS, "smoke", "cpu") == 0
+    for one, other in zip(here, measured()):
+        assert one == pytest.approx(other, abs=4)  # threads differ, so rounding may
+
+
+def test_a_scheduler_that_is_not_there_is_refused_in_one_line(workshop, monkeypatch):
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
+    with pytest.raises(UserError, match="cannot be reached"):
+        cluster.run([dataclasses.replace(CELLS[0], patterns=1)], "smoke", "cpu", scheduler="tcp://127.0.0.1:1")
