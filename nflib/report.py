@@ -169,6 +169,11 @@ def agreement(rows: pd.DataFrame) -> Markdown:
     pairs = ours[(ours["generator"] != "none") & ours["published_RP"].notna() & ours["RP"].notna()]
     base = ours[ours["published_PA"].notna()].drop_duplicates(["dataset", "base_model", "ber_percent"])
     lines = []
+    for row in base.drop_duplicates(["dataset", "base_model"]).itertuples():
+        lines.append(
+            f"| {row.dataset} {row.base_model}, {_count(row.base_epochs, 'epoch')} | CA | {row.published_CA:g} | "
+            f"{row.CA:.1f} | {row.CA - row.published_CA:+.1f} |"
+        )
     for row in base.itertuples():
         lines.append(
             f"| {row.dataset} {row.base_model}, {row.ber_percent:g} % | PA | {row.published_PA:g} | {row.PA:.1f} | "
