@@ -4,7 +4,6 @@ Workers see the same results and checkpoint folders.  Each base model and each g
 worker gets it; a lost worker's task is done again elsewhere; records are written by the workers, whole or not at all.
 """
 
-import dataclasses
 import os
 from collections.abc import Iterable
 
@@ -19,14 +18,16 @@ RETRIES = 3
 CONNECT_SECONDS = 20
 
 
-def _prepare_base(base: Base, device: str, threads: int) -> None:
+def _prepare_base(base: Base, profile: str, device: str, threads: int) -> None:
     torch.set_num_threads(threads)
-    study.base_model(base, study.choose_device(device))
+    with study.precision_of(profile):
+        study.base_model(base, study.choose_device(device))
 
 
-def _prepare_generator(cell: Cell, device: str, threads: int, *bases: None) -> None:
+def _prepare_generator(cell: Cell, profile: str, device: str, threads: int, *bases: None) -> None:
     torch.set_num_threads(threads)
-    study.generator_model(cell, study.choose_device(device))
+    with study.precision_of(profile):
+        study.generator_model(cell, study.choose_device(device))
 
 
 def _measure(cell: Cell, profile: str, device: str, threads: int, *parts: None) -> None:
@@ -69,10 +70,10 @@ def run(
         tasks = {}
         for cell in missing:
             needed = dict.fromkeys((cell.base, *(cell.trained_on if cell.generator else ())))
-            parts = [future(digest_of(base), _prepare_base, base, device, threads) for base in needed]
+            parts = [future(digest_of(base), _prepare_base, base, profile, device, threads) for base in needed]
             if cell.generator:
-                key = digest_of([dataclasses.asdict(cell.generator), [dataclasses.asdict(b) for b in cell.trained_on]])
-                parts = [future(key, _prepare_generator, cell, device, threads, *parts), *parts[:1]]
+                key = study.generator_key(cell)
+                parts = [future(key, _prepare_generator, cell, profile, device, threads, *parts), *parts[:1]]
             task = client.submit(
                 _measure, cell, profile, device, threads, *parts, key=f"nflib-cell-{cell.digest}", retries=RETRIES
             )

@@ -315,6 +315,12 @@ def base_model(base: Base, device: torch.device, deadline: float | None = None) 
     return Quantized(model.to(memory_format=torch.channels_last), base.recipe.bits), facts, digest
 
 
+def generator_key(cell: Cell) -> str:
+    """Checkpoint name of a cell's generator: it depends on the recipe and on what the generator is trained on."""
+    trained_on = [dataclasses.asdict(base) for base in cell.trained_on]
+    return f"generator-{digest_of({'generator': dataclasses.asdict(cell.generator), 'on': trained_on})}"
+
+
 def generator_model(cell: Cell, device: torch.device, deadline: float | None = None):
     """The trained, quantised generator of a cell; its training facts; its checkpoint's digest.  Trains it if need be."""
     recipe, dataset = cell.generator, _dataset(cell.base.dataset, device)
@@ -328,8 +334,7 @@ def generator_model(cell: Cell, device: torch.device, deadline: float | None = N
         law = faults.error_model(recipe.law, recipe.rate)
         return train_generator(model, bases, dataset.train, dataset.augmentation, recipe, law, resume, words, deadline)
 
-    key = digest_of({"generator": dataclasses.asdict(recipe), "on": [dataclasses.asdict(b) for b in cell.trained_on]})
-    model, facts, digest = _trained(f"generator-{key}", build, train, device)
+    model, facts, digest = _trained(generator_key(cell), build, train, device)
     return Quantized(model.to(memory_format=torch.channels_last), recipe.bits).model, facts, digest
 
 
@@ -364,13 +369,20 @@ def measure(cell: Cell, device: torch.device, deadline: float | None = None) -> 
     return metrics, provenance(device, **digests)
 
 
-def measure_and_store(cell: Cell, store: Store, device: torch.device, deadline: float | None = None) -> dict:
-    """Measure a cell and write its record; returns the metrics.  Smoke cells are fp32 everywhere, to compare machines."""
-    forced = FORCED_PRECISION.set("fp32" if store.profile == "smoke" else None)
+@contextlib.contextmanager
+def precision_of(profile: str):
+    """Smoke cells are trained and measured in fp32 everywhere, so that machines can be compared."""
+    forced = FORCED_PRECISION.set("fp32" if profile == "smoke" else None)
     try:
-        metrics, origin = measure(cell, device, deadline)
+        yield
     finally:
         FORCED_PRECISION.reset(forced)
+
+
+def measure_and_store(cell: Cell, store: Store, device: torch.device, deadline: float | None = None) -> dict:
+    """Measure a cell and write its record; returns the metrics."""
+    with precision_of(store.profile):
+        metrics, origin = measure(cell, device, deadline)
     command = f"nflib sweep {cell.table} --profile {store.profile} --only digest={cell.digest}"
     store.write(cell, metrics, origin | {"command": command})
     return metrics
@@ -395,8 +407,7 @@ def work(cell: Cell) -> dict[str, float]:
         recipe, on = cell.generator, cell.trained_on
         through = sum(2 * (recipe.models_per_step + 1) * _macs("base", b.model, b.width, size) for b in on)
         own = 3 * _macs("generator", recipe.name, recipe.width, size)
-        key = digest_of({"generator": dataclasses.asdict(recipe), "on": [dataclasses.asdict(b) for b in on]})
-        parts[f"generator-{key}"] = recipe.steps * min(recipe.batch, train) * (through + own)
+        parts[generator_key(cell)] = recipe.steps * min(recipe.batch, train) * (through + own)
     forward = _macs("base", cell.base.model, cell.base.width, size)
     parts["evaluation"] = (cell.patterns + 1) * (cell.images or test) * forward
     return parts
@@ -494,9 +505,9 @@ def run(
             try:
                 _dataset(cell.base.dataset, where)
             except UserError as error:
-                say(f"nflib: {error}; its cells are left out")
                 if single:
                     raise
+                say(f"nflib: {error}; its cells are left out")
                 left_out += [c for c in missing if c.base.dataset == cell.base.dataset]
                 missing = [c for c in missing if c.base.dataset != cell.base.dataset]
                 continue
