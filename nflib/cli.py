@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 from nflib import cluster, grids, study
+from nflib.cells import PROFILES, only
 from nflib.names import UserError, choose
+from nflib.store import ROOT, device_name
+from nflib.trained import choose_device
 
 
 def _seconds(text: str) -> float:
@@ -23,7 +26,7 @@ def _run(args: argparse.Namespace) -> int:
     given = dict(args.parameter or [])
     if args.profile:
         given["profile"] = args.profile
-    output = Path(args.output or study.ROOT / "_build" / "runs" / f"{Path(args.notebook).stem}.ipynb")
+    output = Path(args.output or ROOT / "_build" / "runs" / f"{Path(args.notebook).stem}.ipynb")
     notebooks.execute(Path(args.notebook).stem, output, given)
     print(f"nflib: executed notebook lies at {output}")
     return 0
@@ -31,8 +34,8 @@ def _run(args: argparse.Namespace) -> int:
 
 def _sweep(args: argparse.Namespace) -> int:
     tables = args.table or grids.TABLES
-    cells = [cell for table in tables for cell in grids.cells(args.profile, table)]
-    cells = study.only(cells, args.only or [])
+    cells = list(dict.fromkeys(cell for table in tables for cell in grids.cells(args.profile, table)))
+    cells = only(cells, args.only or [])
     if args.workers or args.scheduler:
         missing = cluster.run(cells, args.profile, args.device, args.workers, args.scheduler)
     else:
@@ -44,8 +47,8 @@ def _sweep(args: argparse.Namespace) -> int:
 def _status(args: argparse.Namespace) -> int:
     from nflib import tables
 
-    for profile in [args.profile] if args.profile else study.PROFILES:
-        print(f"profile {profile}, on {study.device_name(study.choose_device(args.device))}")
+    for profile in [args.profile] if args.profile else PROFILES:
+        print(f"profile {profile}, on {device_name(choose_device(args.device))}")
         print(tables.status(profile, args.device).to_string(index=False))
     return 0
 
@@ -53,7 +56,7 @@ def _status(args: argparse.Namespace) -> int:
 def _tables(args: argparse.Namespace) -> int:
     from nflib import report
 
-    for profile in [args.profile] if args.profile else study.PROFILES:
+    for profile in [args.profile] if args.profile else PROFILES:
         for path in report.write(profile):
             print(path)
     return 0
@@ -120,7 +123,7 @@ def main(words: list[str] | None = None) -> int:
     args = parser().parse_args(words)
     try:
         if args.profile:
-            choose("profile", args.profile, study.PROFILES)
+            choose("profile", args.profile, PROFILES)
         return args.action(args)
     except UserError as error:
         print(f"nflib: {error}", file=sys.stderr)

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 
 import torch
 
-from nflib import study
+from nflib import study, trained
+from nflib.cells import Base, Cell, digest_of
 from nflib.names import UserError
-from nflib.study import Base, Cell, Store, digest_of
+from nflib.store import Store
 from nflib.training import progress_bar
 
 RETRIES = 3
@@ -20,21 +21,24 @@ CONNECT_SECONDS = 20
 
 def _prepare_base(base: Base, profile: str, device: str, threads: int) -> None:
     torch.set_num_threads(threads)
-    with study.precision_of(profile):
-        study.base_model(base, study.choose_device(device))
+    trained.keep_freed_memory()
+    with trained.precision_of(profile):
+        trained.base_model(base, trained.choose_device(device))
 
 
 def _prepare_generator(cell: Cell, profile: str, device: str, threads: int, *bases: None) -> None:
     torch.set_num_threads(threads)
-    with study.precision_of(profile):
-        study.generator_model(cell, study.choose_device(device))
+    trained.keep_freed_memory()
+    with trained.precision_of(profile):
+        trained.generator_model(cell, trained.choose_device(device))
 
 
 def _measure(cell: Cell, profile: str, device: str, threads: int, *parts: None) -> None:
     torch.set_num_threads(threads)
+    trained.keep_freed_memory()
     store = Store(profile)
     if not store.has(cell):  # a worker may have been lost between writing and reporting
-        study.measure_and_store(cell, store, study.choose_device(device))
+        study.measure_and_store(cell, store, trained.choose_device(device))
 
 
 def run(
@@ -72,7 +76,7 @@ def run(
             needed = dict.fromkeys((cell.base, *(cell.trained_on if cell.generator else ())))
             parts = [future(digest_of(base), _prepare_base, base, profile, device, threads) for base in needed]
             if cell.generator:
-                key = study.generator_key(cell)
+                key = trained.generator_key(cell)
                 parts = [future(key, _prepare_generator, cell, profile, device, threads, *parts), *parts[:1]]
             task = client.submit(
                 _measure, cell, profile, device, threads, *parts, key=f"nflib-cell-{cell.digest}", retries=RETRIES

@@ -107,16 +107,25 @@ def layer_shapes(model: nn.Module, image_size: int = 32) -> list[LayerShape]:
     return shapes
 
 
-def _folds(shape: LayerShape, last: bool, proxy: bool) -> int:
-    """How often the weights of one layer are read: once for every 32 positions at which they are applied."""
+def padded_input(shape: LayerShape, last: bool) -> tuple[int, int, int]:
+    """Height and width of a layer's input map with its border, and the stride, as the authors simulated the layer.
+
+    last: whether it is the network's last layer.  What they changed is told under `weight_reads`.
+    """
     deconv = shape.kind == "deconv"
-    if not proxy:
-        pixels = shape.in_height * shape.in_width if deconv else shape.out_height * shape.out_width
-        return -(-pixels // ARRAY_ROWS)
     factor, stride = (shape.stride, 1) if deconv else (1, shape.stride)
     border = 2 if deconv or (last and shape.kind == "conv" and shape.kernel == 1) else 2 * shape.padding
-    spans = [side * factor + border - shape.kernel for side in (shape.in_height, shape.in_width)]
-    height, width = (-(-span // stride) + 1 for span in spans)
+    return shape.in_height * factor + border, shape.in_width * factor + border, stride
+
+
+def _folds(shape: LayerShape, last: bool, proxy: bool) -> int:
+    """How often the weights of one layer are read: once for every 32 positions at which they are applied."""
+    if not proxy:
+        deconv = shape.kind == "deconv"
+        pixels = shape.in_height * shape.in_width if deconv else shape.out_height * shape.out_width
+        return -(-pixels // ARRAY_ROWS)
+    *sides, stride = padded_input(shape, last)
+    height, width = (-(-(side - shape.kernel) // stride) + 1 for side in sides)
     return -(-height * width // ARRAY_ROWS)
 
 
@@ -128,7 +137,8 @@ def weight_reads(model: nn.Module, image_size: int = 32, proxy: bool = True) -> 
     exactly: a transposed convolution is replaced by a convolution of stride 1 over its output map with a border of 1
     on each side; a closing 1x1 convolution (the U-Nets') gets such a border too; and SCALE-SIM rounds the map of a
     strided convolution up, 17x17 for 16x16.  proxy=False counts the positions at which weights really are applied.
-    Source: energy_estimation_HL in IBM/energy-efficient-resilience.
+    `nflib.simulate` holds both counts against the simulator.  Source: energy_estimation_HL in
+    IBM/energy-efficient-resilience.
     """
     shapes = layer_shapes(model, image_size)
     reads = sum(_folds(shape, shape is shapes[-1], proxy) * shape.weights for shape in shapes)

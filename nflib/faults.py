@@ -21,20 +21,26 @@ from nflib.quantize import Quantized, check_bits
 MAP_ROWS, MAP_COLUMNS = 8192, 128
 _BANDS = [0.0, *(0.01 * 2.0**k for k in range(-10, 7)), 1.0]  # edges at which a rate costs no wasted draw
 _GAPS, _MARKS, _VALUES = range(3)
+_CHUNK = 1 << 15  # gaps drawn at a time: few enough for a processor's cache; how many does not change what is drawn
 
 
 @dataclass(frozen=True)
 class LayerFaults:
-    """Faults of one layer: index (int64 [n], flat, C order, ascending), keep and toggle (uint8 [n])."""
+    """Faults of one layer: index (int64 [n], flat, C order, ascending), keep and toggle (uint8 [n]).
+
+    sign_slip: a code of b < 8 bits lies sign-extended in its byte and is read back as that byte, so that a fault in its
+    sign bit does not change the sign; False reads b-bit two's complement.
+    """
 
     index: Tensor
     keep: Tensor
     toggle: Tensor
+    sign_slip: bool = False
 
     def hit(self, codes: Tensor, bits: int = 8) -> Tensor:
-        """Codes (int8 [n]) that are read back where `codes` (int8 [n], those at `index`) are stored: b-bit two's complement."""
+        """Codes (int8 [n]) that are read back where `codes` (int8 [n], those at `index`) are stored with `bits` bits."""
         raw = (codes.view(torch.uint8) & self.keep) ^ self.toggle
-        return (raw << (8 - bits)).view(torch.int8) >> (8 - bits)
+        return raw.view(torch.int8) if self.sign_slip else (raw << (8 - bits)).view(torch.int8) >> (8 - bits)
 
 
 Pattern = dict[str, LayerFaults]
@@ -56,41 +62,64 @@ def _bernoulli_positions(stream: np.random.Generator, cells: int, probability: f
     if probability >= 1:
         return np.arange(cells)
     mean = cells * probability
-    draws = int(mean + 6 * mean**0.5 + 16)
+    draws = min(int(mean + 6 * mean**0.5 + 16), _CHUNK)
     found, last = [], -1
     while last < cells:
-        gaps = np.floor(stream.standard_exponential(draws) / -np.log1p(-probability)).astype(np.int64) + 1
-        positions = last + np.cumsum(gaps)
-        found.append(positions)
-        last = positions[-1]
+        gaps = (stream.standard_exponential(draws) / -np.log1p(-probability)).astype(np.int64) + 1
+        gaps[0] += last
+        found.append(np.cumsum(gaps))
+        last = found[-1][-1]
     positions = np.concatenate(found)
     return positions[: np.searchsorted(positions, cells)]
 
 
-def _faulty_cells(rates: np.ndarray, weights: int, seed: int, stuck: bool) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yield (weight index, bit mask, reads one) of the faulty cells among weights * len(rates), no cell twice.
+def _faulty_cells(rates: np.ndarray, weights: int, seed: int, stuck: bool) -> list[np.ndarray]:
+    """The faulty cells among weights * len(rates), an ascending array a band: cell * 64 + band * 2 + (1 if it reads one).
 
     Each cell has a uniform mark and is faulty at a rate above it.  Marks are drawn band by band: a cell is in band k
-    with probability width_k / (1 - lower_k) and is dropped if a lower band has it already, which gives it the
+    with probability width_k / (1 - lower_k) and counts in the lowest band that has it only, which gives it the
     probability width_k exactly.  So the work goes with the rate, and a lower rate gives a subset.
     """
-    bits = len(rates)
-    taken = np.zeros(weights, np.uint8)
+    bands = [np.zeros(0, np.int64)]
     for band, (low, high) in enumerate(zip(_BANDS[:-1], _BANDS[1:])):
         if low >= rates.max():
             break
-        cells = _bernoulli_positions(_stream(seed, band, _GAPS), weights * bits, (high - low) / (1 - low))
-        index, bit = np.divmod(cells, bits)
-        mask = (1 << bit).astype(np.uint8)
-        good = taken[index] & mask == 0
-        if rates.min() < high:
+        cells = _bernoulli_positions(_stream(seed, band, _GAPS), weights * len(rates), (high - low) / (1 - low))
+        numbers = (cells << 6) + 2 * band
+        if stuck:
+            numbers += _stream(seed, band, _VALUES).random(len(cells)) < 0.5
+        if rates.min() < high:  # what is dropped here is dropped in higher bands too: marks are larger there
             marks = low + (high - low) * _stream(seed, band, _MARKS).random(len(cells))
-            kept = good & (marks < rates[bit])
-        else:
-            kept = good
-        ones = _stream(seed, band, _VALUES).random(len(cells)) < 0.5 if stuck else None
-        np.add.at(taken, index[good], mask[good])  # bits in a byte are distinct: add is or
-        yield index[kept], mask[kept], ones[kept] if stuck else None
+            numbers = numbers[marks < rates[cells % len(rates)]]
+        bands.append(numbers)
+    return bands
+
+
+def _by_weight(numbers: np.ndarray, bits: int, stuck: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Weights (int64, ascending) that the cells `numbers` (see above; overwritten) belong to, the faulty bits of each
+    (uint8), and those of them that read one (uint8; None unless `stuck`)."""
+    numbers.sort(kind="stable")  # a merge: each band is ascending
+    cells = numbers >> 6
+    index = cells // bits
+    masks = np.uint8(1) << (cells - bits * index).astype(np.uint8)
+    masks[1:] *= cells[1:] != cells[:-1]  # a cell counts in its lowest band
+    last = np.flatnonzero(np.append(index[1:] != index[:-1], index[:1] >= 0))
+
+    def joined(masks: np.ndarray) -> np.ndarray:  # bits in a byte are distinct: the sum over a weight's cells is their or
+        return np.diff(np.cumsum(masks, dtype=np.uint8)[last], prepend=np.uint8(0))
+
+    return index[last], joined(masks), joined(masks * (numbers & 1).astype(np.uint8)) if stuck else None
+
+
+def _independent(sizes: Mapping[str, int], rates: np.ndarray, seed: int, stuck: bool) -> Iterator[tuple[str, list]]:
+    """Each layer's name and its faults by weight, as tensors, where every cell is faulty by itself."""
+    bits, ends = len(rates), np.cumsum([0, *sizes.values()])
+    bands = _faulty_cells(rates, int(ends[-1]), seed, stuck)
+    cuts = [np.searchsorted(numbers, bits * ends << 6) for numbers in bands]
+    for layer, (name, start) in enumerate(zip(sizes, ends)):
+        numbers = np.concatenate([numbers[cut[layer] : cut[layer + 1]] for numbers, cut in zip(bands, cuts)])
+        index, faulty, ones = _by_weight(numbers, bits, stuck)
+        yield name, [torch.from_numpy(part) for part in (index - start, faulty, ones) if part is not None]
 
 
 def _split(sizes: Mapping[str, int], keep: np.ndarray, toggle: np.ndarray) -> Pattern:
@@ -151,11 +180,8 @@ class BitFlips(ErrorModel):
     """Every stored bit flips with probability `rate`, independently: the definition in the paper's text."""
 
     def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8) -> Pattern:
-        weights = sum(sizes.values())
-        toggle = np.zeros(weights, np.uint8)
-        for index, mask, _ in _faulty_cells(self._rates(bits), weights, seed, stuck=False):
-            np.add.at(toggle, index, mask)
-        return self._limited(_split(sizes, np.full_like(toggle, 255), toggle))
+        layers = _independent(sizes, self._rates(bits), seed, stuck=False)
+        return self._limited({name: LayerFaults(i, torch.full_like(faulty, 255), faulty) for name, (i, faulty) in layers})
 
 
 @dataclass(frozen=True)
@@ -166,19 +192,15 @@ class StuckAt(ErrorModel):
     """
 
     def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8) -> Pattern:
-        weights = sum(sizes.values())
-        faulty, toggle = np.zeros(weights, np.uint8), np.zeros(weights, np.uint8)
-        for index, mask, ones in _faulty_cells(self._rates(bits), weights, seed, stuck=True):
-            np.add.at(faulty, index, mask)
-            np.add.at(toggle, index[ones], mask[ones])
-        return self._limited(_split(sizes, ~faulty, toggle))
+        layers = _independent(sizes, self._rates(bits), seed, stuck=True)
+        return self._limited({name: LayerFaults(i, ~faulty, ones) for name, (i, faulty, ones) in layers})
 
 
 def _words(cells: np.ndarray, bits: int) -> np.ndarray:
     """Pack a boolean cell array [rows, columns] into words (uint8 [rows, columns // bits]); unused columns are left out."""
     per_row = cells.shape[1] // bits
     used = cells[:, : per_row * bits].reshape(len(cells), per_row, bits)
-    return (used << np.arange(bits)).sum(-1).astype(np.uint8)
+    return np.packbits(used, axis=-1, bitorder="little")[..., 0]
 
 
 @dataclass(frozen=True)
@@ -189,11 +211,13 @@ class ReleaseMap(ErrorModel):
     tiling_slip: True lays each row out as often as it has words (the code's slip: weight i reads row i // 256 and word
     i % 16 at 8 bits); False reads row after row, as was meant.  map_per_layer: True draws a map of its own for each
     layer (seed + 100003 * layer number); False uses one for all, as the code does.
+    sign_slip: True reads codes of fewer than 8 bits back as the code does (see LayerFaults); False, as two's complement.
     Source: `randomfault.py` and `zs_faultinjection_ops.py` of the official code; golden cases in tests/data.
     """
 
     tiling_slip: bool = True
     map_per_layer: bool = False
+    sign_slip: bool = False
 
     def _memory(self, seed: int, bits: int) -> tuple[np.ndarray, np.ndarray]:
         """Bytes (keep, toggle), uint8, of the weights that one pass over the map holds."""
@@ -215,7 +239,7 @@ class ReleaseMap(ErrorModel):
             index = (faulty + len(keep) * np.arange(banks)[:, None]).ravel()
             index = index[: np.searchsorted(index, size)]
             cell = index % len(keep)
-            pattern[name] = LayerFaults(*map(torch.from_numpy, (index, keep[cell], toggle[cell])))
+            pattern[name] = LayerFaults(*map(torch.from_numpy, (index, keep[cell], toggle[cell])), self.sign_slip)
         return self._limited(pattern)
 
 
@@ -258,6 +282,7 @@ LAWS = {
     "release_map": ReleaseMap,
     "release_map_tiling_corrected": lambda rate: ReleaseMap(rate, tiling_slip=False),
     "release_map_per_layer": lambda rate: ReleaseMap(rate, tiling_slip=False, map_per_layer=True),
+    "release_map_sign_slip": lambda rate: ReleaseMap(rate, sign_slip=True),
 }
 LABELS = {
     "bit_flips": "BitFlips",
@@ -265,6 +290,7 @@ LABELS = {
     "release_map": "ReleaseMap",
     "release_map_tiling_corrected": "ReleaseMap, tiling corrected",
     "release_map_per_layer": "ReleaseMap, a map per layer",
+    "release_map_sign_slip": "ReleaseMap, sign slip",
 }
 
 
@@ -286,13 +312,13 @@ def perturbed(base: Quantized, pattern: Pattern) -> Iterator[Quantized]:
         for name, faults in pattern.items():
             weight, codes, scale = base.layers[name].weight.data.view(-1), base.codes[name], base.scales[name]
             index = faults.index.to(weight.device)
-            on_device = LayerFaults(index, faults.keep.to(weight.device), faults.toggle.to(weight.device))
-            undo.append((weight, index, weight[index]))
-            weight[index] = on_device.hit(codes[index], base.bits).to(scale.dtype) * scale
+            on_device = LayerFaults(index, faults.keep.to(weight.device), faults.toggle.to(weight.device), faults.sign_slip)
+            undo.append((weight, index, weight.index_select(0, index)))
+            weight.index_copy_(0, index, on_device.hit(codes.index_select(0, index), base.bits).to(scale.dtype) * scale)
         yield base
     finally:
         for weight, index, old in undo:
-            weight[index] = old
+            weight.index_copy_(0, index, old)
 
 
 def changed_bits(base: Quantized, pattern: Pattern) -> int:

@@ -20,6 +20,12 @@ LABELS = {
     "unet_l": "UNetL",
     "unet_s": "UNetS",
 }
+UNIVERSAL = "universal"
+
+
+def label(name: str) -> str:
+    """A generator's name as the paper writes it; "UIP" for the universal input perturbation."""
+    return {**LABELS, UNIVERSAL: "UIP"}[name]
 
 
 def _block(cin: int, cout: int) -> list[nn.Module]:
@@ -127,10 +133,10 @@ def build(name: str, width: float = 1.0, seed: int = 0, image_size: int = 32) ->
     name: one of NAMES, or "universal" for the universal perturbation (the only one that needs `image_size`).
     width: factor on the channel counts.  Raises UserError for an unknown name.
     """
-    choose("generator", name, (*NAMES, "universal"))
+    choose("generator", name, (*NAMES, UNIVERSAL))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if name == "universal":
+        if name == UNIVERSAL:
             return UniversalPerturbation(image_size)
         builder, base_width = _BUILDERS[name]
         return builder(max(1, round(base_width * width)))

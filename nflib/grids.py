@@ -1,15 +1,19 @@
-"""Profiles: which cells each table needs, at smoke scale and at paper scale."""
+"""Profiles: which cells each notebook's tables need, at smoke scale and at paper scale.
+
+Every function that gives cells takes what its notebook's parameters are.  Equal settings give equal cells, so what two
+tables share is measured once.
+"""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from nflib import generators, models
+from nflib.cells import PROFILES, Base, Cell
 from nflib.names import choose
-from nflib.study import PROFILES, Base, Cell
 from nflib.training import BaseRecipe, GeneratorRecipe
 
-TABLES = ("accuracy",)
 MAIN_LAWS = ("release_map", "bit_flips")
+RECIPES = ("release", "modern")
 LAWS = (*MAIN_LAWS, "stuck_at")
 PAPER_RATES = {  # the bit-error rates of Tables 12 to 15
     "cifar10": (0.01, 0.005),
@@ -22,10 +26,12 @@ BASE_RECIPES = {
     "smoke": {
         "release": BaseRecipe("release", epochs=8, batch=64, learning_rate=0.03),
         "modern": BaseRecipe("modern", 8, 64, 0.1, weight_decay=5e-4, schedule="one_cycle"),
+        "awp": BaseRecipe("awp", 8, 64, 0.03, weight_perturbation=0.005),
     },
     "paper": {
         "release": BaseRecipe("release", epochs=30, batch=128, learning_rate=0.02),
         "modern": BaseRecipe("modern", 20, 128, 0.1, weight_decay=5e-4, schedule="one_cycle"),
+        "awp": BaseRecipe("awp", 30, 128, 0.02, weight_perturbation=0.005),
     },
 }
 GENERATOR_RECIPES = {
@@ -38,13 +44,30 @@ GENERATOR_RECIPES = {
         momentum=0.1, initial_gain=0.1,
     ),
 }  # fmt: skip
-SMOKE_WIDTHS = {"resnet18": 0.0625, "resnet50": 0.0625, "vgg11": 0.125, "vgg16": 0.125, "vgg19": 0.125}
-FIRST_LOOK_EPOCHS, FIRST_LOOK_STEPS = 2, 120
+SMOKE_WIDTHS = {
+    "resnet18": 0.0625, "resnet50": 0.0625, "vgg11": 0.125, "vgg16": 0.125, "vgg19": 0.125, "preact_resnet18": 0.0625,
+}  # fmt: skip
+FIRST_LOOK_EPOCHS, FIRST_LOOK_STEPS, FIRST_LOOK_IMAGES = 2, 120, 1000
+SURROGATES = ("resnet18", "vgg19")
+WIDTHS = (8, 7, 6, 5, 4, 3, 2)
+ATTRIBUTION = ("release_map", "release_map_tiling_corrected", "release_map_per_layer", "stuck_at", "bit_flips")
 
 
-def generator_recipe(profile: str, name: str, law: str, rate: float) -> GeneratorRecipe:
-    """The profile's recipe for a generator trained under `law` at bit-error rate `rate`."""
-    return dataclasses.replace(GENERATOR_RECIPES[profile], name=name, law=law, rate=rate)
+def base(profile: str, dataset: str, base_model: str, base_recipe: str) -> Base:
+    """The profile's base model of a name and recipe.  Raises UserError for an unknown name."""
+    choose("profile", profile, PROFILES)
+    choose("base model", base_model, models.ALL_NAMES)
+    recipe = BASE_RECIPES[profile][choose("base recipe", base_recipe, BASE_RECIPES[profile])]
+    return Base(dataset, base_model, recipe, SMOKE_WIDTHS[base_model] if profile == "smoke" else 1.0)
+
+
+def generator_recipe(profile: str, name: str, law: str, rate: float, **changes: object) -> GeneratorRecipe:
+    """The profile's recipe for a generator trained under `law` at bit-error rate `rate`, with other fields changed."""
+    return dataclasses.replace(GENERATOR_RECIPES[profile], name=name, law=law, rate=rate, **changes)
+
+
+def _settings(laws: Iterable[str], rates: Iterable[float]) -> list[tuple[str, float]]:
+    return [(law, rate) for law in laws for rate in rates]
 
 
 def accuracy(
@@ -61,64 +84,340 @@ def accuracy(
 
     Raises UserError for an unknown name.
     """
+    whole, settings = base(profile, dataset, base_model, base_recipe), _settings(error_models, rates)
+    cells = [Cell("accuracy", whole, law=law, rate=rate, patterns=patterns) for law, rate in settings]
+    for law, rate in settings:
+        for name in generator_names:
+            recipe = generator_recipe(profile, name, law, rate)
+            cells.append(Cell("accuracy", whole, recipe, law=law, rate=rate, patterns=patterns))
+    return cells
+
+
+def transfer(
+    profile: str,
+    dataset: str,
+    surrogates: Sequence[str],
+    base_models: Sequence[str],
+    base_recipe: str,
+    generator_names: Sequence[str],
+    error_models: Sequence[str],
+    train_rates: Sequence[float],
+    rates: Sequence[float],
+    patterns: int,
+    ensemble: bool = True,
+) -> list[Cell]:
+    """Each target in `base_models` alone, and behind generators trained on each surrogate, and on all of them together.
+
+    A generator that was trained on its target itself has no surrogates: the cell is that of relaxed access.
+    """
+    teachers = [(name,) for name in surrogates] + ([tuple(surrogates)] if ensemble and len(surrogates) > 1 else [])
+    bases = {name: base(profile, dataset, name, base_recipe) for name in (*base_models, *surrogates)}
+    cells = []
+    for target in base_models:
+        for law, rate in _settings(error_models, rates):
+            cells.append(Cell("accuracy", bases[target], law=law, rate=rate, patterns=patterns))
+            for names in teachers:
+                on = () if names == (target,) else tuple(bases[name] for name in names)
+                for name in generator_names:
+                    recipes = [generator_recipe(profile, name, law, train_rate) for train_rate in train_rates]
+                    cells += [Cell("accuracy", bases[target], r, on, law, rate, patterns) for r in recipes]
+    return cells
+
+
+def quantization(
+    profile: str,
+    dataset: str,
+    base_models: Sequence[str],
+    base_recipe: str,
+    generator_names: Sequence[str],
+    error_models: Sequence[str],
+    train_rate: float,
+    rate: float,
+    widths: Sequence[int],
+    patterns: int,
+) -> list[Cell]:
+    """Base models quantised to each code width without further training, alone and behind generators trained at 8 bits.
+
+    Generators are trained at `train_rate` and measured at `rate`.  "release_map_sign_slip" is ReleaseMap read back with the
+    official code's slip; its generators are those of ReleaseMap, and 8 bits know no slip.
+    """
+    cells = []
+    for name in base_models:
+        whole = base(profile, dataset, name, base_recipe)
+        for law in error_models:
+            trained_under = law.removesuffix("_sign_slip")
+            chosen = [None, *(generator_recipe(profile, g, trained_under, train_rate) for g in generator_names)]
+            for bits in widths:
+                if bits == 8 and law != trained_under:
+                    continue
+                bits = 0 if bits == whole.recipe.bits else bits
+                cells += [Cell("accuracy", whole, g, law=law, rate=rate, patterns=patterns, bits=bits) for g in chosen]
+    return cells
+
+
+def tsne(
+    profile: str,
+    dataset: str,
+    base_model: str,
+    base_recipe: str,
+    generator_names: Sequence[str],
+    error_model: str,
+    rate: float,
+    patterns: int,
+    images: int,
+) -> list[Cell]:
+    """t-SNE of one base model's outputs: alone, and behind each generator trained under the same error model and rate."""
+    whole, setting = base(profile, dataset, base_model, base_recipe), {"law": error_model, "rate": rate}
+    chosen = [None, *(generator_recipe(profile, name, **setting) for name in generator_names)]
+    return [Cell("tsne", whole, g, patterns=patterns, images=images, **setting) for g in chosen]
+
+
+def overhead(
+    profile: str, datasets: Sequence[str], base_models: Sequence[str], generator_names: Sequence[str], batches: Sequence[int], on: str
+) -> list[Cell]:
+    """Latency of each base model with each generator, full size in both profiles.  on: "cpu" or "cuda"."""
     choose("profile", profile, PROFILES)
-    choose("base model", base_model, models.NAMES)
-    recipe = BASE_RECIPES[profile][choose("base recipe", base_recipe, BASE_RECIPES[profile])]
-    width = SMOKE_WIDTHS[base_model] if profile == "smoke" else 1.0
-    return _grid(
-        Base(dataset, base_model, recipe, width),
-        [(name, law, rate) for law in error_models for rate in rates for name in generator_names],
-        [(law, rate) for law in error_models for rate in rates],
-        lambda *key: generator_recipe(profile, *key),
-        patterns=patterns,
-    )
-
-
-def _grid(base: Base, with_generator: list[tuple], alone: list[tuple], recipe: Callable, **evaluation) -> list[Cell]:
-    cells = [Cell("accuracy", base, law=law, rate=rate, **evaluation) for law, rate in alone]
-    for name, law, rate in with_generator:
-        cells.append(Cell("accuracy", base, recipe(name, law, rate), law=law, rate=rate, **evaluation))
-    return cells
-
-
-def _smoke() -> list[Cell]:
     cells = []
-    for model in models.NAMES:
-        cells += accuracy("smoke", "digits", model, "release", generators.NAMES, ("release_map",), (0.01,), 10)
-        cells += accuracy("smoke", "digits", model, "release", ("conv_l", "unet_s"), ("bit_flips",), (0.01,), 10)
-        cells += accuracy("smoke", "digits", model, "release", (), ("stuck_at",), (0.01,), 10)
-        cells += accuracy("smoke", "digits", model, "modern", (), LAWS, (0.01,), 10)
+    for dataset in datasets:
+        for model in base_models:
+            whole = Base(dataset, choose("base model", model, models.NAMES), BaseRecipe(epochs=0))
+            for name in generator_names:
+                recipe = GeneratorRecipe(choose("generator", name, generators.NAMES), steps=0)
+                cells += [Cell("overhead", whole, recipe, patterns=1, images=batch, on=on) for batch in batches]
     return cells
 
 
-def first_look() -> list[Cell]:
-    """VGG11 on CIFAR-10, full size, trained for as long as two CPU cores can afford; the first 1,000 test images."""
+def ablations(
+    profile: str,
+    dataset: str,
+    base_models: Sequence[str],
+    base_recipe: str,
+    generator_names: Sequence[str],
+    error_model: str,
+    rate: float,
+    models_per_step: Sequence[int],
+    loss_weights: Sequence[float],
+    universal: bool,
+    patterns: int,
+) -> list[Cell]:
+    """Generators trained with other numbers of perturbed models, other lambdas; and the universal input perturbation."""
+    default, cells = GENERATOR_RECIPES[profile], []
+    changes = [{"models_per_step": n} for n in models_per_step] + [{"loss_weight": float(w)} for w in loss_weights]
+    for model in base_models:
+        whole, setting = base(profile, dataset, model, base_recipe), {"law": error_model, "rate": rate}
+        chosen = [generator_recipe(profile, name, **setting, **change) for name in generator_names for change in changes]
+        if universal:
+            chosen.append(generator_recipe(profile, generators.UNIVERSAL, **setting, width=default.width))
+        cells += [Cell("accuracy", whole, g, patterns=patterns, **setting) for g in [None, *chosen]]
+    return list(dict.fromkeys(cells))
+
+
+def robust_training(
+    profile: str,
+    dataset: str,
+    base_model: str,
+    base_recipe: str,
+    flips: Sequence[int],
+    generator_names: Sequence[str],
+    error_model: str,
+    rates: Sequence[float],
+    patterns: int,
+) -> list[Cell]:
+    """ConvL trained on K adversarially flipped bits of `base_model` (Table 25, at the first rate), and generators for
+    PreActResNet18 trained with adversarial weight perturbation (Table 26)."""
+    whole = base(profile, dataset, base_model, base_recipe)
+    attacked = [None, generator_recipe(profile, "conv_l", error_model, rates[0])]
+    for count in flips:
+        changes = {"models_per_step": 1, "adversarial_flips": count}
+        attacked.append(generator_recipe(profile, "conv_l", error_model, rates[0], **changes))
+    cells = [Cell("accuracy", whole, g, law=error_model, rate=rates[0], patterns=patterns) for g in attacked]
+    for recipe in ("awp", base_recipe) if generator_names else ():
+        cells += accuracy(profile, dataset, "preact_resnet18", recipe, (), (error_model,), rates, patterns)
+    cells += accuracy(profile, dataset, "preact_resnet18", "awp", generator_names, (error_model,), rates, patterns)
+    return list(dict.fromkeys(cells))
+
+
+def transformed_images(
+    profile: str,
+    dataset: str,
+    base_models: Sequence[str],
+    base_recipe: str,
+    generator_names: Sequence[str],
+    error_model: str,
+    rate: float,
+) -> list[Cell]:
+    """Images, perturbations and transformed images of each base model and generator; no error pattern is needed."""
     cells = []
-    for recipe in BASE_RECIPES["paper"].values():
-        base = Base("cifar10", "vgg11", dataclasses.replace(recipe, epochs=FIRST_LOOK_EPOCHS))
-
-        def short(name: str, law: str, rate: float) -> GeneratorRecipe:
-            whole = generator_recipe("paper", name, law, rate)
-            return dataclasses.replace(whole, steps=FIRST_LOOK_STEPS, batch=128, models_per_step=1)
-
-        alone = [(law, rate) for law in LAWS for rate in (0.01, 0.005)]
-        with_generator = [(name, law, 0.01) for law in MAIN_LAWS for name in ("conv_l", "unet_s")]
-        cells += _grid(base, with_generator, alone, short, patterns=20, images=1000)
+    for model in base_models:
+        whole, setting = base(profile, dataset, model, base_recipe), {"law": error_model, "rate": rate}
+        chosen = [generator_recipe(profile, name, **setting) for name in generator_names]
+        cells += [Cell("transformed_images", whole, g, patterns=0, **setting) for g in chosen]
     return cells
 
 
-def _paper() -> list[Cell]:
-    cells = first_look()
-    for dataset, rates in PAPER_RATES.items():
+def error_models(
+    profile: str,
+    dataset: str,
+    base_models: Sequence[str],
+    base_recipes: Sequence[str],
+    generator_names: Sequence[str],
+    rate: float,
+    patterns: int,
+) -> list[Cell]:
+    """Each error model at `rate`, and bit flips at half of it, which change as many bits as stuck-at cells: base models
+    alone, and behind generators trained under the same law."""
+    cells = []
+    for model in base_models:
+        for recipe in base_recipes:
+            cells += accuracy(profile, dataset, model, recipe, generator_names, ATTRIBUTION, (rate,), patterns)
+            cells += accuracy(profile, dataset, model, recipe, generator_names, ("bit_flips",), (rate / 2,), patterns)
+    return cells
+
+
+# -------------------------------------------------------------------------------------------------------- first looks
+
+
+def shortened(cells: Iterable[Cell], patterns: int = 20) -> list[Cell]:
+    """Paper-scale cells as short as two CPU cores can afford: few epochs and steps, the first test images."""
+
+    def short(whole: Base) -> Base:
+        return dataclasses.replace(whole, recipe=dataclasses.replace(whole.recipe, epochs=FIRST_LOOK_EPOCHS))
+
+    changed = []
+    for cell in cells:
+        recipe = cell.generator and dataclasses.replace(
+            cell.generator, steps=FIRST_LOOK_STEPS, batch=128, models_per_step=min(1, cell.generator.models_per_step)
+        )
+        surrogates = tuple(short(whole) for whole in cell.surrogates)
+        images = cell.images or FIRST_LOOK_IMAGES
+        fewer = {"patterns": min(patterns, cell.patterns), "images": images}
+        changed.append(dataclasses.replace(cell, base=short(cell.base), generator=recipe, surrogates=surrogates, **fewer))
+    return changed
+
+
+def first_look(table: str) -> list[Cell]:
+    """VGG11 on CIFAR-10, full size, shortened, for a table; [] where two base models are needed."""
+    at = ("paper", "cifar10")
+    if table == "accuracy":
+        whole = [
+            cell
+            for recipe in RECIPES
+            for cell in (
+                *accuracy(*at, "vgg11", recipe, (), LAWS, (0.01, 0.005), 20),
+                *accuracy(*at, "vgg11", recipe, ("conv_l", "unet_s"), MAIN_LAWS, (0.01,), 20),
+            )
+        ]
+    elif table == "error_models":
+        return shortened(error_models(*at, ("vgg11",), RECIPES, ("unet_s",), 0.01, 50), 50)
+    elif table == "quantization":
+        laws = ("release_map", "release_map_sign_slip", "bit_flips")
+        whole = quantization(*at, ("vgg11",), "modern", ("conv_l", "unet_s"), laws, 0.01, 0.005, WIDTHS, 10)
+    elif table == "tsne":
+        whole = tsne(*at, "vgg11", "modern", ("conv_l", "unet_s"), "release_map", 0.01, 5, 500)
+    elif table == "transformed_images":
+        whole = transformed_images(*at, ("vgg11",), "modern", ("conv_l", "unet_s"), "release_map", 0.01)
+    else:
+        return []
+    return shortened(dict.fromkeys(whole))
+
+
+# ----------------------------------------------------------------------------------------------------------- profiles
+
+
+def _smoke(table: str) -> list[Cell]:
+    at, law = ("smoke", "digits"), ("release_map",)
+    if table == "accuracy":
+        cells = []
         for model in models.NAMES:
-            for recipe in BASE_RECIPES["paper"]:
-                cells += accuracy("paper", dataset, model, recipe, generators.NAMES, MAIN_LAWS, rates, 50)
-                cells += accuracy("paper", dataset, model, recipe, (), ("stuck_at",), rates, 50)
-    return cells
+            cells += accuracy(*at, model, "release", generators.NAMES, law, (0.01,), 10)
+            cells += accuracy(*at, model, "release", ("conv_l", "unet_s"), ("bit_flips",), (0.01,), 10)
+            cells += accuracy(*at, model, "release", (), ("stuck_at",), (0.01,), 10)
+            cells += accuracy(*at, model, "modern", (), LAWS, (0.01,), 10)
+        return cells
+    return {
+        "transfer": lambda: transfer(
+            *at, SURROGATES, models.NAMES, "release", ("conv_l", "unet_l"), law, (0.015,), (0.01,), 10
+        ),
+        "quantization": lambda: quantization(
+            *at, ("vgg11",), "release", ("conv_l", "unet_l"), (*law, "release_map_sign_slip", "bit_flips"), 0.01, 0.005, WIDTHS, 10
+        ),
+        "tsne": lambda: tsne(*at, "vgg11", "release", ("conv_l", "conv_s"), *law, 0.01, 3, 360),
+        "overhead": lambda: overhead("smoke", ("cifar10",), ("vgg11",), ("conv_s",), (1,), "cpu"),
+        "ablations": lambda: [
+            *ablations(*at, ("vgg11",), "release", ("conv_l",), *law, 0.01, (1, 2, 4), (10, 5, 1, 0.1, 0.01), True, 10),
+            *ablations(*at, ("resnet18", "vgg16", "vgg19"), "release", (), *law, 0.01, (), (), True, 10),
+        ],
+        "robust_training": lambda: robust_training(
+            *at, "vgg11", "release", (10, 100, 1000), ("conv_l", "unet_s"), *law, (0.01,), 10
+        ),
+        "transformed_images": lambda: transformed_images(*at, ("vgg11",), "release", ("conv_l", "unet_s"), *law, 0.01),
+        "error_models": lambda: error_models(*at, ("vgg11",), RECIPES, ("conv_l",), 0.01, 50),
+    }[table]()
+
+
+def _paper(table: str) -> list[Cell]:
+    cells = first_look(table)
+    cifar10, gtsrb, cifar100, imagenette = (("paper", name) for name in ("cifar10", "gtsrb", "cifar100", "imagenette224"))
+    pair, release = ("conv_l", "unet_l"), "release"
+    if table == "accuracy":
+        for dataset, rates in PAPER_RATES.items():
+            for model in models.NAMES:
+                for recipe in RECIPES:
+                    cells += accuracy("paper", dataset, model, recipe, generators.NAMES, MAIN_LAWS, rates, 50)
+                    cells += accuracy("paper", dataset, model, recipe, (), ("stuck_at",), rates, 50)
+    elif table == "transfer":
+        wanted = [(cifar10, 0.015, (0.01, 0.005)), (cifar10, 0.01, (0.01, 0.005))]
+        wanted += [(gtsrb, 0.015, (0.01, 0.005)), (gtsrb, 0.01, (0.01, 0.005))]
+        wanted += [(cifar100, 0.01, (0.01, 0.005, 0.0035)), (cifar100, 0.005, (0.005, 0.0035))]
+        for at, train_rate, rates in wanted:
+            both = at == cifar10 and train_rate == 0.015
+            for law in MAIN_LAWS:
+                cells += transfer(*at, SURROGATES, models.NAMES, release, pair, (law,), (train_rate,), rates, 50, both)
+    elif table == "quantization":
+        laws = ("release_map", "release_map_sign_slip", "bit_flips")
+        for at, train_rate in ((cifar10, 0.01), (cifar10, 0.005), (gtsrb, 0.01), (gtsrb, 0.005), (imagenette, 0.005)):
+            cells += quantization(*at, SURROGATES, release, pair, laws, train_rate, 0.005, WIDTHS, 50)
+    elif table == "tsne":
+        for law in MAIN_LAWS:
+            cells += tsne(*cifar10, "resnet18", release, ("conv_l", "conv_s"), law, 0.01, 5, 500)
+    elif table == "overhead":
+        for on in ("cpu", "cuda"):
+            cells += overhead("paper", ("cifar10", "imagenette224"), SURROGATES, generators.NAMES, (1, 16), on)
+    elif table == "ablations":
+        for law in MAIN_LAWS:
+            cells += ablations(
+                *cifar10, ("resnet18",), release, ("conv_l", "conv_s"), law, 0.01, (1, 2, 5, 10, 20), (), False, 50
+            )
+            cells += ablations(*cifar10, SURROGATES, release, ("conv_l",), law, 0.01, (), (10, 5, 1, 0.1, 0.01), False, 50)
+            for rate in (0.01, 0.005):
+                cells += ablations(*cifar10, models.NAMES, release, (), law, rate, (), (), True, 50)
+    elif table == "robust_training":
+        flips = (100, 500, 5000, 20000, 100000)
+        for law in MAIN_LAWS:
+            cells += robust_training(*cifar10, "resnet18", release, flips, generators.NAMES, law, (0.01, 0.005), 50)
+    elif table == "transformed_images":
+        for at, rate in ((cifar10, 0.01), (gtsrb, 0.01), (cifar100, 0.01)):
+            cells += transformed_images(*at, ("resnet18",), release, generators.NAMES, "release_map", rate)
+    elif table == "error_models":
+        cells += error_models(*cifar10, models.NAMES, RECIPES, ("conv_l",), 0.01, 50)
+    return list(dict.fromkeys(cells))
+
+
+TABLES = (
+    "accuracy",
+    "error_models",
+    "transfer",
+    "quantization",
+    "ablations",
+    "robust_training",
+    "tsne",
+    "transformed_images",
+    "overhead",
+)
 
 
 def cells(profile: str, table: str) -> list[Cell]:
-    """The cells of a table.  Raises UserError for an unknown profile or table."""
+    """The cells of a notebook's tables.  Raises UserError for an unknown profile or table."""
     choose("profile", profile, PROFILES)
     choose("table", table, TABLES)
-    return _smoke() if profile == "smoke" else _paper()
+    return _smoke(table) if profile == "smoke" else _paper(table)

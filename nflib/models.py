@@ -3,6 +3,8 @@
 Source: NeuralFuse section 4.1 and Table 7, whose parameter counts these reproduce exactly at width 1.
 CIFAR form: ResNets with a 3x3 stem and no max-pool, VGG with batch norm, five max-pools and one linear layer.
 ImageNet form: torchvision's layout (7x7 stem; 25088-4096-4096 head).
+One more, in the CIFAR form only, for Table 26: the pre-activation ResNet18 of the authors of adversarial weight
+perturbation (AWP; Wu et al., NeurIPS 2020).
 """
 
 import torch
@@ -16,10 +18,18 @@ VGGS = {
     "vgg16": [2, 2, 3, 3, 3],
     "vgg19": [2, 2, 4, 4, 4],
 }
-NAMES = (*RESNETS, *VGGS)
+PREACT_RESNETS = {"preact_resnet18": [2, 2, 2, 2]}
+NAMES = (*RESNETS, *VGGS)  # the five of the paper's grids
+ALL_NAMES = (*NAMES, *PREACT_RESNETS)
 LABELS = {"resnet18": "ResNet18", "resnet50": "ResNet50", "vgg11": "VGG11", "vgg16": "VGG16", "vgg19": "VGG19"}
+EXTRA_LABELS = {"preact_resnet18": "PreActResNet18"}
 IMAGENET_SIZE = 224
 MIN_CHANNELS = 8  # below it, oneDNN's AVX2 kernel for the weight gradient of a strided 1x1 convolution hangs or crashes
+
+
+def label(name: str) -> str:
+    """The printed name of any base model in ALL_NAMES."""
+    return {**LABELS, **EXTRA_LABELS}[name]
 
 
 def _channels(full: int, width: float) -> int:
@@ -68,6 +78,39 @@ def _resnet(name: str, classes: int, large: bool, width: float, residual_relu: b
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(cin, classes))
 
 
+class PreActivation(nn.Module):
+    """A pre-activation block: BN-ReLU-conv3x3 twice, nothing after the sum.
+
+    Where the shape changes, the shortcut is a 1x1 convolution of the input after the first BN-ReLU, without a batch
+    norm of its own; elsewhere it is the input itself.
+    """
+
+    def __init__(self, cin: int, channels: int, stride: int):
+        super().__init__()
+        self.activation = nn.Sequential(nn.BatchNorm2d(cin), nn.ReLU())
+        self.body = nn.Sequential(
+            _conv(cin, channels, 3, stride), nn.BatchNorm2d(channels), nn.ReLU(), _conv(channels, channels, 3)
+        )
+        self.shortcut = None if stride == 1 and cin == channels else _conv(cin, channels, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = self.activation(x)
+        return self.body(active) + (x if self.shortcut is None else self.shortcut(active))
+
+
+def _preact_resnet(name: str, classes: int, width: float) -> nn.Sequential:
+    cin = _channels(64, width)
+    layers: list[nn.Module] = [_conv(3, cin, 3)]
+    for stage, depth in enumerate(PREACT_RESNETS[name]):
+        channels = _channels(64 * 2**stage, width)
+        for block in range(depth):
+            layers.append(PreActivation(cin, channels, 2 if stage > 0 and block == 0 else 1))
+            cin = channels
+    # The AWP authors' version, which NeuralFuse took over; the one by kuangliu has no batch norm and ReLU at the end.
+    layers += [nn.BatchNorm2d(cin), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(cin, classes))
+
+
 def _vgg(name: str, classes: int, large: bool, width: float) -> nn.Sequential:
     layers: list[nn.Module] = []
     cin = 3
@@ -99,18 +142,23 @@ def build(
 ) -> nn.Module:
     """A base model, float32, train mode, initialised from `seed`; maps images [B, 3, H, W] in [-1, 1] to logits [B, classes].
 
-    image_size: 32 gives the CIFAR form, 224 the ImageNet form.  width: factor on every channel count, of which none falls below 8 (smoke scale: < 1).
+    name: one of ALL_NAMES.  image_size: 32 gives the CIFAR form, 224 the ImageNet form ("preact_resnet18" has none).
+    width: factor on every channel count, of which none falls below 8 (smoke scale: < 1).
     residual_relu: False leaves out the ReLU after each residual sum, as the official code's ImageNet ResNet18 does.
     Raises UserError for an unknown name or size.
     """
-    choose("base model", name, NAMES)
+    choose("base model", name, ALL_NAMES)
     if image_size not in (32, IMAGENET_SIZE):
         raise UserError(f"image size is {image_size}; allowed are 32 and {IMAGENET_SIZE}")
     large = image_size == IMAGENET_SIZE
+    if large and name in PREACT_RESNETS:
+        raise UserError(f"image size is {image_size}; {name} has the CIFAR form only, for images of 32")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name in RESNETS:
             return _resnet(name, classes, large, width, residual_relu)
+        if name in PREACT_RESNETS:
+            return _preact_resnet(name, classes, width)
         return _vgg(name, classes, large, width)
 
 

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from nflib import data, faults, generators, grids, models
+from nflib.cells import PROFILES
 from nflib.names import UserError, choose
-from nflib.study import PROFILES, ROOT, choose_device
+from nflib.quantize import MAX_BITS, MIN_BITS
+from nflib.store import ROOT
+from nflib.trained import choose_device
 
 SOURCES = ROOT / "notebooks"
 EXECUTED = ROOT / "book" / "_executed"
@@ -63,15 +66,39 @@ def _fraction(name: str):
     return check
 
 
+def _bits(value: int) -> None:
+    if not MIN_BITS <= value <= MAX_BITS:
+        raise UserError(f"a code width is {value}; allowed are whole numbers from {MIN_BITS} to {MAX_BITS}")
+
+
+def _all(check) -> Any:
+    return lambda values: [check(value) for value in values]
+
+
 CHECKS = {
     "profile": lambda value: choose("profile", value, PROFILES),
     "dataset": lambda value: choose("data set", value, data.names()),
     "base_models": _each("base model", lambda: models.NAMES),
     "base_recipe": lambda value: choose("base recipe", value, grids.BASE_RECIPES["paper"]),
-    "generators": lambda values: [choose("generator", value, generators.NAMES) for value in values],
-    "error_models": lambda values: [_law(value) for value in values],
-    "rates": lambda values: [faults.check_rate(value) for value in values],
+    "generators": _all(lambda value: choose("generator", value, generators.NAMES)),
+    "error_models": _all(_law),
+    "rates": _all(faults.check_rate),
     "patterns": _at_least("patterns", 1),
+    "base_model": lambda value: choose("base model", value, models.NAMES),
+    "base_recipes": _each("base recipe", lambda: grids.RECIPES),
+    "batches": _all(_at_least("a batch size", 1)),
+    "datasets": _each("data set", data.names),
+    "error_model": _law,
+    "flips": _all(_at_least("a number of flips", 1)),
+    "generator_names": _all(lambda value: choose("generator", value, generators.NAMES)),
+    "images": _at_least("images", 10),
+    "loss_weights": _all(_at_least("a loss weight", 0)),
+    "models_per_step": _all(_at_least("a number of perturbed models", 1)),
+    "rate": faults.check_rate,
+    "surrogates": _each("surrogate", lambda: models.NAMES),
+    "train_rate": faults.check_rate,
+    "train_rates": _all(faults.check_rate),
+    "widths": _all(_bits),
     "device": choose_device,
     "energy_ratio": _fraction("energy_ratio"),
     "image_size": lambda value: choose("image size", value, (32, 224)),

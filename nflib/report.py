@@ -9,8 +9,9 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 
 from nflib import energy, figures, grids, published, tables
+from nflib.cells import cell_of
 from nflib.names import UserError
-from nflib.study import ROOT, Store, cell_of, results
+from nflib.store import ROOT, Store, results
 
 SHOWN = {
     "base_model": "base model",

@@ -1,6 +1,7 @@
 """Records to data frames: pure functions, so that the same records give the same bytes."""
 
 import functools
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -8,118 +9,157 @@ import numpy as np
 import pandas as pd
 
 from nflib import data, energy, faults, generators, grids, models, published
+from nflib.cells import PROFILES, Cell, digest_of
 from nflib.names import UserError
-from nflib.study import PROFILES, Cell, Clock, Store, choose_device, digest_of, duration, results
+from nflib.store import Store, results
+from nflib.study import Clock, duration
+from nflib.trained import choose_device
 
 SETTING = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model", "ber_percent", "patterns", "images"]
-KEYS = [*SETTING, "base", "first_seed"]
-PUBLISHED_DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "gtsrb": "GTSRB", "imagenet10": "ImageNet-10"}
-ORIGINS = {
-    "CIFAR-10": "table12_cifar10",
-    "GTSRB": "table13_gtsrb",
-    "ImageNet-10": "table14_imagenet10",
-    "CIFAR-100": "table15_cifar100",
-}
+KEYS = [*SETTING, "bits", "base", "first_seed"]  # what a generator's row and its base model's row must share
+TRAINING = ["trained_for", "trained_under", "train_ber_percent", "steps", "models_per_step", "loss_weight", "flips"]
+MEASURED = ["CA", "PA", "PA_std", "PA_worst", "CA_NF", "PA_NF", "PA_NF_std", "PA_NF_worst", "RP", "RP_error"]
+METRICS = ["CA", "PA", "CA_NF", "PA_NF", "RP"]
 
 
-def stored(profile: str, cells: Iterable[Cell] | None = None, table: str = "accuracy") -> list[dict]:
-    """Records of a profile's table, checked; only those of `cells` when given (cells without a record are left out)."""
+def stored(profile: str, cells: Iterable[Cell] | None = None, kind: str = "accuracy") -> list[dict]:
+    """Records of a profile, checked: of the `cells` given (those without a record are left out), or all of a kind."""
     store = Store(profile)
     if cells is None:
-        return store.records(table)
-    return [store.read(store.path(cell)) for cell in cells if store.has(cell)]
+        return store.records(kind)
+    return [store.read(store.path(cell)) for cell in dict.fromkeys(cells) if store.has(cell)]
 
 
-def _setting(record: dict) -> dict:
+def setting(record: dict) -> dict:
+    """A record's setting in the words of the tables: a value for each of KEYS."""
     cell, base = record["cell"], record["cell"]["base"]
     return {
         "dataset": data.LABELS.get(base["dataset"], base["dataset"]),
-        "base_model": models.LABELS[base["model"]],
+        "base_model": models.label(base["model"]),
         "base_recipe": base["recipe"]["name"],
         "base_epochs": base["recipe"]["epochs"],
         "error_model": faults.LABELS.get(cell["law"], cell["law"]),
         "ber_percent": round(100 * cell["rate"], 6),
         "patterns": cell["patterns"],
-        "images": record["metrics"]["images"],
+        "images": record["metrics"].get("images"),
+        "bits": cell.get("bits") or base["recipe"]["bits"],
         "base": repr(base),
         "first_seed": cell["first_seed"],
     }
 
 
-def _published(rows: pd.DataFrame) -> pd.DataFrame:
-    """The paper's CA, PA, CA(NF), PA(NF) and RP beside each row, where Tables 12 to 15 have the setting."""
-    known = published.load()
-    known = known[known["origin"].isin(ORIGINS.values())]
-    values: dict[tuple, float] = {}
-    for row in known.itertuples():
-        values[row.dataset, row.base_model, row.generator, row.metric, row.ber_percent] = row.mean
-        if row.metric == "CA_NF":
-            values[row.dataset, row.base_model, row.generator, "CA_NF", row.train_ber_percent] = row.mean
-
-    def value(row: pd.Series, metric: str, generator: str, rate: float) -> float:
-        return values.get((row["dataset"], row["base_model"], generator, metric, rate), np.nan)
-
-    for metric in ("CA", "PA"):
-        rows[f"published_{metric}"] = [
-            value(row, metric, "none", 0.0 if metric == "CA" else row["ber_percent"]) for _, row in rows.iterrows()
-        ]
-    for metric in ("CA_NF", "PA_NF", "RP"):
-        rows[f"published_{metric}"] = [value(r, metric, r["generator"], r["ber_percent"]) for _, r in rows.iterrows()]
-    for metric in ("PA", "RP"):
-        rows[f"{metric}_difference"] = rows[metric] - rows[f"published_{metric}"]
-    return rows
+def _training(cell: dict) -> dict:
+    """How a cell's generator was trained: a value for each of TRAINING."""
+    recipe = cell["generator"]
+    return {
+        "trained_for": "+".join(models.label(base["model"]) for base in cell["surrogates"] or [cell["base"]]),
+        "trained_under": faults.LABELS.get(recipe["law"], recipe["law"]),
+        "train_ber_percent": round(100 * recipe["rate"], 6),
+        "steps": recipe["steps"],
+        "models_per_step": recipe["models_per_step"],
+        "loss_weight": float(recipe["loss_weight"]),
+        "flips": recipe.get("adversarial_flips", 0),
+    }
 
 
-def accuracy(records: Iterable[dict]) -> pd.DataFrame:
-    """Accuracy recovery, a row for each base model alone (generator "none") and with each generator.
+def recoveries(records: Iterable[dict]) -> pd.DataFrame:
+    """A row for each base model alone (generator "none") and with each generator, however it was trained.
 
     CA, PA and their counterparts with the generator in per cent (means over patterns; `std` over patterns, ddof 0;
     `worst` the lowest pattern); RP, the mean of the paired differences PA(NF) - PA, and RP_error, its standard error over
-    patterns, in percentage points; the paper's numbers (Tables 12 to 15) and ours minus theirs.  A generator counts only
-    where its base model was measured on the same patterns; otherwise its PA and RP are missing.
+    patterns, in percentage points; published_* the paper's number for the setting (the first table that prints it).  A
+    generator counts only where its base model was measured on the same patterns; otherwise its PA and RP are missing.
     """
-    alone, with_generator = {}, []
-    records = list(records)
+    alone, rows = {}, []
+    records = [record for record in records if record["cell"]["table"] == "accuracy"]
     for record in records:
-        setting = _setting(record)
         if record["cell"]["generator"] is None:
-            alone[tuple(setting[key] for key in KEYS)] = record
+            alone[tuple(setting(record)[key] for key in KEYS)] = record
     for record in records:
-        setting, recipe, metrics = _setting(record), record["cell"]["generator"], record["metrics"]
-        base = alone.get(tuple(setting[key] for key in KEYS))
-        row = {**setting, "generator": "none", "steps": 0, "CA": np.nan, "PA": np.nan}
+        here, recipe, metrics = setting(record), record["cell"]["generator"], record["metrics"]
+        base = alone.get(tuple(here[key] for key in KEYS))
+        row = {**here, "generator": "none", "steps": 0, "flips": 0, "CA": np.nan, "PA": np.nan}
         if base is not None:
             before = np.array(base["metrics"]["perturbed"])
             row |= {"CA": base["metrics"]["clean"], "PA": before.mean(), "PA_std": before.std(), "PA_worst": before.min()}
         if recipe is not None:
-            if record["cell"]["surrogates"]:
-                continue
             after = np.array(metrics["perturbed"])
-            row |= {
-                "generator": generators.LABELS.get(recipe["name"], recipe["name"]),
-                "steps": recipe["steps"],
-                "models_per_step": recipe["models_per_step"],
-                "trained_on": faults.LABELS.get(recipe["law"], recipe["law"]),
-                "CA_NF": metrics["clean"],
-                "PA_NF": after.mean(),
-                "PA_NF_std": after.std(),
-                "PA_NF_worst": after.min(),
-            }
+            row |= {"generator": generators.label(recipe["name"]), **_training(record["cell"])}
+            row |= {"CA_NF": metrics["clean"], "PA_NF": after.mean(), "PA_NF_std": after.std(), "PA_NF_worst": after.min()}
             if base is not None:
                 gain = after - before
                 row |= {"RP": gain.mean(), "RP_error": gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.nan}
         row["changed_bits_percent"] = 100 * float(np.mean(metrics["changed_bits"]))
-        with_generator.append(row | {"device": record["provenance"]["device"], "record": digest_of(record["cell"])})
-    columns = [*SETTING, "generator", "steps", "models_per_step", "trained_on"]
-    columns += ["CA", "PA", "PA_std", "PA_worst", "CA_NF", "PA_NF", "PA_NF_std", "PA_NF_worst", "RP", "RP_error"]
-    columns += ["published_CA", "published_PA", "published_CA_NF", "published_PA_NF", "published_RP"]
-    columns += ["PA_difference", "RP_difference", "changed_bits_percent", "device", "record"]
-    rows = _published(pd.DataFrame(with_generator).reindex(columns=[*columns, *KEYS[-2:]]))
-    order = {"base_model": list(models.LABELS.values()), "generator": ["none", *generators.LABELS.values()]}
+        rows.append(row | {"device": record["provenance"]["device"], "record": digest_of(record["cell"])})
+    columns = [*KEYS, "generator", *TRAINING, *MEASURED, "changed_bits_percent", "device", "record"]
+    frame = pd.DataFrame(rows).reindex(columns=columns)
+    index = published_index()
+    for metric in METRICS:
+        found = [index.get(published_key(row, metric)) for row in frame.to_dict("records")]
+        frame[f"published_{metric}"] = [rows[0]["mean"] if rows else np.nan for rows in found]
+    for metric in ("PA", "RP"):
+        frame[f"{metric}_difference"] = frame[metric] - frame[f"published_{metric}"]
+    order = {"base_model": [*models.LABELS.values(), *models.EXTRA_LABELS.values()]}
+    order |= {"generator": ["none", *generators.LABELS.values(), generators.label(generators.UNIVERSAL)]}
     for name, values in order.items():
-        rows[f"_{name}"] = rows[name].map({value: k for k, value in enumerate(values)})
+        frame[f"_{name}"] = frame[name].map({value: k for k, value in enumerate(values)})
     by = ["dataset", "base_recipe", "error_model", "ber_percent", "_base_model", "_generator", "steps", "record"]
-    return rows.sort_values(by, kind="stable")[columns].reset_index(drop=True)
+    return frame.sort_values(by, kind="stable").drop(columns=["_base_model", "_generator"]).reset_index(drop=True)
+
+
+def published_key(row: dict, metric: str) -> tuple:
+    """What identifies a printed number; `row` is one of `recoveries`.
+
+    A clean accuracy does not depend on the bit-error rate, one without a generator not on training.
+    """
+    name = f"{row['base_model']} (AWP)" if row["base_recipe"] == "awp" else row["base_model"]
+    key = (metric, row["dataset"], name, row["bits"], None if metric.startswith("CA") else row["ber_percent"])
+    if metric in ("CA", "PA"):
+        return key
+    training = row["trained_for"] if row["base_recipe"] != "awp" else name
+    return (*key, row["generator"], training, row["train_ber_percent"], row["loss_weight"], row["flips"])
+
+
+@functools.cache
+def published_index() -> dict[tuple, list[dict]]:
+    """Printed accuracies and recoveries by `published_key`, tables before figures; the rows' numbers are in "row"."""
+    known = published.load()
+    known = known[known["metric"].str.replace("_UIP", "_NF").isin(METRICS)].reset_index(names="row")
+    index: dict[tuple, list[dict]] = {}
+    for line in known.sort_values("origin", key=lambda names: ~names.str.startswith("table"), kind="stable").to_dict("records"):
+        if not isinstance(line["base_model"], str):
+            continue
+        note = line["note"] if isinstance(line["note"], str) else ""
+        weight, flips = (re.search(word, note) for word in (r"lambda=([\d.]+)", r"K=(\d+)"))
+        rate = line["train_ber_percent"]
+        if np.isnan(rate):  # not printed: adversarial training has none, the figures' generators were trained at 0.5 %
+            rate = 0.5 if line["origin"].startswith("fig04") else line["ber_percent"] or 1.0
+        row = {
+            **line,
+            "base_recipe": "release",
+            "bits": 8 if np.isnan(line["bits"]) else int(line["bits"]),
+            "generator": line["generator"].partition(" (")[0],
+            "trained_for": line["train_model"] if isinstance(line["train_model"], str) else line["base_model"],
+            "train_ber_percent": rate,
+            "loss_weight": float(weight[1]) if weight else 5.0,
+            "flips": int(flips[1]) if flips else 0,
+        }
+        index.setdefault(published_key(row, line["metric"].replace("_UIP", "_NF")), []).append(line)
+    return index
+
+
+def accuracy(records: Iterable[dict]) -> pd.DataFrame:
+    """Accuracy recovery in relaxed access (Tables 12 to 15): the rows of `recoveries` whose base model and generator were
+    trained by the main recipes, at 8 bits, the generator on its own base model under the error model that it meets."""
+    rows = recoveries(records)
+    plain = (rows["bits"] == 8) & rows["base_recipe"].isin(grids.RECIPES) & (rows["flips"] == 0)
+    plain &= rows["generator"].isin(["none", *generators.LABELS.values()])
+    own = (rows["trained_for"] == rows["base_model"]) & (rows["loss_weight"] == 5.0)
+    own &= (rows["trained_under"] == rows["error_model"]) & (rows["train_ber_percent"] == rows["ber_percent"])
+    columns = [*SETTING, "generator", "steps", "models_per_step", "trained_under", *MEASURED]
+    columns += [f"published_{metric}" for metric in METRICS]
+    columns += ["PA_difference", "RP_difference", "changed_bits_percent", "device", "record"]
+    return rows[plain & (own | (rows["generator"] == "none"))][columns].reset_index(drop=True)
 
 
 def _architectures(image_size: int) -> tuple[dict, dict]:
@@ -229,8 +269,8 @@ def status(profile: str, device: str = "auto") -> pd.DataFrame:
 
 
 TABLES: dict[str, Callable[[str], pd.DataFrame]] = {
-    "accuracy": lambda profile: accuracy(stored(profile)),
-    "efficiency": lambda profile: efficiency(stored(profile)),
+    "accuracy": lambda profile: accuracy(stored(profile, grids.cells(profile, "accuracy"))),
+    "efficiency": lambda profile: efficiency(stored(profile, grids.cells(profile, "accuracy"))),
     "weight_reads": lambda profile: weight_reads(),
     "energy_saving": lambda profile: energy_saving(),
 }

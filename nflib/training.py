@@ -5,8 +5,9 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from nflib.data import Split, augment
-from nflib.faults import ErrorModel, perturbed
+from nflib.faults import ErrorModel, LayerFaults, Pattern, perturbed
 from nflib.generators import transform
-from nflib.quantize import Quantized, plain, quantization_aware
+from nflib.names import UserError
+from nflib.quantize import Quantized, plain, quantization_aware, weighted_layers
 
 SCHEDULES = ("constant", "one_cycle", "release_steps")
 TRAINING_PATTERNS = 30001  # seeds 0 to 30000, as in the official code; evaluation starts at 50000
@@ -31,6 +33,7 @@ class BaseRecipe:
 
     schedule: "constant", or "one_cycle" up to `learning_rate`.  Source of recipe "release": README and zs_train.py of
     the official code (learning rate 0.001, batch 256, 300 epochs, no weight decay).
+    weight_perturbation: gamma of adversarial weight perturbation (see `adversarial_weights`); 0 trains plainly.
     """
 
     name: str = "release"
@@ -41,6 +44,11 @@ class BaseRecipe:
     schedule: str = "constant"
     bits: int = 8
     seed: int = 0
+    weight_perturbation: float = field(default=0.0, metadata={"since": 2})
+
+    def __post_init__(self):
+        if not 0 <= self.weight_perturbation < float("inf"):
+            raise UserError(f"weight_perturbation is {self.weight_perturbation}; allowed are numbers from 0, such as 0.01")
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,8 @@ class GeneratorRecipe:
     steps: optimiser steps (the official 300 epochs of CIFAR-10 are 58,800).  schedule: "release_steps" multiplies the
     rate by 0.96 every 500 steps.  momentum: of the generator's batch-norm statistics.
     initial_gain: factor on the output layer at the start; below 1, training begins near F(x) = x.
+    adversarial_flips: K > 0 trains on one perturbed model per step with the K bits flipped that `adversarial_pattern`
+    chooses, and `law` and `rate` have no effect on training; 0 trains on random patterns of `law`.
     """
 
     name: str = "conv_l"
@@ -67,6 +77,15 @@ class GeneratorRecipe:
     width: float = 1.0
     bits: int = 8
     seed: int = 0
+    adversarial_flips: int = field(default=0, metadata={"since": 2})
+
+    def __post_init__(self):
+        if self.adversarial_flips < 0:
+            raise UserError(f"adversarial_flips is {self.adversarial_flips}; allowed are whole numbers from 0")
+        if self.adversarial_flips and self.models_per_step != 1:
+            raise UserError(
+                f"models_per_step is {self.models_per_step}; with adversarial_flips it must be 1, for there is one worst case"
+            )
 
 
 FORCED_PRECISION: ContextVar[str | None] = ContextVar("precision", default=None)
@@ -163,6 +182,42 @@ class Resumable:
             self.path.unlink(missing_ok=True)
 
 
+@contextmanager
+def adversarial_weights(model: nn.Module, images: Tensor, labels: Tensor, gamma: float) -> Iterator[None]:
+    """Move the float weights of a quantisation-aware `model` where the batch's loss rises; put them back exactly on leaving.
+
+    Each weighted layer moves by gamma * ||w|| / ||g|| * g, with g the gradient of the cross-entropy at its own weights w
+    (one step up; a layer without gradient stays).  Batch-norm statistics are not updated on entering: as in the authors'
+    code, the pass at the moved weights updates them.  gamma 0 does nothing.
+    Source: adversarial weight perturbation (Wu et al., NeurIPS 2020), here on images that are not adversarial themselves.
+    """
+    if not gamma:
+        yield
+        return
+    weights = [layer.parametrizations.weight.original for layer in weighted_layers(model).values()]
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    try:
+        for norm in norms:
+            norm.track_running_stats = False
+        with autocast(images.device):
+            loss = F.cross_entropy(model(images), labels)
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+    gradients = torch.autograd.grad(loss, weights)
+    before = [weight.detach().clone() for weight in weights]
+    try:
+        with torch.no_grad():
+            for weight, gradient in zip(weights, gradients):
+                direction = gradient / gradient.norm().clamp(min=torch.finfo(gradient.dtype).tiny)
+                weight.add_(direction * (gamma * weight.norm()))
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, old in zip(weights, before):
+                weight.copy_(old)
+
+
 def train_base(
     model: nn.Module,
     train: Split,
@@ -175,7 +230,7 @@ def train_base(
     """Train `model` in place on `train` (on the model's device); it ends plain, with the float weights behind the codes.
 
     how: augmentation, as in `data.augment`.  resume: file for the state between epochs.  words: text of the progress bar.
-    Returns {"seconds", "epochs", "losses" (mean training loss of each epoch)}.
+    Returns {"seconds", "epochs", "losses" (mean training loss of each epoch, at the moved weights if they are moved)}.
     """
     device = next(model.parameters()).device
     quantization_aware(model, recipe.bits).to(memory_format=torch.channels_last).train()
@@ -189,10 +244,11 @@ def train_base(
         for epoch in range(len(losses), recipe.epochs):
             began, total = time.perf_counter(), torch.zeros((), device=device)
             for images, labels in _batches(train, recipe.batch, how, recipe.seed, epoch):
-                with autocast(device):
-                    loss = F.cross_entropy(model(images), labels)
-                optimizer.zero_grad()
-                loss.backward()
+                with adversarial_weights(model, images, labels, recipe.weight_perturbation):
+                    with autocast(device):
+                        loss = F.cross_entropy(model(images), labels)
+                    optimizer.zero_grad()
+                    loss.backward()
                 optimizer.step()
                 scheduler.step()
                 total += loss.detach()
@@ -214,12 +270,57 @@ def set_initial_gain(generator: nn.Module, gain: float) -> None:
                 parameter.mul_(gain)
 
 
+def ascent_bits(codes: Tensor, up: Tensor, bits: int) -> Tensor:
+    """The most significant bit whose flip raises a code where `up`, lowers it elsewhere: masks (uint8 [n]).
+
+    codes: int8 [n].  up: bool [n].  A code that is the largest already has none; its lowest bit is taken.
+    """
+    extreme = torch.where(up, 2 ** (bits - 1) - 1, -(2 ** (bits - 1))).to(torch.int8)
+    differing = (codes ^ extreme).view(torch.uint8) & (2**bits - 1)
+    leftmost = torch.frexp(differing.clamp(min=1).float()).exponent - 1
+    return (1 << leftmost).to(torch.uint8)
+
+
+def adversarial_pattern(base: Quantized, images: Tensor, labels: Tensor, flips: int) -> Pattern:
+    """The pattern that flips one bit in each of the `flips` weights of `base` with the largest |dL/dW|, over all layers.
+
+    L is the cross-entropy of the clean base model (eval mode) on `images`, in training the batch's transformed images.
+    In each of these weights the step up L leads as far as codes go (see `ascent_bits`): the leftmost bit flips that
+    differs between the stored code and the code range's end in the direction of the gradient's sign.
+    The official code steps by alpha * dL/dW, with an alpha that is published nowhere, and flips nothing where that does
+    not reach another code; here exactly `flips` bits change.  Its gradient is of a copy in train mode, and it also hits biases.
+    Raises UserError for a number of flips below 0 or above the number of weights.
+    Source: NeuralFuse appendix I, Table 25; zs_train_input_transform_adversarial_gen_bit.py of the development repository.
+    """
+    ends = np.cumsum([0, *base.sizes.values()])
+    if not 0 <= flips <= ends[-1]:
+        raise UserError(f"adversarial flips are {flips}; allowed are 0 to {ends[-1]}, the number of weights")
+    weights = [layer.weight for layer in base.layers.values()]
+    try:
+        for weight in weights:
+            weight.requires_grad_()
+        with torch.enable_grad(), autocast(images.device):
+            loss = F.cross_entropy(base(images.detach()), labels)
+        gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)])
+    finally:
+        for weight in weights:
+            weight.requires_grad_(False)
+    chosen = gradient.abs().topk(flips).indices.sort().values
+    codes = torch.cat(list(base.codes.values()))[chosen]
+    index, toggle = chosen.cpu(), ascent_bits(codes, gradient[chosen] > 0, base.bits).cpu()
+    cuts = np.searchsorted(index.numpy(), ends)
+    return {
+        name: LayerFaults(index[a:b] - int(start), torch.full_like(toggle[a:b], 255), toggle[a:b])
+        for name, start, a, b in zip(base.sizes, ends, cuts, cuts[1:])
+    }
+
+
 def eopm_gradient(
     generator: nn.Module,
     bases: Sequence[Quantized],
     images: Tensor,
     labels: Tensor,
-    patterns: Callable[[Quantized, int], dict],
+    patterns: Callable[[Quantized, int, Tensor], Pattern],
     models_per_step: int,
     loss_weight: float,
 ) -> tuple[Tensor, Tensor]:
@@ -227,7 +328,8 @@ def eopm_gradient(
 
     The base models see the transformed images as a leaf; clean and perturbed gradients add up there and go back through
     the generator once.  Only one pattern is applied at a time, and no base model is copied.
-    bases: surrogates, averaged.  patterns(base, k): the k-th pattern.  loss_weight: lambda.
+    bases: surrogates, averaged.  patterns(base, k, transformed): the k-th pattern; it may depend on the transformed images.
+    loss_weight: lambda.
     """
     device = images.device
     with autocast(device):
@@ -244,7 +346,7 @@ def eopm_gradient(
     for base in bases:
         clean_sum += backward(base, 1.0)
         for k in range(models_per_step):
-            with perturbed(base, patterns(base, k)):
+            with perturbed(base, patterns(base, k, leaf)):
                 perturbed_sum += backward(base, loss_weight / models_per_step)
     transformed.backward(leaf.grad)
     return clean_sum / len(bases), perturbed_sum / (len(bases) * models_per_step)
@@ -290,18 +392,14 @@ def train_generator(
                 count = recipe.models_per_step
                 seeds = np.random.default_rng([recipe.seed, done]).integers(TRAINING_PATTERNS, size=(len(bases), count))
                 numbers = {id(base): row for base, row in zip(bases, seeds)}
+
+                def pattern(base: Quantized, k: int, transformed: Tensor) -> Pattern:
+                    if recipe.adversarial_flips:
+                        return adversarial_pattern(base, transformed, labels, recipe.adversarial_flips)
+                    return error_model.draw(base.sizes, int(numbers[id(base)][k]), base.bits)
+
                 optimizer.zero_grad()
-                window += torch.stack(
-                    eopm_gradient(
-                        generator,
-                        bases,
-                        images,
-                        labels,
-                        lambda base, k: error_model.draw(base.sizes, int(numbers[id(base)][k]), base.bits),
-                        count,
-                        recipe.loss_weight,
-                    )
-                )
+                window += torch.stack(eopm_gradient(generator, bases, images, labels, pattern, count, recipe.loss_weight))
                 optimizer.step()
                 scheduler.step()
                 done += 1

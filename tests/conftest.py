@@ -9,7 +9,7 @@ import pytest
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.path.join(tempfile.gettempdir(), "hypothesis"))
 from hypothesis import settings  # noqa: E402  (it reads the folder's name when it is imported)
 
-from nflib import study
+from nflib import trained
 from nflib.names import UserError
 
 settings.register_profile("study", deadline=None, derandomize=True, database=None)
@@ -34,6 +34,6 @@ def workshop(tmp_path, monkeypatch):
     """Empty folders for data, results and checkpoints; the data sets that `study` keeps in memory are forgotten."""
     for name in ("data", "results", "checkpoints"):
         monkeypatch.setenv(f"NFLIB_{name.upper()}", str(tmp_path / name))
-    study._dataset.cache_clear()
+    trained.dataset_on.cache_clear()
     yield tmp_path
-    study._dataset.cache_clear()
+    trained.dataset_on.cache_clear()

@@ -9,7 +9,8 @@ import pytest
 
 from nflib import cluster, study
 from nflib.names import UserError
-from nflib.study import Base, Cell, Store
+from nflib.cells import PROFILES, Base, Cell
+from nflib.store import Store, results
 from nflib.training import BaseRecipe, GeneratorRecipe
 
 distributed = pytest.importorskip("dask.distributed")

@@ -29,6 +29,8 @@ PINNED = {
     ("bit_flips", 4): "c957b2fd3b285358",
     ("stuck_at", 3): "dd042effb5daf5f7",
     ("release_map", 5): "2d4eebb20b0d55c0",
+    ("release_map_sign_slip", 8): "c439b3a1a06ae22a",  # the pattern of release_map: only reading back differs
+    ("release_map_sign_slip", 5): "2d4eebb20b0d55c0",
 }
 
 
@@ -84,7 +86,11 @@ def small_base(bits: int = 8) -> Quantized:
 
 
 def read_back(codes: np.ndarray, faults: LayerFaults, bits: int) -> np.ndarray:
-    """Reference: every stored bit of every code, one plane at a time, put together again as two's complement."""
+    """Reference: every stored bit of every code, one plane at a time, put together again as two's complement.
+
+    With the sign slip the byte that holds the code, sign-extended, is read instead.
+    """
+    bits = 8 if faults.sign_slip else bits
     keep, toggle = np.full(len(codes), 255), np.zeros(len(codes), int)
     keep[faults.index.numpy()], toggle[faults.index.numpy()] = faults.keep.numpy(), faults.toggle.numpy()
     value = np.zeros(len(codes), int)
@@ -386,7 +392,7 @@ def test_a_perturbed_model_s_weights_are_the_faulted_codes_decoded(name, bits):
         np.testing.assert_array_equal(codes, base.codes[layer].numpy())
         read = read_back(codes, pattern[layer], bits)
         np.testing.assert_array_equal(tensor.numpy().ravel(), read.astype(np.float32) * scale)
-        changed += sum(bin(x).count("1") for x in ((read ^ codes) & (2**bits - 1)))
+        changed += sum(bin(x).count("1") for x in ((read ^ codes) & (2**bits - 1)))  # the slip never leaves these bits
     assert changed == changed_bits(base, pattern) > 0
 
 
@@ -521,3 +527,19 @@ def test_a_chip_map_without_rows_is_refused(tmp_path, refused):
     np.savez(tmp_path / "nothing.npz", stuck_at_0=nothing, stuck_at_1=nothing)
     with refused("chip map"):
         ChipMap(path=str(tmp_path / "nothing.npz")).draw(SIZES, 0)
+
+
+def test_the_sign_slip_leaves_signs_alone_and_leaves_the_range():
+    """Code-notes A7: at 4 bits, +3 with its sign bit stuck at 1 becomes +11 in the official code, and -5 in a memory."""
+    codes, sign = torch.tensor([3, -5], dtype=torch.int8), torch.tensor([0, 1])
+    keep, toggle = torch.tensor([0b11110111] * 2, dtype=torch.uint8), torch.tensor([0b1000] * 2, dtype=torch.uint8)
+    assert LayerFaults(sign, keep, toggle, sign_slip=True).hit(codes, 4).tolist() == [11, -5]
+    assert LayerFaults(sign, keep, toggle).hit(codes, 4).tolist() == [-5, -5]
+    law, plain = error_model("release_map_sign_slip", 0.05), error_model("release_map", 0.05)
+    codes = torch.arange(-7, 8, dtype=torch.int8).repeat(1000)
+    slipped, right = (each.draw({"a": len(codes)}, 50000, 4)["a"] for each in (law, plain))
+    stored = codes[slipped.index]
+    read = slipped.hit(stored, 4)
+    assert ((read < 0) == (stored < 0)).all() and read.abs().max() > 8
+    assert right.hit(stored, 4).min() >= -8 and right.hit(stored, 4).max() <= 7
+    assert torch.equal(slipped.hit(stored, 8), right.hit(stored, 8))

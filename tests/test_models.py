@@ -21,6 +21,7 @@ PARAMETERS = {
     ("vgg16", 224): 134_309_962,
     ("vgg19", 224): 139_622_218,
 }
+BASES = [*PARAMETERS, ("preact_resnet18", 32)]
 FAULTABLE = {
     "resnet18": 11_164_352,
     "resnet50": 23_467_712,
@@ -71,7 +72,7 @@ def test_base_models_have_the_published_number_of_faultable_weights(name):
     assert faultable(meta(models.build, name)) == FAULTABLE[name]
 
 
-@pytest.mark.parametrize("name, size", PARAMETERS)
+@pytest.mark.parametrize("name, size", BASES)
 def test_all_but_biases_and_batch_norm_is_faultable(name, size):
     """Weights have two dimensions or more; they are 99.7 to 99.99 % of all parameters."""
     model = meta(models.build, name, image_size=size)
@@ -79,13 +80,13 @@ def test_all_but_biases_and_batch_norm_is_faultable(name, size):
     assert 0.997 < faultable(model) / parameter_count(model) < 0.9999 + 5e-5
 
 
-@pytest.mark.parametrize("name, size", PARAMETERS)
+@pytest.mark.parametrize("name, size", BASES)
 def test_base_models_map_images_to_logits(name, size):
     model = meta(models.build, name, classes=43, image_size=size).eval()
     assert model(torch.empty(2, 3, size, size, device="meta")).shape == (2, 43)
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", models.ALL_NAMES)
 def test_a_narrow_base_model_classifies_real_images(name):
     model = models.build(name, classes=7, width=0.0625)
     assert model.training and all(p.dtype == torch.float32 for p in model.parameters())
@@ -93,7 +94,7 @@ def test_a_narrow_base_model_classifies_real_images(name):
     assert logits.shape == (2, 7) and torch.isfinite(logits).all()
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", models.ALL_NAMES)
 def test_width_is_a_factor_on_every_channel_count(name):
     """All but the image's three channels and the classes."""
     whole, half = (weighted_layers(meta(models.build, name, width=width)) for width in (1, 0.5))
@@ -119,6 +120,56 @@ def test_the_cifar_form_has_no_early_pooling_and_the_imagenet_form_has():
     assert (large[0].kernel_size, large[0].stride) == ((7, 7), (2, 2))
     assert sum(isinstance(m, nn.MaxPool2d) for m in small.modules()) == 0
     assert sum(isinstance(m, nn.MaxPool2d) for m in large.modules()) == 1
+
+
+def test_the_preact_resnet18_has_the_parameters_counted_by_hand():
+    """Block: batch norm, conv3x3, batch norm, conv3x3, and a bare conv1x1 where channels change; batch norm at the end."""
+    total = 3 * 64 * 9
+    for cin, cout in [(64, 64), (64, 128), (128, 256), (256, 512)]:
+        first = 2 * cin + cin * cout * 9 + 2 * cout + cout * cout * 9 + (cin * cout if cin != cout else 0)
+        total += first + 2 * (2 * cout + cout * cout * 9)
+    total += 2 * 512 + 512 * 10 + 10
+    model = meta(models.build, "preact_resnet18")
+    assert parameter_count(model) == total == 11_172_170
+    assert faultable(model) == FAULTABLE["resnet18"]  # the same convolutions, in another order
+
+
+@torch.no_grad()
+def test_a_pre_activation_block_passes_its_input_on_and_its_shortcut_sees_the_activated_one():
+    """With nothing in the body: x itself, negative values and all, or conv1x1(relu(bn(x)))."""
+    blocks = [m for m in models.build("preact_resnet18", width=0.125).eval() if isinstance(m, models.PreActivation)]
+    assert [block.body[0].stride[0] for block in blocks] == [1, 1, 2, 1, 2, 1, 2, 1]
+    assert [block.shortcut is None for block in blocks] == [True, True, False, True, False, True, False, True]
+    for block in blocks:
+        norm = block.activation[0]
+        for values in (norm.running_mean, norm.weight, norm.bias):
+            values.normal_(generator=torch.Generator().manual_seed(1))
+        block.body[-1].weight.zero_()
+        x = torch.randn(2, norm.num_features, 8, 8, generator=torch.Generator().manual_seed(0))
+        expected = x
+        if block.shortcut is not None:
+            mean, scale, shift = (v.view(-1, 1, 1) for v in (norm.running_mean, norm.weight, norm.bias))
+            active = (scale * (x - mean) / (1 + norm.eps) ** 0.5 + shift).relu()
+            expected = torch.einsum("oi,bihw->bohw", block.shortcut.weight[..., 0, 0], active[..., ::2, ::2])
+        assert torch.allclose(block(x), expected, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_preact_resnet18_ends_in_batch_norm_and_relu_before_pooling():
+    model = models.build("preact_resnet18", width=0.125).eval()
+    assert [type(layer).__name__ for layer in model[-5:]] == ["BatchNorm2d", "ReLU", "AdaptiveAvgPool2d", "Flatten", "Linear"]
+    assert (model[:-1](images()) >= 0).all()
+
+
+def test_the_five_of_the_grids_stay_five_and_every_base_model_has_a_label():
+    assert models.NAMES == tuple(models.LABELS) == ("resnet18", "resnet50", "vgg11", "vgg16", "vgg19")
+    assert models.ALL_NAMES == (*models.NAMES, "preact_resnet18")
+    assert [models.label(name) for name in models.ALL_NAMES] == [*models.LABELS.values(), "PreActResNet18"]
+
+
+def test_the_preact_resnet18_has_no_imagenet_form(refused):
+    with refused("image size is 224; preact_resnet18 has the CIFAR form only"):
+        models.build("preact_resnet18", image_size=224)
 
 
 def test_unknown_base_models_are_refused_with_the_nearest_name(refused):
@@ -259,7 +310,7 @@ def test_the_skip_comes_first():
 # ------------------------------------------------------------------------------------------------------------- chance
 
 
-@pytest.mark.parametrize("build, names", [(models.build, models.NAMES), (generators.build, generators.NAMES)])
+@pytest.mark.parametrize("build, names", [(models.build, models.ALL_NAMES), (generators.build, generators.NAMES)])
 def test_weights_depend_on_the_seed_alone(build, names):
     """Equal seeds give equal weights whatever was drawn before; other seeds others; the global generator is not touched."""
     for name in names:

@@ -7,6 +7,7 @@ import jupytext
 import pytest
 
 from nflib import cli, notebooks, study
+from nflib.store import results
 from nflib.names import UserError
 
 
@@ -64,7 +65,7 @@ def test_texts_become_values_of_the_parameters_type():
 def test_the_accuracy_notebook_runs_from_nothing_with_other_parameters(workshop, tmp_path, monkeypatch):
     given = {"base_models": "vgg11", "generators": "conv_s", "error_models": "bit_flips", "rates": "0.02", "patterns": "3"}
     output = notebooks.execute("accuracy", tmp_path / "out.ipynb", given)
-    records = list((study.results() / "records" / "smoke" / "accuracy").glob("*.json"))
+    records = list((results() / "records" / "smoke" / "accuracy").glob("*.json"))
     cells = [json.loads(path.read_text())["cell"] for path in records]
     assert {cell["rate"] for cell in cells} == {0.02} and {cell["patterns"] for cell in cells} == {3}
     assert sorted(str(cell["generator"] and cell["generator"]["name"]) for cell in cells) == ["None", "conv_s"]

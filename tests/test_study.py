@@ -10,8 +10,12 @@ import pytest
 import torch
 
 from nflib import data, grids, study
+from nflib import store as store_module
 from nflib.names import UserError
-from nflib.study import Base, Cell, Store, canonical, choose_device, digest_of, only, run
+from nflib.cells import PROFILES, Base, Cell, canonical, cell_of, digest_of, only, plain
+from nflib.store import Store, device_name, results
+from nflib.study import run
+from nflib.trained import choose_device
 from nflib.training import BaseRecipe, GeneratorRecipe
 
 CELL = Cell("accuracy", Base("digits", "vgg11", BaseRecipe()), GeneratorRecipe(), (Base("cifar10", "vgg19", BaseRecipe()),))
@@ -57,8 +61,9 @@ def variants(value: object) -> list:
         elif isinstance(old, tuple):
             news = [(), old + old, *((new,) for new in variants(old[0]))]
         else:
-            news = [old + 1]
-        found += [dataclasses.replace(value, **{field.name: new}) for new in news]
+            news = [old + (4 if field.name == "bits" and not old else 1)]
+        needed = {"models_per_step": 1} if field.name == "adversarial_flips" else {}
+        found += [dataclasses.replace(value, **{field.name: new}, **needed) for new in news]
     return found
 
 
@@ -82,7 +87,7 @@ def fake(monkeypatch, after=lambda cell: None) -> list[Cell]:
         after(cell)
         order.append(cell)
         metrics = METRICS | {"perturbed": [50.0] * cell.patterns, "changed_bits": [0.01] * cell.patterns}
-        return metrics, PROVENANCE | {"device": study.device_name(device)}
+        return metrics, PROVENANCE | {"device": device_name(device)}, None
 
     monkeypatch.setattr(study, "measure", measure)
     return order
@@ -104,8 +109,8 @@ def test_the_digest_changes_with_every_field():
 
 def test_the_digest_does_not_depend_on_how_a_cell_came_about():
     again = Cell(**{field.name: getattr(CELL, field.name) for field in reversed(dataclasses.fields(Cell))})
-    plain = dict(reversed(dataclasses.asdict(CELL).items()))
-    assert CELL.digest == again.digest == digest_of(plain) == digest_of(json.loads(json.dumps(plain)))
+    stored = dict(reversed(plain(CELL).items()))
+    assert CELL.digest == again.digest == digest_of(stored) == digest_of(json.loads(json.dumps(stored)))
 
 
 def test_equal_cells_have_equal_digests():
@@ -119,15 +124,15 @@ def test_canonical_json_is_sorted_tight_and_finite():
         canonical({"a": float("nan")})
 
 
-@pytest.mark.parametrize("profile", study.PROFILES)
+@pytest.mark.parametrize("profile", PROFILES)
 def test_the_plain_form_of_a_cell_gives_the_cell_back(profile):
     for cell in (CELL, *TINY, *grids.cells(profile, "accuracy")[::7]):
-        assert study.cell_of(dataclasses.asdict(cell)) == cell
-        back = study.cell_of(json.loads(json.dumps(dataclasses.asdict(cell))))
+        assert cell_of(plain(cell)) == cell
+        back = cell_of(json.loads(json.dumps(plain(cell))))
         assert back == cell and hash(back) == hash(cell) and back.digest == cell.digest
 
 
-@pytest.mark.parametrize("profile", study.PROFILES)
+@pytest.mark.parametrize("profile", PROFILES)
 def test_the_cells_of_a_profile_are_distinct(profile):
     cells = grids.cells(profile, "accuracy")
     assert len(set(cells)) == len({cell.digest for cell in cells}) == len(cells) > 0
@@ -159,7 +164,7 @@ def test_only_keeps_the_cells_that_meet_every_condition():
 @pytest.mark.parametrize(
     "condition, words",
     [
-        ("colour=red", "unknown key 'colour'; allowed: digest, dataset, model"),
+        ("colour=red", "unknown key 'colour'; allowed: digest, kind, dataset, model"),
         ("model=vgg13", "no cell has model=vgg13; there are: resnet18, resnet50, vgg11, vgg16, vgg19"),
         ("model=vgg11,vgg13", "no cell has model=vgg13"),
         ("rate=1", "no cell has rate=1; there are: 0.01"),
@@ -188,7 +193,7 @@ def test_a_record_is_read_as_it_was_written(store):
     assert path.parent.parent.parent.name == "records" and store.has(CELL)
     record = store.read(path)
     assert record["metrics"] == METRICS and record["provenance"] == PROVENANCE
-    assert study.cell_of(record["cell"]) == CELL
+    assert cell_of(record["cell"]) == CELL
     assert store.records() == store.records("accuracy") == [record] and store.records("no such table") == []
     assert Store("paper").records() == []
 
@@ -223,7 +228,7 @@ def rewritten(stored: Path, change) -> None:
     body = json.loads(stored.read_text())
     del body["sha256"]
     change(body)
-    stored.write_text(json.dumps({**body, "sha256": study._checksum(body)}))
+    stored.write_text(json.dumps({**body, "sha256": store_module._checksum(body)}))
 
 
 EDITS = {
@@ -304,9 +309,9 @@ def test_a_full_disk_takes_one_line_and_leaves_what_was_there(where, store, stor
     before, other = stored.read_bytes(), dataclasses.replace(CELL, rate=0.005)
     with monkeypatch.context() as patch:
         if where in ("open", "write"):
-            patch.setattr(study, "open", full if where == "open" else Overflowing, raising=False)
+            patch.setattr(store_module, "open", full if where == "open" else Overflowing, raising=False)
         else:
-            patch.setattr(study.os, where, full)
+            patch.setattr(store_module.os, where, full)
         with refused("cannot be written: No space left on device; stored records are untouched"):
             store.write(other, METRICS, PROVENANCE)
     assert list(stored.parent.iterdir()) == [stored] and stored.read_bytes() == before
@@ -344,7 +349,7 @@ def test_cells_are_measured_stored_and_reproduced_from_nothing(workshop, monkeyp
     origin = Store("smoke").read(Store("smoke").path(TINY[1]))["provenance"]
     assert origin["data"] == data.load("digits").digest and len(origin["base"]) == len(origin["generator"]) == 64
     assert {"commit", "dirty", "torch", "numpy", "python", "device", "threads", "precision"} <= origin.keys()
-    assert origin["command"] == f"nflib sweep accuracy --profile smoke --only digest={TINY[1].digest}"
+    assert origin["command"] == f"nflib sweep --profile smoke --only digest={TINY[1].digest}"
     assert not capsys.readouterr().out
 
     with monkeypatch.context() as patch:

@@ -12,14 +12,17 @@ from torch.nn import functional as F
 
 from nflib import data, evaluation, generators, models, training
 from nflib.data import Split
-from nflib.faults import BitFlips, StuckAt
+from nflib.faults import BitFlips, LayerFaults, StuckAt, changed_bits, perturbed
 from nflib.generators import transform
-from nflib.quantize import Quantized, quantization_aware
+from nflib.quantize import Quantized, plain, quantization_aware, weighted_layers
 from nflib.training import (
     BaseRecipe,
     GeneratorRecipe,
     OutOfTime,
     Resumable,
+    adversarial_pattern,
+    adversarial_weights,
+    ascent_bits,
     eopm_gradient,
     set_initial_gain,
     train_base,
@@ -31,6 +34,7 @@ GENERATOR = GeneratorRecipe(
     "conv_s", "bit_flips", 0.02, models_per_step=2, steps=5, batch=32, learning_rate=0.01,
     schedule="one_cycle", momentum=0.1, initial_gain=0.1, width=0.125,
 )  # fmt: skip
+ADVERSARIAL = replace(GENERATOR, models_per_step=1, adversarial_flips=50)
 LAW = BitFlips(0.02)
 
 
@@ -71,7 +75,7 @@ def textbook_loss(generator, bases, images, labels, patterns, models_per_step, l
         loss = F.cross_entropy(base.model(transform(generator, images)), labels)
         for k in range(models_per_step):
             faulty = copy.deepcopy(base.model)
-            for name, faults in patterns(base, k).items():
+            for name, faults in patterns(base, k, None).items():
                 codes = base.codes[name].clone()
                 codes[faults.index] = faults.hit(codes[faults.index], base.bits)
                 weight = faulty.get_submodule(name).weight
@@ -93,8 +97,8 @@ def test_one_generator_pass_gives_the_textbook_gradient(name, surrogates, monkey
     one = quantization_aware(generators.build(name, width=0.25).double())
     assert one.training
     other = copy.deepcopy(one)
-    clean, perturbed = eopm_gradient(one, bases, images, labels, lambda base, k: drawn[id(base)][k], 3, 5.0)
-    loss = textbook_loss(other, bases, images, labels, lambda base, k: drawn[id(base)][k], 3, 5.0)
+    clean, perturbed = eopm_gradient(one, bases, images, labels, lambda base, k, _: drawn[id(base)][k], 3, 5.0)
+    loss = textbook_loss(other, bases, images, labels, lambda base, k, _: drawn[id(base)][k], 3, 5.0)
     loss.backward()
     assert (clean + 5 * perturbed).item() == pytest.approx(loss.item(), rel=1e-6)
     size = torch.cat([parameter.grad.flatten() for parameter in other.parameters()]).norm()
@@ -110,9 +114,9 @@ def test_gradients_accumulate_and_leave_the_base_model_without_any(few):
     patterns = [LAW.draw(base.sizes, k) for k in range(2)]
     # In eval mode a second pass is the same as the first.
     generator.eval()
-    eopm_gradient(generator, [base], images, few.labels[:8], lambda _, k: patterns[k], 2, 5.0)
+    eopm_gradient(generator, [base], images, few.labels[:8], lambda base, k, _: patterns[k], 2, 5.0)
     once = [parameter.grad.clone() for parameter in generator.parameters()]
-    eopm_gradient(generator, [base], images, few.labels[:8], lambda _, k: patterns[k], 2, 5.0)
+    eopm_gradient(generator, [base], images, few.labels[:8], lambda base, k, _: patterns[k], 2, 5.0)
     assert all(torch.allclose(p.grad, 2 * g) for p, g in zip(generator.parameters(), once))
     assert all(parameter.grad is None for parameter in base.model.parameters()) and same(before, state(base.model))
 
@@ -146,11 +150,12 @@ def train(request, few):
     return call
 
 
-def test_generator_training_leaves_the_base_models_as_they_were(few):
+@pytest.mark.parametrize("recipe", [GENERATOR, ADVERSARIAL])
+def test_generator_training_leaves_the_base_models_as_they_were(recipe, few):
     """Weights and batch-norm statistics bit by bit, codes and scales, gradients, modes."""
     bases = [frozen(0), frozen(1)]
     before = [(state(base.model), copy.deepcopy(base.codes), copy.deepcopy(base.scales)) for base in bases]
-    final, _ = train_new_generator(few, bases=bases)
+    final, _ = train_new_generator(few, recipe, bases=bases)
     assert not same(final, state(generators.build("conv_s", GENERATOR.width)))
     for base, (weights, codes, scales) in zip(bases, before):
         assert same(weights, state(base.model)) and same(codes, base.codes) and same(scales, base.scales)
@@ -200,6 +205,14 @@ def test_every_perturbed_model_is_drawn_afresh_from_the_training_seeds(few):
     assert law.seeds == again.seeds
 
 
+def test_adversarial_training_asks_no_law_and_trains_another_generator(few):
+    law, generator = Recorder(), generators.build("conv_s", 0.125)
+    facts = train_generator(generator, [frozen()], few, "crop", ADVERSARIAL, law)
+    assert not law.seeds and facts["model_images"] == 5 * 32
+    random, _ = train_new_generator(few, replace(ADVERSARIAL, adversarial_flips=0))
+    assert not same(state(generator), random)
+
+
 @pytest.mark.parametrize("epoch", [0, 1, 9])
 def test_an_epoch_is_fixed_by_seed_and_number(epoch, few):
     """Whole batches of images that are met once each; another epoch or seed is another order; none when interrupted."""
@@ -234,6 +247,226 @@ def test_learning_rates_follow_their_schedule():
     assert max(cycle) == pytest.approx(0.1) and 10 < int(np.argmax(cycle)) < 50
     assert cycle[0] < 0.01 and cycle[-1] < 0.001
     assert rates("one_cycle", 0.1, 1)  # a run of fewer steps than the schedule can have
+
+
+# ------------------------------------------------------------------------------------ adversarial weight perturbation
+
+
+def textbook_base(few: Split, recipe: BaseRecipe) -> dict[str, torch.Tensor]:
+    """Base training step by step: gradient and batch-norm statistics of a copy whose float weights are moved, if gamma."""
+    model = quantization_aware(new_base()).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(model.parameters(), recipe.learning_rate, 0.9, weight_decay=recipe.weight_decay)
+    scheduler = training._schedule(optimizer, recipe.schedule, recipe.learning_rate, recipe.epochs * 2)
+    for epoch in range(recipe.epochs):
+        for images, labels in training._batches(few, recipe.batch, "crop", recipe.seed, epoch):
+            moved = copy.deepcopy(model)
+            if recipe.weight_perturbation:
+                probe = copy.deepcopy(model)
+                with training.autocast(images.device):
+                    F.cross_entropy(probe(images), labels).backward()
+                for name, layer in weighted_layers(probe).items():
+                    weight = layer.parametrizations.weight.original
+                    step = weight.grad / weight.grad.norm() * (recipe.weight_perturbation * weight.detach().norm())
+                    moved.get_submodule(name).parametrizations.weight.original.data += step
+            moved.zero_grad()
+            with training.autocast(images.device):
+                F.cross_entropy(moved(images), labels).backward()
+            for parameter, other in zip(model.parameters(), moved.parameters(), strict=True):
+                parameter.grad = other.grad
+            for buffer, other in zip(model.buffers(), moved.buffers(), strict=True):
+                buffer.copy_(other)
+            optimizer.step()
+            scheduler.step()
+    return state(plain(model))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.05])
+def test_base_training_is_the_textbook_s_with_and_without_moved_weights(gamma, few):
+    """Bit by bit, batch-norm statistics and the number of batches that they have seen included; gamma 0 is plain SGD."""
+    recipe = replace(BASE, weight_perturbation=gamma)
+    final, facts = train_new_base(few, recipe)
+    assert same(final, textbook_base(few, recipe))
+    assert all(int(count) == 6 for name, count in final.items() if name.endswith("num_batches_tracked"))
+    assert same(final, train_new_base(few)[0]) == (gamma == 0)
+    assert (facts["losses"] == train_new_base(few)[1]["losses"]) == (gamma == 0)
+
+
+@pytest.mark.parametrize("name", ["vgg11", "preact_resnet18"])
+def test_every_weighted_layer_moves_by_gamma_of_its_norm_up_the_gradient_and_comes_back(name, few, monkeypatch):
+    monkeypatch.setattr(training, "precision", lambda device: "fp32")
+    model = quantization_aware(models.build(name, width=0.0625)).train()
+    images, labels = data.to_float(few.images[:32]), few.labels[:32]
+    probe = copy.deepcopy(model)
+    loss = F.cross_entropy(probe(images), labels)
+    loss.backward()
+    before = state(model)
+    with adversarial_weights(model, images, labels, 0.01):
+        now = state(model)
+        for layer, own in weighted_layers(model).items():
+            key, weight = f"{layer}.parametrizations.weight.original", own.parametrizations.weight.original
+            step = now[key] - before[key]
+            assert step.norm().item() == pytest.approx(0.01 * before[key].norm().item(), rel=1e-3)
+            gradient = probe.get_submodule(layer).parametrizations.weight.original.grad
+            assert F.cosine_similarity(step.flatten(), gradient.flatten(), dim=0) > 0.999
+            assert weight.grad is None
+        moved = {key for key in now if not torch.equal(now[key], before[key])}
+        assert moved == {f"{layer}.parametrizations.weight.original" for layer in weighted_layers(model)}
+        assert F.cross_entropy(copy.deepcopy(model)(images), labels) > 1.01 * loss
+    assert same(before, state(model))
+    assert all(m.track_running_stats for m in model.modules() if isinstance(m, nn.BatchNorm2d))
+
+
+def test_moved_weights_come_back_whatever_happens(few):
+    model = quantization_aware(new_base())
+    images, labels, before = data.to_float(few.images[:8]), few.labels[:8], state(model)
+    with pytest.raises(KeyboardInterrupt), adversarial_weights(model, images, labels, 0.1):
+        assert not same(before, state(model))
+        raise KeyboardInterrupt
+    with pytest.raises(ValueError), adversarial_weights(model, images, labels[:3], 0.1):
+        pass
+    assert same(before, state(model))
+    assert all(m.track_running_stats for m in model.modules() if isinstance(m, nn.BatchNorm2d))
+
+
+def test_a_layer_without_gradient_stays(few):
+    model = quantization_aware(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(3600, 10)))
+    with torch.no_grad():
+        model[2].parametrizations.weight.original.zero_()
+    before = state(model)
+    with adversarial_weights(model, data.to_float(few.images[:8]), few.labels[:8], 0.1):
+        assert same(before, state(model))  # nothing reaches the convolution, and the other layer has no norm to move by
+
+
+@pytest.mark.parametrize("gamma", [-0.1, float("nan"), float("inf")])
+def test_a_weight_perturbation_that_is_no_size_is_refused(gamma, refused):
+    with refused(f"weight_perturbation is {gamma}; allowed are numbers from 0"):
+        replace(BASE, weight_perturbation=gamma)
+
+
+# ------------------------------------------------------------------------------------------------ adversarial patterns
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_ascent_bits_are_the_most_significant_that_move_the_code_the_right_way(bits):
+    """All codes, both directions; only the largest code has nowhere to go, and loses its lowest bit."""
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    codes = torch.arange(low, high + 1, dtype=torch.int8)
+    for up in (True, False):
+        found = ascent_bits(codes, torch.full((len(codes),), up), bits)
+        for code, mask in zip(codes.tolist(), found.tolist()):
+            moves = {1 << bit: flip(code, bit, bits) - code for bit in range(bits)}
+            right = [mask for mask, move in moves.items() if (move > 0) == up]
+            assert mask == (max(right) if right else 1) and (right or code == (high if up else low))
+
+
+def flip(code: int, bit: int, bits: int) -> int:
+    raw = (code % 2**bits) ^ (1 << bit)
+    return raw - 2**bits if raw >= 2 ** (bits - 1) else raw
+
+
+def tiny(bits: int) -> tuple[Quantized, torch.Tensor, torch.Tensor]:
+    """A smooth base model of 156 weights in double precision, and images and labels for it."""
+    torch.manual_seed(0)
+    convolution = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.AdaptiveAvgPool2d(2)]
+    model = nn.Sequential(*convolution, nn.Flatten(), nn.Linear(16, 3)).double()
+    return Quantized(model, bits), torch.rand(6, 3, 8, 8).double(), torch.randint(0, 3, (6,))
+
+
+@pytest.mark.parametrize("flips", [0, 1, 12, 156])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_adversarial_patterns_flip_the_weights_that_brute_force_chooses(flips, bits, monkeypatch):
+    """Gradients by moving one weight at a time; bits by trying them all."""
+    monkeypatch.setattr(training, "precision", lambda device: "fp32")
+    base, images, labels = tiny(bits)
+    slopes = {}
+    with torch.no_grad():
+        for name, layer in base.layers.items():
+            flat = layer.weight.view(-1)
+            for i in range(len(flat)):
+                value, losses = flat[i].item(), []
+                for moved in (value + 1e-5, value - 1e-5):
+                    flat[i] = moved
+                    losses.append(F.cross_entropy(base(images), labels).item())
+                flat[i] = value
+                slopes[name, i] = losses[0] - losses[1]
+    wanted = {name: {} for name in base.layers}
+    for name, i in sorted(slopes, key=lambda place: -abs(slopes[place]))[:flips]:
+        code = int(base.codes[name][i])
+        right = [bit for bit in range(bits) if (flip(code, bit, bits) > code) == (slopes[name, i] > 0)]
+        wanted[name][i] = 1 << max(right, default=0)
+    pattern = adversarial_pattern(base, images, labels, flips)
+    assert list(pattern) == list(base.layers)
+    for name, faults in pattern.items():
+        assert (faults.index.dtype, faults.keep.dtype, faults.toggle.dtype) == (torch.int64, torch.uint8, torch.uint8)
+        assert faults.index.tolist() == sorted(wanted[name]) and (faults.keep == 255).all()
+        assert dict(zip(faults.index.tolist(), faults.toggle.tolist())) == wanted[name]
+    assert changed_bits(base, pattern) == flips
+
+
+def random_flips(base: Quantized, flips: int, seed: int) -> dict[str, LayerFaults]:
+    """One bit in each of as many weights, all drawn."""
+    chance, pattern, start = np.random.default_rng(seed), {}, 0
+    chosen = np.sort(chance.choice(sum(base.sizes.values()), flips, replace=False))
+    for name, size in base.sizes.items():
+        index = torch.from_numpy(chosen[(start <= chosen) & (chosen < start + size)] - start)
+        toggle = torch.from_numpy((1 << chance.integers(8, size=len(index))).astype(np.uint8))
+        pattern[name], start = LayerFaults(index, torch.full_like(toggle, 255), toggle), start + size
+    return pattern
+
+
+@pytest.mark.parametrize("flips", [5, 50, 500])
+def test_adversarial_flips_raise_the_loss_more_than_as_many_random_ones(flips, trained, digits):
+    images, labels = data.to_float(digits.test.images[:128]), digits.test.labels[:128]
+
+    @torch.no_grad()
+    def loss(pattern) -> float:
+        with perturbed(trained, pattern):
+            return F.cross_entropy(trained(images), labels).item()
+
+    worst = adversarial_pattern(trained, images, labels, flips)
+    drawn = [random_flips(trained, flips, seed) for seed in range(5)]
+    assert {changed_bits(trained, pattern) for pattern in (worst, *drawn)} == {flips}
+    clean = loss({})
+    assert loss(worst) - clean > 5 * max(0, np.mean([loss(pattern) - clean for pattern in drawn]))
+
+
+def test_making_an_adversarial_pattern_leaves_the_base_model_and_the_images_as_they_were(few):
+    base = frozen()
+    images, labels = data.to_float(few.images[:8]).requires_grad_(), few.labels[:8]
+    before, codes = state(base.model), copy.deepcopy(base.codes)
+    first = adversarial_pattern(base, images, labels, 100)
+    second = adversarial_pattern(base, images, labels, 100)
+    assert all(torch.equal(first[name].index, second[name].index) for name in first)
+    with pytest.raises(ValueError):
+        adversarial_pattern(base, images, labels[:3], 100)
+    assert same(before, state(base.model)) and same(codes, base.codes) and images.grad is None
+    assert all(p.grad is None and not p.requires_grad for p in base.model.parameters())
+
+
+def test_an_adversarial_pattern_takes_part_in_the_gradient_as_any_other(few, monkeypatch):
+    """The same gradient whether it is made on the way, from the transformed images, or known before."""
+    monkeypatch.setattr(training, "precision", lambda device: "fp32")
+    generator, base = generators.build("conv_s", width=0.125), frozen()
+    images, labels = data.to_float(few.images[:8]), few.labels[:8]
+    with torch.no_grad():
+        known = adversarial_pattern(base, transform(copy.deepcopy(generator), images), labels, 50)
+    other = copy.deepcopy(generator)
+    eopm_gradient(generator, [base], images, labels, lambda base, _, x: adversarial_pattern(base, x, labels, 50), 1, 5.0)
+    eopm_gradient(other, [base], images, labels, lambda base, k, x: known, 1, 5.0)
+    assert all(torch.equal(one.grad, two.grad) for one, two in zip(generator.parameters(), other.parameters()))
+
+
+def test_numbers_of_adversarial_flips_that_cannot_be_are_refused(few, refused):
+    base, images, labels = tiny(8)
+    for flips in (-1, 157):
+        with refused(f"adversarial flips are {flips}; allowed are 0 to 156, the number of weights"):
+            adversarial_pattern(base, images, labels, flips)
+    with refused("adversarial_flips is -1; allowed are whole numbers from 0"):
+        replace(ADVERSARIAL, adversarial_flips=-1)
+    with refused("models_per_step is 2; with adversarial_flips it must be 1"):
+        replace(GENERATOR, adversarial_flips=5)
+    with refused("adversarial flips are 10000000; allowed are 0 to"):
+        train_new_generator(few, replace(ADVERSARIAL, adversarial_flips=10_000_000))
 
 
 # ---------------------------------------------------------------------------------------- the same end, however stopped

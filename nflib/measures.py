@@ -1,0 +1,286 @@
+"""What can be measured of a cell, by kind: accuracy, t-SNE embedding, transformed images, latency."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nflib import energy, evaluation, faults, generators, models
+from nflib.cells import Cell
+from nflib.generators import transform
+from nflib.names import UserError
+from nflib.store import provenance
+from nflib.trained import base_model, dataset_on, generator_model
+from nflib.training import autocast, progress_bar
+
+NEIGHBOURS = 5
+CONSTANT = 1e-10  # share of the mean square below which a variance is rounding
+SHOWN_CLASSES, SHOWN_EACH = 10, 2  # images kept beside a record of transformed images
+LATENCY_SECONDS, LATENCY_CALLS = 2.0, (10, 100)  # measured time aimed at for each network; fewest and most calls
+
+Measured = tuple[dict, dict, dict[str, np.ndarray] | None]
+
+
+def _models(cell: Cell, device: torch.device, deadline: float | None):
+    """Base model, generator (or None), and what every record says about how they came about: (facts, digests)."""
+    base, base_facts, base_digest = base_model(cell.base, device, deadline, cell.bits)
+    generator, generator_facts, generator_digest = (
+        generator_model(cell, device, deadline) if cell.generator else (None, None, None)
+    )
+    facts = {"base_training": base_facts, "generator_training": generator_facts}
+    digests = {"data": dataset_on(cell.base.dataset, device).digest, "base": base_digest, "generator": generator_digest}
+    return base, generator, facts, digests
+
+
+def accuracies(cell: Cell, device: torch.device, deadline: float | None = None) -> Measured:
+    """clean (CA, or CA(NF) with a generator) and perturbed (PA or PA(NF), one value a pattern), in per cent of the test
+    images; changed_bits, the share of stored bits that each pattern changed."""
+    base, generator, facts, digests = _models(cell, device, deadline)
+    began = time.perf_counter()
+    batches = evaluation.prepared(dataset_on(cell.base.dataset, device).test.first(cell.images), generator)
+    clean = evaluation.accuracy(base, batches)
+    seeds = range(cell.first_seed, cell.first_seed + cell.patterns)
+    with progress_bar(cell.patterns, f"{cell.words}: patterns", unit="pattern") as progress:
+        law = faults.error_model(cell.law, cell.rate)
+        perturbed, shares = evaluation.perturbed_accuracies(base, law, seeds, batches, progress.update)
+    metrics = {"clean": clean, "perturbed": perturbed, "changed_bits": shares} | facts
+    metrics |= {"images": sum(len(labels) for _, labels in batches), "evaluation_seconds": time.perf_counter() - began}
+    return metrics, provenance(device, **digests), None
+
+
+def neighbour_accuracy(points: Tensor, labels: Tensor, neighbours: int = NEIGHBOURS) -> float:
+    """Share, in per cent, of points [N, D] whose `neighbours` nearest other points vote for their own label [N].
+
+    Of labels with equally many votes the smallest wins.
+    """
+    exact = points.double()
+    distances = torch.cdist(exact, exact, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(float("inf"))
+    nearest = labels[distances.topk(neighbours, largest=False).indices]
+    return 100 * (nearest.mode(1).values == labels).double().mean().item()
+
+
+def _flattened(outputs: Tensor) -> np.ndarray:
+    """t-SNE of outputs [N, classes]: float32 [N, 2].  Equal outputs all lie at the origin: scikit-learn crashes on them."""
+    from sklearn.manifold import TSNE
+
+    centred = outputs.double() - outputs.double().mean(0)
+    if centred.square().sum() <= CONSTANT * outputs.double().square().sum():
+        return np.zeros((len(outputs), 2), np.float32)
+    perplexity = min(30.0, (len(outputs) - 1) / 3)
+    tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=0, n_jobs=1)
+    return tsne.fit_transform((centred / centred.std()).float().numpy()).astype(np.float32)
+
+
+def embedding(cell: Cell, device: torch.device, deadline: float | None = None) -> Measured:
+    """t-SNE of the base model's outputs, without errors (first) and under each pattern; Figure 15.
+
+    Metrics: clean and perturbed (accuracies); of the true classes, one value for the clean model and one a pattern:
+    neighbours and silhouette (in the embedding), output_neighbours and output_silhouette (in the outputs themselves);
+    classes (how many the images have).  Arrays: points [patterns + 1, images, 2], labels [images], outputs [patterns + 1,
+    images, classes] (float32).  Needs scikit-learn.  Raises UserError where the images have one class only, or one each.
+    """
+    try:
+        from sklearn.metrics import silhouette_score
+    except ImportError:
+        raise UserError("t-SNE needs scikit-learn, which is not installed; leave its cells out with --only kind=accuracy") from None
+    labels = dataset_on(cell.base.dataset, device).test.first(cell.images).labels.cpu()
+    classes = len(labels.unique())
+    if not 1 < classes < len(labels):
+        raise UserError(f"t-SNE needs images of several classes, several of a class; {len(labels)} images have {classes}")
+    base, generator, facts, digests = _models(cell, device, deadline)
+    began = time.perf_counter()
+    batches = evaluation.prepared(dataset_on(cell.base.dataset, device).test.first(cell.images), generator)
+    law, outputs = faults.error_model(cell.law, cell.rate), [evaluation.outputs(base, batches).cpu()]
+    points, scores = [], {name: [] for name in ("neighbours", "silhouette", "output_neighbours", "output_silhouette")}
+    with progress_bar(cell.patterns + 1, f"{cell.words}: embeddings", unit="embedding") as progress:
+        for seed in range(cell.first_seed, cell.first_seed + cell.patterns):
+            with faults.perturbed(base, law.draw(base.sizes, seed, base.bits)):
+                outputs.append(evaluation.outputs(base, batches).cpu())
+        for output in outputs:
+            points.append(_flattened(output))
+            for prefix, values in (("", torch.from_numpy(points[-1])), ("output_", output)):
+                scores[f"{prefix}neighbours"].append(neighbour_accuracy(values, labels))
+                scores[f"{prefix}silhouette"].append(float(silhouette_score(values.double().numpy(), labels.numpy())))
+            progress.update()
+    right = [100 * (output.argmax(1) == labels).double().mean().item() for output in outputs]
+    metrics = {"clean": right[0], "perturbed": right[1:], "images": len(labels), "classes": classes} | scores | facts
+    arrays = {"points": np.stack(points), "labels": labels.numpy().astype(np.uint8)}
+    arrays["outputs"] = torch.stack(outputs).numpy()
+    metrics["evaluation_seconds"] = time.perf_counter() - began
+    return metrics, provenance(device, **digests), arrays
+
+
+def _nearest_mean_accuracy(values: Tensor, labels: Tensor) -> float:
+    """Per cent of `values` [N, D] that lie nearest to their own class's mean, means fitted on the other half.
+
+    The halves are the even and the odd places, so that files sorted by class are halved too; each is fitted once.
+    """
+    right = 0
+    for fitted in (0, 1):
+        known, asked = values[fitted::2], values[1 - fitted :: 2]
+        centre, classes = known.mean(0), labels[fitted::2].unique()
+        means = torch.stack([(known[labels[fitted::2] == c] - centre).mean(0) for c in classes])
+        found = classes[torch.cdist(asked - centre, means).argmin(1)]
+        right += (found == labels[1 - fitted :: 2]).sum().item()
+    return 100 * right / len(values)
+
+
+def _between_classes(values: Tensor, labels: Tensor) -> float | None:
+    """Per cent of the variance of `values` [N, D] that lies between the classes; None where nothing varies.
+
+    Epsilon squared, 1 - (within / (N - C)) / (total / (N - 1)) for C classes: zero on average where the class does not
+    matter, whatever N and C (eta squared, the plain share, would be (C - 1) / (N - 1)).
+    """
+    centred = values - values.mean(0)
+    total, classes = centred.square().sum(), labels.unique()
+    if total <= CONSTANT * values.square().sum() or len(classes) == len(values):
+        return None
+    between = sum((labels == c).sum() * centred[labels == c].mean(0).square().sum() for c in classes)
+    within_share = 1 - (between / total).item()
+    return 100 * (1 - within_share * (len(values) - 1) / (len(values) - len(classes)))
+
+
+def transformed_images(cell: Cell, device: torch.device, deadline: float | None = None) -> Measured:
+    """What a generator adds to images, and how much of it is the class; Figures 16 and 17.
+
+    Metrics, in per cent: clean (CA(NF)); clean_without (CA); perturbation_alone (accuracy of the base model that sees
+    clip(G(x)) and no image); swapped_image and swapped_perturbation (of images with the perturbation of an image of
+    another class: share told as the image's class, and as the perturbation's; None where there is one class only); for images, perturbations G(x) and
+    transformed images: nearest_mean (accuracy of the nearest class mean, fitted on the other half of the images) and
+    between_classes (share of variance, None where nothing varies); saturated (share of pixel values that the clipping to
+    [-1, 1] cuts); mean_perturbation and mean_change: mean |G(x)|, and what is left of it after clipping, of the image
+    range 2; largest_class (share of the commonest class, what a constant answer would score).  classes: their number.
+    Arrays: images and transformed (uint8 [shown, 3, H, W]), perturbations (float16, same), labels, class_means of the
+    perturbation (float16 [classes shown, 3, H, W]).
+    """
+    base, generator, facts, digests = _models(cell, device, deadline)
+    began = time.perf_counter()
+    test = dataset_on(cell.base.dataset, device).test.first(cell.images)
+    labels, batches = test.labels, evaluation.prepared(test, None)
+    with torch.inference_mode(), autocast(device):
+        change = torch.cat([generator(images).float() for images, _ in batches])
+    with torch.inference_mode():
+        images = torch.cat([images for images, _ in batches])
+        kinds = {"images": images, "perturbations": change, "transformed": (images + change).clamp(-1, 1)}
+        metrics, arrays = _how_much_is_class(base, kinds, labels), _examples(kinds, labels)
+    metrics |= {"images": len(labels), "evaluation_seconds": time.perf_counter() - began}
+    return metrics | facts, provenance(device, **digests), arrays
+
+
+def _how_much_is_class(base: Callable[[Tensor], Tensor], kinds: dict[str, Tensor], labels: Tensor) -> dict:
+    """The metrics of `transformed_images`; kinds: images, perturbations, transformed [N, 3, H, W]."""
+    images, change, moved = kinds.values()
+
+    def answers(shown: Tensor) -> Tensor:
+        return evaluation.outputs(base, ((some, None) for some in shown.split(evaluation.BATCH))).argmax(1)
+
+    def percent(hits: Tensor) -> float | None:
+        return 100 * hits.double().mean().item() if len(hits) else None
+
+    partner = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)).to(labels.device)
+    first = (labels != labels[partner]).nonzero()[:, 0]  # with perturbations of images of other classes
+    swapped = answers((images[first] + change[partner[first]]).clamp(-1, 1))
+    counts = labels.unique(return_counts=True)[1]
+    return {
+        "clean": percent(answers(moved) == labels),
+        "clean_without": percent(answers(images) == labels),
+        "perturbation_alone": percent(answers(change.clamp(-1, 1)) == labels),
+        "swapped_image": percent(swapped == labels[first]),
+        "swapped_perturbation": percent(swapped == labels[partner[first]]),
+        "nearest_mean": {name: _nearest_mean_accuracy(values.flatten(1), labels) for name, values in kinds.items()},
+        "between_classes": {name: _between_classes(values.flatten(1), labels) for name, values in kinds.items()},
+        "saturated": percent((images + change).abs() > 1),
+        "mean_perturbation": 100 * change.abs().double().mean().item() / 2,
+        "mean_change": 100 * (moved - images).abs().double().mean().item() / 2,
+        "classes": len(counts),
+        "largest_class": 100 * counts.max().item() / len(labels),
+    }
+
+
+def _examples(kinds: dict[str, Tensor], labels: Tensor) -> dict[str, np.ndarray]:
+    """The arrays of `transformed_images`: the first images of the first classes, and the classes' mean perturbations."""
+    classes = labels.unique()[:SHOWN_CLASSES]
+    rows = torch.cat([(labels == c).nonzero()[:SHOWN_EACH, 0] for c in classes])
+    arrays = {name: _uint8(kinds[name][rows]) for name in ("images", "transformed")}
+    change = kinds["perturbations"]
+    arrays["perturbations"] = change[rows].half().cpu().numpy()
+    arrays["labels"] = labels[rows].cpu().numpy().astype(np.uint8)
+    arrays["class_means"] = torch.stack([change[labels == c].mean(0) for c in classes]).half().cpu().numpy()
+    return arrays
+
+
+def _uint8(images: Tensor) -> np.ndarray:
+    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+
+
+class _Both(nn.Module):
+    """A base model behind a generator."""
+
+    def __init__(self, generator: Callable[[Tensor], Tensor], base: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.generator, self.base = generator, base
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.base(transform(self.generator, images))
+
+
+def _latency_row(network: Callable[[Tensor], Tensor], images: Tensor) -> dict:
+    once = energy.latency(network, images, repeats=3, warmup=2).median / 1000  # compiles, where it is compiled
+    calls = int(np.clip(LATENCY_SECONDS / max(once, 1e-6), *LATENCY_CALLS))
+    found = energy.latency(network, images, repeats=calls, warmup=2)
+    return {"median_ms": found.median, "spread_ms": found.spread, "calls": calls}
+
+
+def latencies(cell: Cell, device: torch.device, deadline: float | None = None) -> Measured:
+    """Latency of a base model alone, of a generator alone, and of both, eager and compiled; Table 9.
+
+    The batch has `cell.images` images.  Weights are untrained: they do not change the time.  Metrics: rows of {network
+    ("base", "generator" or "both"), mode, median_ms, spread_ms (interquartile range), calls}; a mode that does not work on
+    this machine has no rows and is named in `without`.
+    """
+    began = time.perf_counter()
+    size = 224 if "imagen" in cell.base.dataset else 32
+    images = torch.rand(cell.images, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images = images.to(device).contiguous(memory_format=torch.channels_last)
+    base = models.build(cell.base.model, 10, size, cell.base.width)
+    generator = generators.build(cell.generator.name, cell.generator.width, image_size=size)
+    for network in (base, generator):
+        network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    rows, without = [], {}
+    with progress_bar(6, f"{cell.words}: networks", unit="network") as progress, autocast(device):
+        for mode, prepare in (("eager", lambda network: network), ("compiled", lambda n: _compiled(n, device))):
+            try:
+                alone = {"base": prepare(base), "generator": prepare(generator)}
+                for name, network in (alone | {"both": _Both(alone["generator"], alone["base"])}).items():
+                    rows.append({"network": name, "mode": mode} | _latency_row(network, images))
+                    progress.update()
+            except Exception as error:  # no compiler on this machine: eager remains
+                if mode == "eager":
+                    raise
+                without[mode] = str(error).splitlines()[0][:200]
+                rows = [row for row in rows if row["mode"] != mode]
+    metrics = {"rows": rows, "without": without, "batch": cell.images, "image_size": size}
+    metrics |= {"base_training": None, "generator_training": None, "evaluation_seconds": time.perf_counter() - began}
+    return metrics, provenance(device), None
+
+
+def _compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
+    return torch.compile(network, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else "default")
+
+
+MEASURES: dict[str, Callable[..., Measured]] = {
+    "accuracy": accuracies,
+    "tsne": embedding,
+    "transformed_images": transformed_images,
+    "overhead": latencies,
+}
+
+
+def measure(cell: Cell, device: torch.device, deadline: float | None = None) -> Measured:
+    """Measure a cell; returns (metrics, provenance, arrays or None) for its record.
+
+    Every kind's metrics also hold evaluation_seconds, base_training and generator_training (facts, or None).
+    """
+    return MEASURES[cell.table](cell, device, deadline)

@@ -1,0 +1,377 @@
+"""Weight reads and cycles as SCALE-Sim, the simulator behind the paper's Table 6, counts them; beside closed forms.
+
+`python -m nflib.simulate` runs SCALE-Sim 3.0 (the extra "simulate") on every distinct layer of the base models and
+generators and stores what it says in results/simulated/scalesim.csv; everything else here reads that file.
+"""
+
+import argparse
+import configparser
+import contextlib
+import functools
+import importlib.metadata
+import io
+import json
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import HTML, Markdown
+
+from nflib import cli, energy, generators, models, published, report
+from nflib.names import UserError, choose
+from nflib.store import provenance, results, write_whole
+from nflib.study import duration
+from nflib.training import progress_bar
+
+SIZES = (32, 224)  # pixels
+ARRAY_COLUMNS = 32
+# Cycles that filling and draining the array add to each of its passes: one a row and one a column, less two.
+SKEW = energy.ARRAY_ROWS + ARRAY_COLUMNS - 2
+_BUFFERS = ("Ifmap", "Filter", "Ofmap")
+CONFIG = {  # the authors' settings; CALC: a main memory that never keeps the array waiting; no layout, no sparsity
+    "general": {"run_name": "run"},
+    "architecture_presets": {"ArrayHeight": energy.ARRAY_ROWS, "ArrayWidth": ARRAY_COLUMNS, "Dataflow": "os"}
+    | {f"{name}SramSzkB": 256 for name in _BUFFERS}
+    | {f"{name}Offset": 10**7 * k for k, name in enumerate(_BUFFERS)}
+    | {"ReadRequestBuffer": 32, "WriteRequestBuffer": 32},
+    "layout": {f"{name}CustomLayout": False for name in _BUFFERS[:2]}
+    | {f"{name}SRAMBank{what}": 10 for name in _BUFFERS[:2] for what in ("Bandwidth", "Num", "Port")},
+    "sparsity": {"SparsitySupport": False},
+    "run_presets": {"InterfaceBandwidth": "CALC", "UseRamulatorTrace": False},
+}
+# Cycles of the authors' own runs at 32x32 pixels: energy_estimation_HL in IBM/energy-efficient-resilience, summed.
+AUTHORS_CYCLES = {
+    "ResNet18": 731_049, "ResNet50": 1_770_152, "VGG11": 345_973, "VGG16": 612_944, "VGG19": 800_237,
+    "ConvL": 101_795, "ConvS": 19_193, "DeConvL": 76_150, "DeConvS": 27_932, "UNetL": 73_246, "UNetS": 38_510,
+}  # fmt: skip
+
+
+class Layer(NamedTuple):
+    """A layer as SCALE-Sim takes it: a convolution without padding (in_height and in_width include the border).
+
+    kind: "conv", "linear" (1x1 on a 1x1 map), "deconv proxy" (what the authors ran for a transposed convolution) or
+    "deconv phase" (one of the stride**2 convolutions that a transposed one consists of).
+    """
+
+    kind: str
+    kernel: int
+    cin: int
+    cout: int
+    in_height: int
+    in_width: int
+    stride: int
+
+    @property
+    def positions(self) -> int:
+        """Places at which the kernel is applied; SCALE-Sim rounds up where the stride does not divide."""
+        return (-(-(self.in_height - self.kernel) // self.stride) + 1) * (-(-(self.in_width - self.kernel) // self.stride) + 1)
+
+    @property
+    def reads(self) -> int:
+        """Weights read, in closed form: all of them once for every 32 positions (8-bit words, "SRAM Filter Reads")."""
+        return -(-self.positions // energy.ARRAY_ROWS) * self.kernel**2 * self.cin * self.cout
+
+    @property
+    def cycles(self) -> int:
+        """Cycles, in closed form: a pass for 32 positions and 32 output channels takes kernel**2 * cin + 62."""
+        passes = -(-self.positions // energy.ARRAY_ROWS) * -(-self.cout // ARRAY_COLUMNS)
+        return passes * (self.kernel**2 * self.cin + SKEW) - 1
+
+
+class Simulated(NamedTuple):
+    """What SCALE-Sim says of a layer: weights read, cycles in all and stalled, and the seconds that it took to say so."""
+
+    reads: int
+    cycles: int
+    stalls: int
+    seconds: float
+
+
+def layers(shapes: list[energy.LayerShape], proxy: bool = True) -> Counter[Layer]:
+    """A network's layers as SCALE-Sim takes them, and how often each occurs.
+
+    proxy=True: as the authors ran them (`energy.weight_reads` says how that differs; for a transposed convolution they
+    also swapped input and output channels, which the reads do not show but the cycles do).  proxy=False: as the network
+    applies its weights; a transposed convolution is stride**2 convolutions with kernels of kernel / stride pixels, each
+    of which computes every stride-th row and column.  Raises ValueError if the stride does not divide the kernel then.
+    """
+    found: Counter[Layer] = Counter()
+    for shape in shapes:
+        deconv = shape.kind == "deconv"
+        if proxy:
+            *sides, stride = energy.padded_input(shape, shape is shapes[-1])
+            channels = (shape.cout, shape.cin) if deconv else (shape.cin, shape.cout)
+            found[Layer("deconv proxy" if deconv else shape.kind, shape.kernel, *channels, *sides, stride)] += 1
+        elif deconv:
+            kernel, rest = divmod(shape.kernel, shape.stride)
+            if rest:
+                raise ValueError(f"layer {shape.name!r}: stride {shape.stride} does not divide kernel {shape.kernel}")
+            sides = [side + kernel - 1 for side in (shape.in_height, shape.in_width)]
+            found[Layer("deconv phase", kernel, shape.cin, shape.cout, *sides, 1)] += shape.stride**2
+        else:
+            sides = [(side - 1) * shape.stride + shape.kernel for side in (shape.out_height, shape.out_width)]
+            found[Layer(shape.kind, shape.kernel, shape.cin, shape.cout, *sides, shape.stride)] += 1
+    return found
+
+
+@functools.cache
+def _shapes(image_size: int) -> dict[str, list[energy.LayerShape]]:
+    """Layers of the five base models and six generators, by label."""
+    with torch.device("meta"):
+        built = {label: models.build(name, 10, image_size) for name, label in models.LABELS.items()}
+        built |= {label: generators.build(name) for name, label in generators.LABELS.items()}
+    return {label: energy.layer_shapes(model, image_size) for label, model in built.items()}
+
+
+@functools.cache
+def networks(image_size: int = 32, proxy: bool = True) -> dict[str, Counter[Layer]]:
+    """`layers` of the five base models and six generators, by label."""
+    return {label: layers(shapes, proxy) for label, shapes in _shapes(image_size).items()}
+
+
+def simulate(layer: Layer) -> Simulated:
+    """Run SCALE-Sim on one layer, weights read from and cycles counted by its own reports; UserError without SCALE-Sim.
+
+    Output-stationary 32x32 array, three buffers of 256 KB, no stalls: see CONFIG.
+    """
+    try:
+        from scalesim.scale_sim import scalesim
+    except ImportError:
+        raise UserError("SCALE-Sim is not installed; `pip install scalesim==3.0.0` installs it") from None
+    began = time.monotonic()
+    sizes = [layer.in_height, layer.in_width, layer.kernel, layer.kernel, layer.cin, layer.cout, layer.stride]
+    config = configparser.ConfigParser()
+    config.read_dict(CONFIG)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.redirect_stdout(io.StringIO()),
+        warnings.catch_warnings(action="ignore", category=DeprecationWarning),  # from numpy 2.3; 2.4 makes it an error
+    ):
+        paths = {name: str(Path(folder, f"{name}.csv")) for name in ("config", "topology", "layout")}
+        with open(paths["config"], "w") as file:
+            config.write(file)
+        for name, numbers in (("topology", sizes), ("layout", [1] * 20)):
+            Path(paths[name]).write_text(f"name,\nlayer, {', '.join(map(str, numbers))},\n")
+        scalesim(save_disk_space=True, verbose=False, **paths).run_scale(top_path=folder)
+        said = pd.concat(
+            pd.read_csv(Path(folder, "run", f"{name}_REPORT.csv"), skipinitialspace=True, index_col=False)
+            for name in ("COMPUTE", "DETAILED_ACCESS")
+        ).max()
+    return Simulated(
+        int(said["SRAM Filter Reads"]), int(said["Total Cycles"]), int(said["Stall Cycles"]), time.monotonic() - began
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ storing
+
+
+def path() -> Path:
+    """Where the simulator's counts lie, a row a layer; what made them lies beside it in scalesim.json."""
+    return results() / "simulated" / "scalesim.csv"
+
+
+def stored() -> dict[Layer, Simulated]:
+    """The layers simulated so far; UserError in one line for a file that cannot be read."""
+    if not path().exists():
+        return {}
+    try:
+        frame = pd.read_csv(path())
+        values = frame[["simulated_reads", "simulated_cycles", "stall_cycles", "seconds"]].to_numpy(object)
+        return {Layer(*a): Simulated(*b) for a, b in zip(frame[list(Layer._fields)].to_numpy(object), values)}
+    except (ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path()} is damaged ({reason}); delete it to simulate again") from None
+
+
+def wanted(image_size: int = 32) -> set[Layer]:
+    """The distinct layers of all networks at an image size, as the authors ran them and as they really are."""
+    return {layer for proxy in (True, False) for found in networks(image_size, proxy).values() for layer in found}
+
+
+def _users(layer: Layer) -> str:
+    """The networks that have a layer, each with its image size."""
+    having = ((size, label) for size in SIZES for label in AUTHORS_CYCLES)
+    return " ".join(f"{label}@{size}" for size, label in having if any(layer in networks(size, p)[label] for p in (True, False)))
+
+
+def _write(done: dict[Layer, Simulated], run: dict) -> None:
+    """Both files anew, each whole or not at all; `run` replaces the provenance of this run, earlier ones stay."""
+    rows = [
+        {
+            "networks": _users(layer),
+            **layer._asdict(),
+            "positions": layer.positions,
+            "closed_form_reads": layer.reads,
+            "simulated_reads": said.reads,
+            "closed_form_cycles": layer.cycles,
+            "simulated_cycles": said.cycles,
+            "stall_cycles": said.stalls,
+            "seconds": round(said.seconds, 1),
+        }
+        for layer, said in sorted(done.items(), key=lambda item: (item[0].cycles, item[0]))
+    ]
+    write_whole(path(), pd.DataFrame(rows).to_csv(index=False, lineterminator="\n").encode())
+    origin = path().with_suffix(".json")
+    before = json.loads(origin.read_text())["runs"] if origin.exists() else []
+    runs = [one for one in before if one["started"] != run["started"]] + [run]
+    write_whole(origin, (json.dumps({"config": CONFIG, "runs": runs}, indent=1, sort_keys=True) + "\n").encode())
+
+
+def run(image_size: int = 32, budget: float | None = None) -> list[Layer]:
+    """Simulate the layers that are not stored yet, fewest cycles first, each stored as it comes; returns the others.
+
+    budget: seconds; a layer that would not be done within them, at the pace of the one before, is not begun.
+    """
+    done, began = stored(), time.monotonic()
+    missing = sorted(wanted(image_size) - done.keys(), key=lambda layer: (layer.cycles, layer))
+    origin = provenance(torch.device("cpu"), started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    origin |= {"command": f"python -m nflib.simulate --image-size {image_size}", "layers": 0, "seconds": 0.0}
+    pace = 0.0
+    with progress_bar(sum(layer.cycles for layer in missing), "SCALE-Sim", unit="cycle") as bar:
+        while missing and (budget is None or time.monotonic() - began + pace * missing[0].cycles < budget):
+            layer = missing.pop(0)
+            done[layer] = simulate(layer)
+            pace = done[layer].seconds / layer.cycles
+            origin |= {"scalesim": importlib.metadata.version("scalesim"), "layers": origin["layers"] + 1}
+            _write(done, origin | {"seconds": round(time.monotonic() - began, 1)})
+            bar.update(layer.cycles)
+    return missing
+
+
+# ---------------------------------------------------------------------------------------------------------- comparing
+
+
+def frame(image_size: int = 32) -> pd.DataFrame:
+    """A row a network: 64-bit weight reads and cycles for one image, in closed form and summed over simulated layers.
+
+    `true_` columns: layers as they really are, the others: as the authors ran them (`layers`).  shapes, simulated: its
+    distinct layers and how many were simulated.  A simulated sum is missing unless all of its layers were.
+    published_reads, authors_cycles: Table 6 and the cycles of the authors' own runs, both at 32x32 pixels.
+    """
+    done, rows = stored(), []
+    known = published.select(origin="table06_twma")
+    printed = dict(zip(known["base_model"].fillna(known["generator"]), known["mean"]))
+    for label in AUTHORS_CYCLES:
+        both = {true: networks(image_size, not true)[label] for true in ("", "true_")}
+        distinct = both[""].keys() | both["true_"].keys()
+        row = {"network": label, "shapes": len(distinct), "simulated": len(distinct & done.keys())}
+        for true, found in both.items():
+            for what, per in (("reads", energy.WEIGHTS_PER_WORD), ("cycles", 1)):
+                row[true + what] = -(-sum(n * getattr(layer, what) for layer, n in found.items()) // per)
+                row[f"simulated_{true}{what}"] = np.nan
+                if found.keys() <= done.keys():
+                    total = sum(n * getattr(done[layer], what) for layer, n in found.items())
+                    row[f"simulated_{true}{what}"] = -(-total // per)
+        given = {"published_reads": printed, "authors_cycles": AUTHORS_CYCLES}
+        rows.append(row | {name: numbers[label] if image_size == 32 else np.nan for name, numbers in given.items()})
+    return pd.DataFrame(rows)
+
+
+def cycle_overhead(image_size: int = 32) -> pd.DataFrame:
+    """What a generator adds to its base model's counts for one image, in per cent, a row a pair.
+
+    The columns are those of `frame` that are compared: cycles in closed form and simulated, and true weight reads.
+    """
+    counts = frame(image_size).set_index("network")
+    columns = ["cycles", "simulated_cycles", "true_cycles", "simulated_true_cycles", "true_reads"]
+    pairs = [(base, generator) for base in models.LABELS.values() for generator in generators.LABELS.values()]
+    extra = [(100 * counts.loc[generator, columns] / counts.loc[base, columns]).to_dict() for base, generator in pairs]
+    return pd.DataFrame([{"base_model": pair[0], "generator": pair[1]} | row for pair, row in zip(pairs, extra)])
+
+
+def reads_summary(image_size: int = 32) -> Markdown:
+    """How many simulated counts equal the closed forms, and how many network totals equal Table 6."""
+    layers_here = wanted(image_size)
+    done = {layer: said for layer, said in stored().items() if layer in layers_here}
+    left, seconds = layers_here - done.keys(), sum(said.seconds for said in done.values())
+    again = f"`python -m nflib.simulate --image-size {image_size}` runs it."
+    if not done:
+        return Markdown(f"**Nothing simulated yet** at {image_size}×{image_size} pixels; {again}")
+    equal = {what: sum(getattr(a, what) == getattr(b, what) for a, b in done.items()) for what in ("reads", "cycles")}
+    text = (
+        f"**What was run.** SCALE-Sim on {len(done)} of the {len(layers_here)} distinct layers of the eleven networks at "
+        f"{image_size}×{image_size} pixels, in {duration(seconds)} on one processor core. "
+    )
+    if left:
+        rest = seconds * sum(layer.cycles for layer in left) / sum(layer.cycles for layer in done)
+        text += f"The other {len(left)} would take about {duration(rest)} more; {again} "
+    text += (
+        f"Its weight reads equal the closed form for {equal['reads']} of these {len(done)} layers, its cycles for "
+        f"{equal['cycles']}. "
+    )
+    counts = frame(image_size)
+    if counts["published_reads"].notna().any():
+        same = int((counts["simulated_reads"] == counts["published_reads"]).sum())
+        text += f"Added up over a network's layers, {same} of {len(counts)} totals are those of the paper's Table 6."
+    return Markdown(text)
+
+
+def reads_table(image_size: int = 32) -> HTML:
+    """Weight reads of each network: printed, in closed form and simulated, as the authors ran its layers and truly."""
+    names = {"network": "network", "shapes": "distinct layers", "simulated": "simulated", "published_reads": "paper reads"}
+    names |= {"reads": "reads", "simulated_reads": "SCALE-Sim reads"}
+    names |= {"true_reads": "true reads", "simulated_true_reads": "SCALE-Sim true reads"}
+    return report.table(frame(image_size)[list(names)].rename(columns=names), "weight_reads_simulated", 0)
+
+
+def cycles_summary(image_size: int = 32) -> Markdown:
+    """What a generator adds in cycles, beside what the paper measured on a graphics card."""
+    extra, counts = cycle_overhead(image_size), frame(image_size)
+    least, most = (extra.loc[find(extra["true_cycles"])] for find in (pd.Series.idxmin, pd.Series.idxmax))
+    text = (
+        f"At {image_size}×{image_size} pixels a generator adds from {least['true_cycles']:.1f} % "
+        f"({least['base_model']} with {least['generator']}) to {most['true_cycles']:.1f} % ({most['base_model']} with "
+        f"{most['generator']}) to the cycles of its base model. For {int((extra['true_cycles'] > extra['true_reads']).sum())} "
+        f"of {len(extra)} pairs that is more, in per cent, than it adds in weight reads. "
+    )
+    if counts["authors_cycles"].notna().any():
+        same = int((counts["cycles"] == counts["authors_cycles"]).sum())
+        text += f"The authors' own runs took the closed form's number of cycles for {same} of {len(counts)} networks. "
+    times = published.select(origin="table09_latency", metric="latency_ms").fillna({"generator": "none"})
+    times = times[times["dataset"] == ("CIFAR-10" if image_size == 32 else "ImageNet-10")]
+    alone = times[times["generator"] == "none"].set_index("base_model")["mean"]
+    more = (100 * (times["mean"] / times["base_model"].map(alone) - 1))[times["generator"] != "none"]
+    large, small = (times.loc[times["generator"] == name, "mean"].iloc[0] for name in ("UNetL", "UNetS"))
+    return Markdown(
+        f"{text}The paper's Table 9 measures {more.min():.0f} to {more.max():.0f} % more time on a graphics card with one "
+        f"image at a time; {times['base_model'].iloc[0]} takes {large:g} ms there with UNetL and {small:g} ms with the "
+        "smaller UNetS, so the number of layers decides, not their size."
+    )
+
+
+def cycles_table(image_size: int = 32) -> HTML:
+    """What each generator adds, in per cent: cycles simulated and in closed form, and weight reads."""
+    names = {"base_model": "base model", "cycles": "cycles, authors' layers", "true_cycles": "cycles, true layers"}
+    names |= {"simulated_cycles": "SCALE-Sim, authors' layers", "simulated_true_cycles": "SCALE-Sim, true layers"}
+    return report.table(cycle_overhead(image_size).rename(columns=names | {"true_reads": "true reads"}), "cycle_overhead")
+
+
+def main(words: list[str] | None = None) -> int:
+    """`python -m nflib.simulate`; a user's mistake is one line on stderr and exit status 2."""
+    parser = argparse.ArgumentParser(prog="python -m nflib.simulate", description=__doc__.splitlines()[0])
+    parser.add_argument("--image-size", default="32", help="32 (minutes) or 224 (hours)")
+    parser.add_argument("--budget", type=cli._seconds, help="time to stop after, e.g. 10m; run again to go on")
+    args = parser.parse_args(words)
+    try:
+        image_size = int(choose("image size", args.image_size, map(str, SIZES)))
+        missing = run(image_size, args.budget)
+    except UserError as error:
+        print(f"nflib: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("nflib: stopped; what was simulated is stored, run the same command again to go on", file=sys.stderr)
+        return 130
+    count = len(wanted(image_size))
+    print(f"nflib: {count - len(missing)} of {count} distinct layers simulated; the counts lie in {path()}")
+    return 0 if not missing or args.budget else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

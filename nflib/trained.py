@@ -1,0 +1,131 @@
+"""Trained models: from their checkpoints, or trained now and stored."""
+
+import contextlib
+import ctypes
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from nflib import data, faults, generators, models
+from nflib.cells import Base, Cell, digest_of, plain
+from nflib.names import UserError
+from nflib.quantize import Quantized
+from nflib.store import ROOT, provenance
+from nflib.training import FORCED_PRECISION, train_base, train_generator
+
+
+def checkpoints() -> Path:
+    """Where trained weights lie: `NFLIB_CHECKPOINTS`, otherwise checkpoints/ of the checkout."""
+    return Path(os.environ.get("NFLIB_CHECKPOINTS") or ROOT / "checkpoints")
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep what is freed: models free and allocate large tensors at every layer, and pages handed back to
+    the kernel must be zeroed again when they return (narrow ResNet50, forward: about three times as slow)."""
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL("libc.so.6")
+        for option, value in ((-1, 2**31 - 1), (-3, 2**30)):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+            library.mallopt(option, value)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name: "auto" (a GPU if there is one), "cpu" or "cuda"."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"unknown device {name!r}; allowed: auto, cpu, cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device 'cuda' is not there; use --device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@functools.lru_cache(maxsize=2)
+def dataset_on(name: str, device: torch.device) -> data.Dataset:
+    whole = data.load(name)
+    moved = {split: getattr(whole, split).to(device) for split in ("train", "validation", "test")}
+    return dataclasses.replace(whole, **moved)
+
+
+def _trained(key: str, build: Callable[[], torch.nn.Module], train: Callable, device: torch.device):
+    """A trained model: from its checkpoint, or built, trained and stored.  Returns (model, training facts, file's sha256)."""
+    path = checkpoints() / f"{key}.safetensors"
+    model = build().to(device)
+    if not path.exists():
+        facts = train(model, checkpoints() / f"{key}.resume.pt")
+        part = path.with_suffix(f".{os.getpid()}.part")
+        state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(state, part, {"facts": json.dumps(facts | {"provenance": provenance(device)})})
+            os.replace(part, path)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"checkpoint {path} cannot be written: {error}") from None
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+    try:
+        with safe_open(path, "pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+            model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError, RuntimeError):
+        raise UserError(f"checkpoint {path} is damaged; delete it to train again") from None
+    return model, facts, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def base_model(
+    base: Base, device: torch.device, deadline: float | None = None, bits: int = 0
+) -> tuple[Quantized, dict, str]:
+    """The trained, frozen, quantised base model; its training facts; its checkpoint's digest.  Trains it if need be.
+
+    bits: code width to quantise the float weights behind the codes to; 0 means the width of training.
+    """
+    dataset = dataset_on(base.dataset, device)
+    words = f"{base.words}: base model"
+
+    def build() -> torch.nn.Module:
+        relu = not (base.recipe.name == "release" and dataset.image_size == 224 and base.model == "resnet18")
+        return models.build(base.model, dataset.classes, dataset.image_size, base.width, base.recipe.seed, relu)
+
+    def train(model: torch.nn.Module, resume: Path) -> dict:
+        return train_base(model, dataset.train, dataset.augmentation, base.recipe, resume, words, deadline)
+
+    model, facts, digest = _trained(f"base-{digest_of(base)}", build, train, device)
+    return Quantized(model.to(memory_format=torch.channels_last), bits or base.recipe.bits), facts, digest
+
+
+def generator_key(cell: Cell) -> str:
+    """Checkpoint name of a cell's generator: it depends on the recipe and on what the generator is trained on."""
+    return f"generator-{digest_of({'generator': plain(cell.generator), 'on': [plain(base) for base in cell.trained_on]})}"
+
+
+def generator_model(cell: Cell, device: torch.device, deadline: float | None = None):
+    """The trained, quantised generator of a cell; its training facts; its checkpoint's digest.  Trains it if need be."""
+    recipe, dataset = cell.generator, dataset_on(cell.base.dataset, device)
+    words = f"{cell.words}: generator"
+
+    def build() -> torch.nn.Module:
+        return generators.build(recipe.name, recipe.width, recipe.seed, dataset.image_size)
+
+    def train(model: torch.nn.Module, resume: Path) -> dict:
+        bases = [base_model(base, device, deadline)[0] for base in cell.trained_on]
+        law = faults.error_model(recipe.law, recipe.rate)
+        return train_generator(model, bases, dataset.train, dataset.augmentation, recipe, law, resume, words, deadline)
+
+    model, facts, digest = _trained(generator_key(cell), build, train, device)
+    return Quantized(model.to(memory_format=torch.channels_last), recipe.bits).model, facts, digest
+
+
+@contextlib.contextmanager
+def precision_of(profile: str):
+    """Smoke cells are trained and measured in fp32 everywhere, so that machines can be compared."""
+    forced = FORCED_PRECISION.set("fp32" if profile == "smoke" else None)
+    try:
+        yield
+    finally:
+        FORCED_PRECISION.reset(forced)

@@ -1,0 +1,156 @@
+"""SCALE-Sim's weight reads and cycles against the closed forms: simulated anew for small layers, stored for all others."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from nflib import energy, generators, models, simulate
+from nflib.simulate import AUTHORS_CYCLES, Layer, Simulated
+
+SMALL = [
+    Layer("conv", 3, 3, 40, 9, 9, 1),  # 49 positions and 40 channels: two passes each way, the second ones part full
+    Layer("conv", 3, 2, 5, 10, 8, 2),  # SCALE-Sim rounds 3.5 rows up to 5 and 2.5 columns to 4: 20 positions
+    Layer("conv", 1, 8, 32, 6, 6, 2),
+    Layer("linear", 1, 70, 10, 1, 1, 1),
+    Layer("deconv phase", 2, 6, 33, 7, 7, 1),
+]
+
+
+@pytest.mark.parametrize("layer", SMALL, ids=str)
+def test_scalesim_counts_as_the_closed_forms_say(layer):
+    pytest.importorskip("scalesim")
+    said = simulate.simulate(layer)
+    assert (said.reads, said.cycles, said.stalls) == (layer.reads, layer.cycles, 0)
+
+
+def test_closed_forms_of_a_layer_by_hand():
+    """49 positions: 2 folds of 27 * 40 weights; 2 * 2 passes of 27 + 62 cycles, counted from 0."""
+    assert (SMALL[0].positions, SMALL[0].reads, SMALL[0].cycles) == (49, 2 * 27 * 40, 2 * 2 * 89 - 1)
+    assert SMALL[1].positions == 20
+
+
+def test_layers_of_one_strided_and_one_transposed_convolution():
+    """As the authors ran them: 18x18 with border, and 16 + 2 pixels with the channels swapped; truly: 8x8 positions each."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ConvTranspose2d(4, 5, 4, 2, 1, bias=False))
+    shapes = energy.layer_shapes(model, 16)
+    assert simulate.layers(shapes) == {
+        Layer("conv", 3, 3, 4, 18, 18, 2): 1,
+        Layer("deconv proxy", 4, 5, 4, 18, 18, 1): 1,
+    }
+    assert simulate.layers(shapes, proxy=False) == {
+        Layer("conv", 3, 3, 4, 17, 17, 2): 1,
+        Layer("deconv phase", 2, 4, 5, 9, 9, 1): 4,
+    }
+    with pytest.raises(ValueError, match="stride 2 does not divide kernel 3"):
+        simulate.layers(energy.layer_shapes(nn.ConvTranspose2d(3, 5, 3, 2), 8), proxy=False)
+
+
+@pytest.mark.parametrize("size", [4, 7])
+def test_the_phases_of_a_transposed_convolution_are_what_it_computes(size):
+    """Four 2x2 convolutions over the input give the interleaved output of a 4x4 one with stride 2, so its count is true."""
+    image, weight = torch.rand(1, 3, size, size, dtype=torch.float64), torch.rand(3, 5, 4, 4, dtype=torch.float64)
+    whole = nn.functional.conv_transpose2d(image, weight, stride=2)
+    for row in (0, 1):
+        for column in (0, 1):
+            kernel = weight[:, :, row::2, column::2].flip(2, 3).transpose(0, 1)
+            phase = nn.functional.conv2d(image, kernel, padding=1)
+            assert torch.allclose(phase, whole[:, :, row::2, column::2])
+
+
+@pytest.mark.parametrize("image_size", simulate.SIZES)
+@pytest.mark.parametrize("proxy", [True, False])
+def test_layers_have_the_weight_reads_of_the_energy_model(proxy, image_size):
+    for name, label in {**models.LABELS, **generators.LABELS}.items():
+        with torch.device("meta"):
+            model = models.build(name, 10, image_size) if name in models.NAMES else generators.build(name)
+        reads = sum(times * layer.reads for layer, times in simulate.networks(image_size, proxy)[label].items())
+        assert -(-reads // energy.WEIGHTS_PER_WORD) == energy.weight_reads(model, image_size, proxy)
+
+
+def test_closed_form_cycles_are_those_of_the_authors_runs():
+    """All eleven: the base models and ConvL, ConvS as they are, the others with transposed convolutions replaced."""
+    for label, found in simulate.networks().items():
+        assert sum(times * layer.cycles for layer, times in found.items()) == AUTHORS_CYCLES[label]
+
+
+def test_every_stored_count_equals_its_closed_form():
+    rows = pd.read_csv(simulate.path())
+    assert (rows["simulated_reads"] == rows["closed_form_reads"]).all()
+    assert (rows["simulated_cycles"] == rows["closed_form_cycles"]).all() and (rows["stall_cycles"] == 0).all()
+    done = simulate.stored()
+    assert len(done) == len(rows)
+    assert [(layer.positions, layer.reads, layer.cycles) for layer in done] == [
+        *zip(rows["positions"], rows["closed_form_reads"], rows["closed_form_cycles"])
+    ]
+    runs = json.loads(simulate.path().with_suffix(".json").read_text())["runs"]
+    assert sum(one["layers"] for one in runs) == len(rows) and {one["scalesim"] for one in runs} == {"3.0.0"}
+
+
+def test_the_stored_counts_cover_every_network_at_32_pixels():
+    assert simulate.wanted(32) <= simulate.stored().keys()
+    counts = simulate.frame()
+    assert (counts["simulated"] == counts["shapes"]).all()
+    assert counts["simulated_reads"].tolist() == counts["reads"].tolist() == counts["published_reads"].tolist()
+    assert counts["simulated_true_reads"].tolist() == counts["true_reads"].tolist()
+    assert counts["simulated_cycles"].tolist() == counts["authors_cycles"].tolist()
+    extra = simulate.cycle_overhead().set_index(["base_model", "generator"])["simulated_cycles"].round(1)
+    assert (extra["ResNet18", "ConvL"], extra["VGG11", "ConvL"], extra["VGG11", "ConvS"]) == (13.9, 29.4, 5.5)
+
+
+@pytest.fixture
+def counted(workshop, monkeypatch):
+    """A workshop in which a simulation costs nothing; the layers simulated, in order."""
+    asked = []
+
+    def fake(layer: Layer) -> Simulated:
+        asked.append(layer)
+        return Simulated(layer.reads, layer.cycles, 0, 1e-4 * layer.cycles)
+
+    monkeypatch.setattr(simulate, "simulate", fake)
+    monkeypatch.setattr(simulate.importlib.metadata, "version", lambda name: "3.0.0")
+    monkeypatch.setattr(simulate, "wanted", lambda image_size=32: set(SMALL))
+    return asked
+
+
+def test_a_run_goes_on_where_it_was_stopped_and_counts_nothing_twice(counted, monkeypatch):
+    begun = simulate.simulate
+
+    def stopped(layer: Layer) -> Simulated:
+        if len(counted) == 2:
+            raise KeyboardInterrupt
+        return begun(layer)
+
+    monkeypatch.setattr(simulate, "simulate", stopped)
+    assert simulate.main([]) == 130
+    assert simulate.stored().keys() == set(counted) and len(counted) == 2
+    assert simulate.frame()["simulated_cycles"].isna().all(), "a missing layer is missing, not zero"
+    monkeypatch.setattr(simulate, "simulate", begun)
+    assert simulate.main([]) == 0
+    assert sorted(counted) == sorted(SMALL) and [layer.cycles for layer in counted] == sorted(layer.cycles for layer in SMALL)
+
+
+def test_a_layer_that_does_not_fit_the_budget_is_not_begun(counted):
+    assert simulate.main(["--budget", "0.05s"]) == 0
+    assert 0 < len(counted) < len(SMALL)
+    assert "Nothing simulated" not in simulate.reads_summary().data and "more; " in simulate.reads_summary().data
+
+
+def test_mistakes_are_told_in_one_line(workshop, refused, monkeypatch, capsys):
+    assert simulate.main(["--image-size", "33"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    monkeypatch.setitem(simulate.sys.modules, "scalesim.scale_sim", None)
+    with refused("SCALE-Sim is not installed"):
+        simulate.simulate(SMALL[0])
+    simulate.path().parent.mkdir(parents=True)
+    simulate.path().write_text("a,b\n1,2\n")
+    with refused("is damaged"):
+        simulate.stored()
+
+
+def test_without_stored_counts_the_page_says_so(workshop):
+    assert "Nothing simulated yet" in simulate.reads_summary(224).data
+    assert "–" in simulate.reads_table(224).data and "–" in simulate.cycles_table(224).data
+    assert "a generator adds from" in simulate.cycles_summary(224).data
