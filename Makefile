@@ -5,7 +5,7 @@ BIN = .venv/bin
 SMOKE = _build/reproduced
 INSTALL = $$([ -x $(BIN)/uv ] && echo "$(BIN)/uv pip install --quiet --python $(BIN)/python" || echo "$(BIN)/python -m pip install --quiet")
 
-.PHONY: book test reproduce compare check setup clean
+.PHONY: book test reproduce compare check bench setup clean
 
 setup: .venv/.ready
 
@@ -32,6 +32,11 @@ test: setup
 reproduce: setup
 	$(BIN)/nflib sweep --profile $(PROFILE)
 	$(BIN)/nflib tables --profile $(PROFILE)
+
+# Speed beside other ways of doing the same work, into results/bench/; about six minutes on two cores.
+bench: setup
+	$(INSTALL) --no-deps MRFI==2.1.0 || echo "bench: MRFI cannot be installed; its comparison is left out"
+	PYTHONPATH=tests $(BIN)/python -m benchmarks
 
 check: setup
 	$(BIN)/nflib check

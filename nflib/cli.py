@@ -45,33 +45,33 @@ def _sweep(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from nflib import tables
+    from nflib import derive
 
     for profile in [args.profile] if args.profile else PROFILES:
         print(f"profile {profile}, on {device_name(choose_device(args.device))}")
-        print(tables.status(profile, args.device).to_string(index=False))
+        print(derive.status(profile, args.device).to_string(index=False))
     return 0
 
 
 def _tables(args: argparse.Namespace) -> int:
-    from nflib import report
+    from nflib import derive
 
     for profile in [args.profile] if args.profile else PROFILES:
-        for path in report.write(profile):
+        for path in derive.write(profile):
             print(path)
     return 0
 
 
 def _check(args: argparse.Namespace) -> int:
-    from nflib import report, tables
+    from nflib import derive
 
     if args.against:
-        frame = tables.compare(args.profile or "smoke", Path(args.against), args.one, args.all)
+        frame = derive.compare(args.profile or "smoke", Path(args.against), args.one, args.all)
         for name in ("clean", "perturbed"):
             gap = frame[f"{name}_there"] - frame[name]
             print(f"{len(frame)} cells, {name}: on average {gap.mean():+.2f}, at most {gap.abs().max():.2f} points apart")
         return 0
-    for line in report.check():
+    for line in derive.check():
         print(line)
     return 0
 

@@ -64,12 +64,12 @@ def run(
         raise UserError(f"scheduler {scheduler!r} cannot be reached: {error}") from None
     failed = []
     with client:
-        trained: dict = {}
+        futures: dict = {}
 
         def future(key: str, function, *arguments):
-            if key not in trained:
-                trained[key] = client.submit(function, *arguments, key=f"nflib-{key}", retries=RETRIES)
-            return trained[key]
+            if key not in futures:
+                futures[key] = client.submit(function, *arguments, key=f"nflib-{key}", retries=RETRIES)
+            return futures[key]
 
         tasks = {}
         for cell in missing:

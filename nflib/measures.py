@@ -115,15 +115,15 @@ def embedding(cell: Cell, device: torch.device, deadline: float | None = None) -
 def _nearest_mean_accuracy(values: Tensor, labels: Tensor) -> float:
     """Per cent of `values` [N, D] that lie nearest to their own class's mean, means fitted on the other half.
 
-    The halves are the even and the odd places, so that files sorted by class are halved too; each is fitted once.
+    The halves take the images of each class by turns, whatever the order of the classes; each half is fitted once.
     """
-    right = 0
+    order, right = labels.argsort(stable=True), 0
     for fitted in (0, 1):
-        known, asked = values[fitted::2], values[1 - fitted :: 2]
-        centre, classes = known.mean(0), labels[fitted::2].unique()
-        means = torch.stack([(known[labels[fitted::2] == c] - centre).mean(0) for c in classes])
-        found = classes[torch.cdist(asked - centre, means).argmin(1)]
-        right += (found == labels[1 - fitted :: 2]).sum().item()
+        known, asked = order[fitted::2], order[1 - fitted :: 2]
+        centre, classes = values[known].mean(0), labels[known].unique()
+        means = torch.stack([values[known[labels[known] == c]].mean(0) - centre for c in classes])
+        found = classes[torch.cdist(values[asked] - centre, means).argmin(1)]
+        right += (found == labels[asked]).sum().item()
     return 100 * right / len(values)
 
 
@@ -149,7 +149,8 @@ def transformed_images(cell: Cell, device: torch.device, deadline: float | None 
     clip(G(x)) and no image); swapped_image and swapped_perturbation (of images with the perturbation of an image of
     another class: share told as the image's class, and as the perturbation's; None where there is one class only); for images, perturbations G(x) and
     transformed images: nearest_mean (accuracy of the nearest class mean, fitted on the other half of the images) and
-    between_classes (share of variance, None where nothing varies); saturated (share of pixel values that the clipping to
+    between_classes (share of variance, None where nothing varies); common (share of the mean square of G(x) that is the same
+    for all images); saturated (share of pixel values that the clipping to
     [-1, 1] cuts); mean_perturbation and mean_change: mean |G(x)|, and what is left of it after clipping, of the image
     range 2; largest_class (share of the commonest class, what a constant answer would score).  classes: their number.
     Arrays: images and transformed (uint8 [shown, 3, H, W]), perturbations (float16, same), labels, class_means of the
@@ -191,6 +192,7 @@ def _how_much_is_class(base: Callable[[Tensor], Tensor], kinds: dict[str, Tensor
         "swapped_perturbation": percent(swapped == labels[partner[first]]),
         "nearest_mean": {name: _nearest_mean_accuracy(values.flatten(1), labels) for name, values in kinds.items()},
         "between_classes": {name: _between_classes(values.flatten(1), labels) for name, values in kinds.items()},
+        "common": 100 * (change.mean(0).square().mean() / change.square().mean().clamp(min=1e-30)).item(),
         "saturated": percent((images + change).abs() > 1),
         "mean_perturbation": 100 * change.abs().double().mean().item() / 2,
         "mean_change": 100 * (moved - images).abs().double().mean().item() / 2,

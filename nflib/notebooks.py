@@ -18,11 +18,27 @@ from nflib.trained import choose_device
 SOURCES = ROOT / "notebooks"
 EXECUTED = ROOT / "book" / "_executed"
 HTML = ROOT / "_build" / "html"
+def _both(name: str, **paper: Any) -> dict[str, tuple[str, dict]]:
+    """Two pages of a notebook: full size and smoke scale, from stored records."""
+    stored = {"measure": False}
+    return {name: (name, {"profile": "paper", **paper, **stored}), f"{name}_smoke": (name, {"profile": "smoke", **stored})}
+
+
+CIFAR10 = {"dataset": "cifar10"}
 PAGES = {  # page of the book: (notebook, parameters)
     "index": ("index", {}),
-    "accuracy": ("accuracy", {"profile": "paper", "dataset": "cifar10", "measure": False}),
-    "accuracy_smoke": ("accuracy", {"profile": "smoke", "measure": False}),
+    "scoreboard": ("scoreboard", {}),
+    **_both("accuracy", **CIFAR10),
+    **_both("error_models", **CIFAR10),
+    **_both("transfer", **CIFAR10),
+    **_both("quantization", **CIFAR10),
+    **_both("ablations", **CIFAR10),
+    **_both("robust_training", **CIFAR10),
+    **_both("tsne", **CIFAR10),
+    **_both("transformed_images", **CIFAR10),
+    **_both("overhead"),
     "energy": ("energy", {}),
+    "performance": ("performance", {}),
     "provenance": ("provenance", {}),
 }
 

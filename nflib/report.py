@@ -2,7 +2,6 @@
 
 import base64
 import html
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,8 +9,7 @@ from IPython.display import HTML, Markdown
 
 from nflib import energy, figures, grids, published, tables
 from nflib.cells import cell_of
-from nflib.names import UserError
-from nflib.store import ROOT, Store, results
+from nflib.store import Store
 
 SHOWN = {
     "base_model": "base model",
@@ -289,11 +287,6 @@ def inconsistency_table() -> HTML:
     return table(published.inconsistencies().rename(columns=names), "inconsistencies", 2)
 
 
-def checks() -> Markdown:
-    """The lines of `nflib check`, run as the page is made."""
-    return Markdown("`nflib check` says:\n\n" + "\n".join(f"* {line}" for line in check()))
-
-
 def provenance_table(records: list[dict], profile: str) -> HTML:
     """A row a record: the setting, what was trained how long, and where it was measured."""
     rows = []
@@ -305,11 +298,11 @@ def provenance_table(records: list[dict], profile: str) -> HTML:
                 "record": origin["command"].rpartition("=")[2],
                 "setting": cell_of(cell).words,
                 "base epochs": cell["base"]["recipe"]["epochs"],
-                "base training (s)": metrics["base_training"]["seconds"],
+                "base training (s)": (metrics["base_training"] or {}).get("seconds", np.nan),
                 "generator steps": recipe["steps"] if recipe else np.nan,
-                "generator training (s)": metrics["generator_training"]["seconds"] if recipe else np.nan,
+                "generator training (s)": (metrics["generator_training"] or {}).get("seconds", np.nan),
                 "training seed": cell["base"]["recipe"]["seed"],
-                "pattern seeds": f"{cell['first_seed']}–{cell['first_seed'] + cell['patterns'] - 1}",
+                "pattern seeds": f"{cell['first_seed']}–{cell['first_seed'] + cell['patterns'] - 1}" if cell["patterns"] else "–",
                 "hardware": f"{origin['device']}, {origin['threads']} threads, {origin['precision']}",
                 "torch": origin["torch"],
                 "commit": origin["commit"][:10] + ("+" if origin["dirty"] else ""),
@@ -317,68 +310,3 @@ def provenance_table(records: list[dict], profile: str) -> HTML:
             }
         )
     return table(pd.DataFrame(rows), f"provenance_{profile}", 0)
-
-
-README = ROOT / "README.md"
-MARKS = ("<!-- results: derived from results/records/ by `nflib tables`; do not edit -->\n", "<!-- end of results -->")
-
-
-def readme_results() -> str:
-    """The README's result table: every pair of base model and generator measured at full size, at 1 %."""
-    rows = tables.accuracy(tables.stored("paper"))
-    rows = rows[(rows["generator"] != "none") & (rows["ber_percent"] == 1.0) & rows["RP"].notna()]
-    lines = [
-        "| data, base model (recipe, epochs) | generator (steps) | error model, BER | CA | PA | PA(NF) | recovery RP |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows.itertuples():
-        lines.append(
-            f"| {row.dataset} {row.base_model} (`{row.base_recipe}`, {row.base_epochs}) | {row.generator} ({row.steps}) | "
-            f"{row.error_model}, {row.ber_percent:g} % | {row.CA:.1f} | {row.PA:.1f} | {row.PA_NF:.1f} | "
-            f"{row.RP:+.1f} ± {row.RP_error:.1f} |"
-        )
-    lines += ["", f"Accuracies in per cent, means over {_list(rows['patterns'])} error patterns; ± is a standard error."]
-    lines += ["The official recipe trains a generator for 58,800 steps with ten perturbed models each."]
-    return "\n".join(lines) + "\n"
-
-
-def readme(text: str) -> str:
-    """README text with its results replaced by those that the records give."""
-    before, _, rest = text.partition(MARKS[0])
-    _, mark, after = rest.partition(MARKS[1])
-    if not mark:
-        raise UserError(f"{README} has lost its marks {MARKS[0].strip()!r} and {MARKS[1]!r}")
-    return before + MARKS[0] + readme_results() + MARKS[1] + after
-
-
-def derived(profile: str) -> dict[Path, str]:
-    """Every figure that is stored: {path: SVG text}."""
-    records = tables.stored(profile)
-    alone = [r for r in records if r["cell"]["base"]["model"] == "vgg11" and r["cell"]["generator"] is None]
-    rows = tables.accuracy(records)
-    made = {"chips": figures.chips(alone)} if alone else {}
-    for (name, recipe, rate), some in rows.groupby(["dataset", "base_recipe", "ber_percent"], sort=True):
-        if (some["generator"] != "none").any():
-            key = f"recovery_{name}_{recipe}_{rate:g}".lower().replace("-", "")
-            made[key] = figures.recovery(some, f"{name}, base recipe {recipe}, BER {rate:g} %")
-    return {results() / "figures" / profile / f"{key}.svg": picture.text for key, picture in made.items()}
-
-
-def write(profile: str) -> list[Path]:
-    """Write a profile's tables and figures, and the README's results; returns the files."""
-    made = tables.write(profile)
-    for path, text in derived(profile).items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        made.append(path)
-    README.write_text(readme(README.read_text()))
-    return made
-
-
-def check() -> list[str]:
-    """`tables.check`, and the README's results; UserError for what is not as the records give."""
-    said = tables.check()
-    text = README.read_text()
-    if readme(text) != text:
-        raise UserError("README.md's results are not what the records give; `nflib tables` makes them")
-    return [*said, "README's results equal to what the records give"]

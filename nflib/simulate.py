@@ -297,7 +297,7 @@ def reads_summary(image_size: int = 32) -> Markdown:
     equal = {what: sum(getattr(a, what) == getattr(b, what) for a, b in done.items()) for what in ("reads", "cycles")}
     text = (
         f"**What was run.** SCALE-Sim on {len(done)} of the {len(layers_here)} distinct layers of the eleven networks at "
-        f"{image_size}×{image_size} pixels, in {duration(seconds)} on one processor core. "
+        f"{image_size}×{image_size} pixels, in {duration(seconds)} (one thread of a shared machine). "
     )
     if left:
         rest = seconds * sum(layer.cycles for layer in left) / sum(layer.cycles for layer in done)

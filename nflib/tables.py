@@ -2,18 +2,14 @@
 
 import functools
 import re
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
 from nflib import data, energy, faults, generators, grids, models, published
-from nflib.cells import PROFILES, Cell, digest_of
-from nflib.names import UserError
-from nflib.store import Store, results
-from nflib.study import Clock, duration
-from nflib.trained import choose_device
+from nflib.cells import Cell, digest_of
+from nflib.store import Store
 
 SETTING = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model", "ber_percent", "patterns", "images"]
 KEYS = [*SETTING, "bits", "base", "first_seed"]  # what a generator's row and its base model's row must share
@@ -255,83 +251,6 @@ def efficiency(records: Iterable[dict]) -> pd.DataFrame:
     return rows
 
 
-def status(profile: str, device: str = "auto") -> pd.DataFrame:
-    """Per table of a profile: cells done, missing, and the time that the missing ones need on `device`."""
-    store = Store(profile)
-    clock = Clock(store, choose_device(device))
-    rows = []
-    for table in grids.TABLES:
-        cells = grids.cells(profile, table)
-        missing = [cell for cell in cells if not store.has(cell)]
-        left = duration(clock.total(missing)) if missing else "-"
-        rows.append({"table": table, "done": len(cells) - len(missing), "missing": len(missing), "time left": left})
-    return pd.DataFrame(rows)
-
-
-TABLES: dict[str, Callable[[str], pd.DataFrame]] = {
-    "accuracy": lambda profile: accuracy(stored(profile, grids.cells(profile, "accuracy"))),
-    "efficiency": lambda profile: efficiency(stored(profile, grids.cells(profile, "accuracy"))),
-    "weight_reads": lambda profile: weight_reads(),
-    "energy_saving": lambda profile: energy_saving(),
-}
-
-
 def to_csv(frame: pd.DataFrame) -> str:
     """The stored form of a table: numbers with at most four decimals, LF line ends."""
     return frame.round(4).to_csv(index=False, lineterminator="\n")
-
-
-def path(profile: str, name: str) -> Path:
-    """Where a derived table lies."""
-    return results() / "tables" / profile / f"{name}.csv"
-
-
-def write(profile: str) -> list[Path]:
-    """Derive every table of a profile from its records; returns the files written."""
-    written = []
-    for name, table in TABLES.items():
-        target = path(profile, name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(to_csv(table(profile)))
-        written.append(target)
-    return written
-
-
-def check() -> list[str]:
-    """Records valid, tables equal to what the records give, published numbers intact; UserError for what is not."""
-    said = [f"published numbers intact: {len(published.load())} rows"]
-    counts = {profile: len(Store(profile).records()) for profile in PROFILES}
-    for profile, count in counts.items():
-        for name, table in TABLES.items():
-            target = path(profile, name)
-            if not target.exists() or target.read_text() != to_csv(table(profile)):
-                raise UserError(f"table {target} is not what the records give; `nflib tables --profile {profile}` makes it")
-        said.append(f"{profile}: {count} records valid, {len(TABLES)} tables equal to what they give")
-    return said
-
-
-def compare(profile: str, other: Path, one: tuple[float, float], all_cells: tuple[float, float]) -> pd.DataFrame:
-    """Cells of this checkout beside the same cells in another results folder, measured anew.
-
-    one: how far a single cell's clean and mean perturbed accuracy may differ; all_cells: how far their means over all
-    cells may; percentage points.  Another processor rounds differently, and training amplifies that in single cells.
-    Columns: cell in words, accuracies here and there.  Raises UserError when a cell is missing or something is farther off.
-    """
-    here, there = Store(profile), Store(profile, other)
-    rows = []
-    for cell in (cell for table in grids.TABLES for cell in grids.cells(profile, table)):
-        if not here.has(cell) or not there.has(cell):
-            raise UserError(f"cell {cell.digest} ({cell.words}) has no record in {(there if here.has(cell) else here).root}")
-        a, b = (store.read(store.path(cell))["metrics"] for store in (here, there))
-        row = {"cell": cell.words, "clean": a["clean"], "clean_there": b["clean"]}
-        rows.append(row | {"perturbed": np.mean(a["perturbed"]), "perturbed_there": np.mean(b["perturbed"])})
-    frame = pd.DataFrame(rows)
-    for name, allowed, allowed_mean in zip(("clean", "perturbed"), one, all_cells):
-        gap = frame[f"{name}_there"] - frame[name]
-        if gap.abs().max() > allowed:
-            far = frame.loc[gap.abs().idxmax()]
-            said = f"{name} {far[name]:.1f} here, {far[f'{name}_there']:.1f} there; allowed {allowed:g}"
-            raise UserError(f"{far['cell']}: {said}")
-        if abs(gap.mean()) > allowed_mean:
-            raise UserError(f"{name} accuracies differ by {gap.mean():+.1f} on average; allowed {allowed_mean:g}")
-    return frame

@@ -22,9 +22,9 @@
 profile: str = "paper"  # whose records are listed
 
 # %% tags=["remove-input"]
-from nflib import report, tables
+from nflib import derive, report, tables
 
-report.checks()
+derive.checks()
 
 # %% tags=["remove-input"]
 report.provenance_table(tables.stored(profile), profile)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from nflib import cli, energy, grids, report, study, tables
+from nflib import cli, derive, energy, grids, report, tables
 from nflib.names import UserError
 from nflib.cells import PROFILES, Base, Cell
 from nflib.store import Store, results
@@ -53,16 +53,16 @@ def test_a_generator_without_its_base_model_on_the_same_patterns_has_no_recovery
 
 def test_the_same_records_give_the_same_bytes_and_check_finds_a_changed_table(two, monkeypatch):
     monkeypatch.setattr(grids, "cells", lambda profile, table: [ALONE, WITH] if profile == "paper" else [])
-    monkeypatch.setattr(report, "README", results() / "README.md")
-    report.README.write_text(report.MARKS[0] + report.MARKS[1])
-    first = {path: path.read_bytes() for profile in PROFILES for path in report.write(profile)}
+    monkeypatch.setattr(derive, "README", results() / "README.md")
+    derive.README.write_text(derive.MARKS[0] + derive.MARKS[1])
+    first = {path: path.read_bytes() for profile in PROFILES for path in derive.write(profile)}
     assert any(path.suffix == ".svg" for path in first)
-    assert {path: path.read_bytes() for profile in PROFILES for path in report.write(profile)} == first
-    assert len(report.check()) == 4
-    path = tables.path("paper", "accuracy")
+    assert {path: path.read_bytes() for profile in PROFILES for path in derive.write(profile)} == first
+    assert len(derive.check()) == 4
+    path = derive.path("paper", "accuracy")
     path.write_text(path.read_text().replace("33.0", "34.0", 1))
     with pytest.raises(UserError, match="is not what the records give"):
-        report.check()
+        derive.check()
 
 
 def test_a_changed_record_is_found_by_check(two, capsys):
@@ -76,19 +76,19 @@ def test_compare_finds_missing_and_differing_cells(workshop, tmp_path, monkeypat
     monkeypatch.setattr(grids, "cells", lambda profile, table: [ALONE])
     store(ALONE, 90.0, [40.0, 50.0, 60.0, 50.0])
     with pytest.raises(UserError, match="has no record in"):
-        tables.compare("paper", tmp_path / "other", (3, 10), (3, 10))
+        derive.compare("paper", tmp_path / "other", (3, 10), (3, 10))
     monkeypatch.setenv("NFLIB_RESULTS", str(tmp_path / "other"))
     store(ALONE, 92.0, [40.0, 50.0, 60.0, 54.0])
     monkeypatch.setenv("NFLIB_RESULTS", str(workshop / "results"))
     there = tmp_path / "other"
-    frame = tables.compare("paper", there, (3, 10), (3, 10))
+    frame = derive.compare("paper", there, (3, 10), (3, 10))
     assert frame.loc[0, ["clean", "clean_there", "perturbed", "perturbed_there"]].tolist() == [90, 92, 50, 51]
     with pytest.raises(UserError, match=r"clean 90\.0 here, 92\.0 there; allowed 1"):
-        tables.compare("paper", there, (1, 10), (3, 10))
+        derive.compare("paper", there, (1, 10), (3, 10))
     with pytest.raises(UserError, match=r"perturbed 50\.0 here, 51\.0 there"):
-        tables.compare("paper", there, (3, 0.5), (3, 10))
+        derive.compare("paper", there, (3, 0.5), (3, 10))
     with pytest.raises(UserError, match=r"clean accuracies differ by \+2\.0 on average"):
-        tables.compare("paper", there, (3, 10), (1, 10))
+        derive.compare("paper", there, (3, 10), (1, 10))
 
 
 def test_energy_tables_reproduce_the_printed_ones():

@@ -24,12 +24,17 @@ COLUMNS += ["PA_worst", "PA_q05", "yield_percent", "CA_NF", "PA_NF", "PA_NF_std"
 COLUMNS += ["yield_NF_percent", "RP", "RP_error", *PUBLISHED, "largest_layer", "record"]
 SHOWN = report.SHOWN | {"images": "test images", "changed_bits_percent": "changed bits %", "PA_q05": "5 % quantile"}
 SHOWN |= {"PA_NF_q05": "5 % quantile ", "yield_percent": "yield %", "yield_NF_percent": "yield % "}
-SHOWN |= {"PA_difference": "PA, ours − paper"}
+SHOWN |= {"PA_difference": "PA, ours − paper", "mean": "changed signs in a filter, mean", "variance_to_mean": "variance / mean"}
 LAWS = [faults.LABELS[law] for law in grids.ATTRIBUTION]
 PARTS = ("tiling slip", "one map for all layers", "map reused within a layer", "stuck cells, not flips")
-RANK = {name: k for names in (LAWS, grids.RECIPES, models.LABELS.values()) for k, name in enumerate(names)}
+_RANK = {name: k for names in (LAWS, grids.RECIPES, models.LABELS.values()) for k, name in enumerate(names)}
 BLUE, ORANGE, GREY = "#0173b2", "#d55e00", "#767676"
 FILTERS, WEIGHTS = 64, 576  # of the convolution 64 x 64 x 3 x 3 that shows the layout
+
+
+def _ordered(rows: pd.DataFrame) -> pd.DataFrame:
+    by = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model", "ber_percent", "generator", "record"]
+    return rows.sort_values(by, key=lambda column: column.map(lambda value: _RANK.get(value, value)), kind="stable")
 
 
 @functools.cache
@@ -71,9 +76,7 @@ def frame(records: Iterable[dict], wanted: Iterable[Cell] = ()) -> pd.DataFrame:
     bases = [by_digest[key]["cell"]["base"] for key in rows["record"]]
     rows["largest_layer"] = [_largest_layer(b["model"], 224 if "imagen" in b["dataset"] else 32, b["width"]) for b in bases]
     rows = rows[(rows["generator"] != "none") | ~rows["record"].isin(rows.loc[behind.notna(), "alone"])]
-    by = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model", "ber_percent", "generator", "record"]
-    rows = rows.sort_values(by, key=lambda column: column.map(lambda value: RANK.get(value, value)), kind="stable")
-    return rows[COLUMNS].reset_index(drop=True)
+    return _ordered(rows)[COLUMNS].reset_index(drop=True)
 
 
 def accuracy_table(rows: pd.DataFrame) -> HTML:
@@ -104,6 +107,10 @@ def _minus(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float
     return a[0] - b[0], float(np.hypot(a[1], b[1]))
 
 
+def _points(value: tuple[float, float], sign: str = "") -> str:
+    return f"{round(value[0], 1) + 0.0:{sign}.1f} ± {value[1]:.1f}".replace("nan", "–").replace("-", "−")
+
+
 def _groups(rows: pd.DataFrame) -> Iterator[tuple[tuple, pd.DataFrame]]:
     yield from rows[rows["PA"].notna()].groupby(GROUP, sort=False)
 
@@ -119,11 +126,11 @@ def attribution(rows: pd.DataFrame) -> pd.DataFrame:
     for key, some in _groups(rows):
         names, laws = zip(*_laws(some))
         damage = [_damage(row) for row in laws]
-        steps = [("all: release map", "damage", 0.0, *damage[0])]
+        steps = [(f"damage: {names[0]}", "damage", 0.0, *damage[0])]
         steps += [(part, "part", damage[k + 1][0], *_minus(damage[k], damage[k + 1])) for k, part in enumerate(PARTS)]
-        steps += [(f"all: {names[4]}", "damage", 0.0, *damage[4])]
+        steps += [(f"damage: {names[4]}", "damage", 0.0, *damage[4])]
         steps += [("twice as many changed bits", "part", damage[4][0], *_minus(damage[5], damage[4]))]
-        steps += [(f"all: {names[5]}", "damage", 0.0, *damage[5])]
+        steps += [(f"damage: {names[5]}", "damage", 0.0, *damage[5])]
         found += [(*key, *step) for step in steps]
     return pd.DataFrame(found, columns=[*GROUP, "step", "kind", "start", "points", "error"])
 
@@ -134,8 +141,8 @@ def attribution(rows: pd.DataFrame) -> pd.DataFrame:
 def _gallery(rows: pd.DataFrame, draw: Callable[[pd.DataFrame, str], figures.Picture]) -> HTML:
     """A picture for each base model and scale, its panels the base recipes."""
     groups = rows.groupby(["dataset", "base_model", "patterns", "images"], sort=False)
-    titles = [f"{data} {model}, {patterns} error patterns" for data, model, patterns, _ in groups.groups]
-    return report._gallery([draw(some, title) for title, (_, some) in zip(titles, groups)])
+    title = "{} {}, {} error patterns, {:.0f} test images"
+    return report._gallery([draw(some, title.format(*key)) for key, some in groups])
 
 
 def _panels(rows: pd.DataFrame, title: str, height: float):
@@ -154,19 +161,19 @@ def waterfall(parts: pd.DataFrame, title: str) -> figures.Picture:
     ends = [0.0, *parts["start"].dropna(), *(parts["start"] + parts["points"]).dropna()]
     low, span = min(ends), max(max(ends) - min(ends), 1.0)
     for axis, some in panels:
-        for y, row in enumerate(some.fillna({"error": 0.0}).itertuples()):
+        for y, row in enumerate(some.itertuples()):
             if np.isnan(row.points):
                 axis.text(0, y, " not measured", va="center", fontsize=8, color=GREY)
                 continue
             colour = GREY if row.kind == "damage" else (ORANGE if row.points >= 0 else BLUE)
-            axis.barh(y, row.points, 0.65, row.start, color=colour, xerr=row.error, error_kw={"linewidth": 1, "capsize": 2})
-            value = f"{row.points:.1f}" if row.kind == "damage" else f"{row.points:+.1f}"
-            right = max(row.start, row.start + row.points) + row.error + span / 60
-            axis.text(right, y, f"{value} ± {row.error:.1f}", va="center", fontsize=8)
+            error, sign = np.nan_to_num(row.error), "" if row.kind == "damage" else "+"
+            axis.barh(y, row.points, 0.65, row.start, color=colour, xerr=error, error_kw={"linewidth": 1, "capsize": 2})
+            right = max(row.start, row.start + row.points) + error + span / 60
+            axis.text(right, y, _points((row.points, row.error), sign), va="center", fontsize=8)
         axis.axvline(0, color="black", linewidth=1)
         axis.axhline(4.5, color=GREY, linewidth=0.8, linestyle=":")
-        axis.set(xlabel="damage CA − PA (points)", xlim=(low - span / 12, low + 1.45 * span), ylim=(len(some) - 0.4, -0.6))
-        axis.set_yticks(range(len(some)), some["step"])
+        axis.set(xlabel="damage CA − PA (points)", xlim=(low - span / 12, low + 1.6 * span), ylim=(len(some) - 0.4, -0.6))
+        axis.set_yticks(range(len(some)), some["step"], fontsize=8)
     said = "; ".join(f"{r.base_recipe}, {r.step}: {r.points:.1f}" for r in parts.itertuples() if not np.isnan(r.points))
     return figures.Picture(figure, f"{title}. Damage in points, step by step, bars with standard errors. {said}.")
 
@@ -194,13 +201,13 @@ def chips(values: pd.DataFrame, title: str) -> figures.Picture:
         for clean in some.loc[some["generator"] == "none", "clean"].unique():
             axis.axvline(clean, color="black", linewidth=1, linestyle=":")
         axis.set(xlabel="accuracy of a chip (%)", xlim=(0, 101), ylim=(len(laws) - 0.45, -0.55))
-        axis.set_yticks(range(len(laws)), laws)
+        axis.set_yticks(range(len(laws)), laws, fontsize=8)
     words = {name: "without generator" if name == "none" else f"with {name}" for name in lanes}
     marks = [axis.plot([], [], "o", color=colours[name], markersize=5, label=words[name])[0] for name in lanes]
     marks += [axis.plot([], [], "k|", markersize=9, markeredgewidth=2, label="median")[0]]
     marks += [axis.plot([], [], "kx", markersize=5, label="worst")[0], axis.plot([], [], "k:", label="clean accuracy")[0]]
     figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), fontsize=8, frameon=False)
-    return figures.Picture(figure, f"{title}: accuracy of each chip in per cent. {'; '.join(said)}.")
+    return figures.Picture(figure, f"{title}: accuracy of each chip in per cent. {'; '.join(said)}.".replace("\n", " "))
 
 
 def chip_pictures(records: Iterable[dict]) -> HTML:
@@ -209,11 +216,10 @@ def chip_pictures(records: Iterable[dict]) -> HTML:
     for record in records:
         here, recipe = tables.setting(record), record["cell"]["generator"]
         row = {**here, "generator": generators.label(recipe["name"]) if recipe else "none", "clean": record["metrics"]["clean"]}
-        row["law"] = f"{here['error_model']}\nat {here['ber_percent']:g} %".replace(", ", ",\n")
+        row |= {"law": here["error_model"].replace(", ", ",\n") + f" {here['ber_percent']:g} %", "record": ""}
         found += [row | {"accuracy": value} for value in record["metrics"]["perturbed"]]
-    values = pd.DataFrame(found, columns=[*tables.KEYS, "generator", "clean", "law", "accuracy"])
-    by = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model", "ber_percent", "generator"]
-    return _gallery(values.sort_values(by, key=lambda c: c.map(lambda v: RANK.get(v, v)), kind="stable"), chips)
+    values = pd.DataFrame(found, columns=[*tables.KEYS, "generator", "clean", "law", "record", "accuracy"])
+    return _gallery(_ordered(values), chips)
 
 
 # ----------------------------------------------------------------------------------- the layout, which needs no training
@@ -236,15 +242,9 @@ def layout(rate: float, patterns: int) -> pd.DataFrame:
     for law, p in (*((law, rate) for law in grids.ATTRIBUTION if law != "release_map_per_layer"), ("bit_flips", rate / 2)):
         signs = [_changed_signs(law, p, FIRST_SEED + k) // WEIGHTS for k in range(patterns)]
         counts = np.stack([torch.bincount(filters, minlength=FILTERS).numpy() for filters in signs])
-        mean, ratio = counts.mean(), counts.var() / max(counts.mean(), 1e-9)
-        rows.append((faults.LABELS[law], round(100 * p, 6), mean, ratio, counts.max(1).mean()))
+        ratio = counts.var() / counts.mean() if counts.any() else np.nan
+        rows.append((faults.LABELS[law], round(100 * p, 6), counts.mean(), ratio, counts.max(1).mean()))
     return pd.DataFrame(rows, columns=["error_model", "ber_percent", "mean", "variance_to_mean", "worst_filter"])
-
-
-def layout_table(rate: float, patterns: int) -> HTML:
-    """`layout` as a table."""
-    names = {"mean": "changed signs a filter", "variance_to_mean": "variance / mean", "worst_filter": "worst filter"}
-    return report.table(layout(rate, patterns).rename(columns=SHOWN | names), "layout")
 
 
 def comb(rate: float, seed: int = FIRST_SEED) -> figures.Picture:
@@ -266,69 +266,84 @@ def comb(rate: float, seed: int = FIRST_SEED) -> figures.Picture:
 # -------------------------------------------------------------------------------------------------------------- sentences
 
 
-def _points(value: tuple[float, float], sign: str = "") -> str:
-    return f"{value[0]:{sign}.1f} ± " + ("–" if np.isnan(value[1]) else f"{value[1]:.1f}")
-
-
 def _verdict(gap: tuple[float, float], more: str, less: str, same: str) -> str:
     """The words that fit a difference, with its size: `same` unless it is beyond SURE standard errors."""
     words = same if not abs(gap[0]) > SURE * gap[1] else more if gap[0] > 0 else less
     return words.format(_points(gap, "+") if words == same else _points((abs(gap[0]), gap[1])))
 
 
-def _damage_words(named: list[tuple[str, pd.Series | None]]) -> list[str]:
+def _damage_words(named: list[tuple[str, pd.Series | None]]) -> Iterator[str]:
     """What the base model alone suffers: the worst law, the map's share at equal changed bits, spread, yield, the paper."""
-    damage = {name: _damage(row) for name, row in named if row is not None}
+    laws = {name: row for name, row in named if row is not None}
+    damage = {name: _damage(row) for name, row in laws.items()}
     most, least = (pick(damage, key=lambda name: damage[name][0]) for pick in (max, min))
-    lines = [f"Most damage CA − PA: {most}, {_points(damage[most])} points. Least: {least}, {_points(damage[least])} points."]
-    release, stuck = named[0][1], named[3][1]
-    if release is not None and not np.isnan(release["published_PA"]):
-        difference = f"{release['PA']:.1f} ± {release['PA_std']:.1f} % ({release['PA_difference']:+.1f} points)"
-        lines.append(f"PA under the release map: {release['published_PA']:g} % in the paper, here {difference}.")
-    if release is None or stuck is None:
-        return lines
-    (whole, e), (rest, f) = _damage(release), _damage(stuck)
-    text = f"Changed bits: {release['changed_bits_percent']:.2f} % under the release map, {stuck['changed_bits_percent']:.2f} % "
-    text += "under independent stuck-at cells. "
-    more, less = (f"The release map does {{}} points {word} damage" for word in ("more", "less"))
-    text += _verdict(_minus((whole, e), (rest, f)), more, less, "No difference in damage is sure ({} points)")
-    if whole > SURE * e:
-        share, error = 100 * (1 - rest / whole), 100 * np.hypot(f / whole, rest * e / whole**2)
-        text += f"; the layout of the map accounts for {share:.0f} ± {error:.0f} % of its damage"
-    lines.append(text + ".")
-    text = f"Standard deviation over chips: {release['PA_std']:.1f} points under the release map, {stuck['PA_std']:.1f} under stuck-at"
-    if stuck["PA_std"] > 0 and stuck["patterns"] > 1:
-        ratio = release["PA_std"] / stuck["PA_std"]
-        text += f" (ratio {ratio:.1f} ± {ratio / np.sqrt(stuck['patterns'] - 1):.1f})"
-    text += f"; worst chip {release['PA_worst']:.1f} and {stuck['PA_worst']:.1f} %; chips within {FLOOR:g} points of clean: "
-    lines.append(text + f"{release['yield_percent']:.0f} and {stuck['yield_percent']:.0f} %.")
-    return lines
+    yield f"Most damage CA − PA: {most}, {_points(damage[most])} points. Least: {least}, {_points(damage[least])} points."
+    first, release = named[0]
+    if release is None:
+        return
+    if not np.isnan(release["published_PA"]):
+        ours = f"{_points((release['PA'], release['PA_std']))} % (mean and standard deviation)"
+        yield f"PA under {first}: {release['published_PA']:g} % in the paper, {ours} here."
+    for name in [name for name, _ in (named[3], named[5]) if name in laws]:
+        bits = [row["changed_bits_percent"] for row in (laws[name], release)]
+        more, less = (f"{{}} points {word} damage" for word in ("more", "less"))
+        words = _verdict(_minus(damage[name], damage[first]), more, less, "damage that does not clearly differ ({} points)")
+        text = f"{name} changes {bits[0]:.2f} % of the bits, the release map {bits[1]:.2f} %, and does {words}"
+        (rest, f), (whole, e) = damage[name], damage[first]
+        if name == named[3][0] and whole > SURE * e:
+            share, error = 100 * (1 - rest / whole), 100 * np.hypot(f / whole, rest * e / whole**2)
+            text += f". The layout of the map accounts for {share:.0f} ± {error:.0f} % of the release map's damage"
+        yield text + "."
+    stuck = named[3][1]
+    if stuck is not None:
+        ratio = release["PA_std"] / stuck["PA_std"] if stuck["PA_std"] > 0 and stuck["patterns"] > 1 else np.nan
+        yield (
+            f"Release map and {named[3][0]} over chips: standard deviation {release['PA_std']:.1f} and "
+            f"{stuck['PA_std']:.1f} points (ratio {_points((ratio, ratio / np.sqrt(max(1, stuck['patterns'] - 1))))} for a "
+            f"normal spread), worst chip {release['PA_worst']:.1f} and {stuck['PA_worst']:.1f} %, yield {release['yield_percent']:.0f} and {stuck['yield_percent']:.0f} %."
+        )
 
 
-def _recovery_words(named: list[tuple[str, pd.Series | None]], generator: str) -> list[str]:
+def _part_words(parts: pd.DataFrame) -> Iterator[str]:
+    """Which artefacts add or take away damage, and which do not clearly."""
+    parts = parts[(parts["kind"] == "part") & parts["points"].notna()]
+    sure = parts["points"].abs() > SURE * parts["error"]
+    for some, said in ((parts[sure], "Clear parts of the damage, in points"), (parts[~sure], "Not clear")):
+        if len(some):
+            yield f"{said}: " + ", ".join(f"{row.step} {_points((row.points, row.error), '+')}" for row in some.itertuples()) + "."
+
+
+def _recovery_words(named: list[tuple[str, pd.Series | None]], generator: str) -> Iterator[str]:
     """What a generator brings back under each law, how much of it goes with the map, and the paper's recovery."""
-    known = {name: (row, (row["RP"], row["RP_error"])) for name, row in named if row is not None}
-    undone = {name: f", {100 * row['RP'] / damage:.0f} % of the damage" if (damage := row["CA"] - row["PA"]) > 1 else ""
-              for name, (row, _) in known.items()}  # fmt: skip
-    said = "; ".join(f"{name} {_points(gain, '+')} points{undone[name]}" for name, (_, gain) in known.items())
-    lines, first = [f"Recovery RP with {generator}: {said}."], named[0][0]
-    if first not in known:
-        return lines
-    release, own = known[first]
-    for name in [name for name, _ in named[3:] if name in known]:
-        more, less = (f"{{}} points {word} under {name} than under the release map" for word in ("smaller", "larger"))
-        lines.append("RP is " + _verdict(_minus(own, known[name][1]), more, less, f"not surely different under {name} ({{}} points)") + ".")
-    lines[1:] = [" ".join(lines[1:])] if lines[1:] else []
+    laws = {name: row for name, row in named if row is not None}
+    gain = {name: (row["RP"], row["RP_error"]) for name, row in laws.items()}
+    damage = {name: _damage(row) for name, row in laws.items()}
+    sure = {name: all_ for name, (all_, error) in damage.items() if all_ > SURE * error and gain[name][0] > 0}
+    undone = {name: 100 * gain[name][0] / all_ for name, all_ in sure.items()}
+    of = {name: f" ({round(undone[name]):d} % of the damage)" if name in undone else "" for name in laws}
+    said = "; ".join(f"{name} {_points(gain[name], '+')}{of[name]}" for name in laws)
+    yield f"Recovery RP with {generator}, in points: {said}."
+    first, release = named[0]
+    if release is None:
+        return
+    for name in [name for name, _ in named[3:] if name in laws]:
+        more, less = (f"{{}} points {word} than" for word in ("larger", "smaller"))
+        words = _verdict(_minus(gain[name], gain[first]), more, less, "not clearly different ({} points) from")
+        yield f"Under {name} RP is {words} that under the release map."
     if not np.isnan(release["published_RP"]):
-        lines.append(f"The paper's RP in this setting is {release['published_RP']:g} points, ours differs by {release['RP_difference']:+.1f}.")
-    return lines
+        difference = f"{release['RP_difference']:+.1f}".replace("-", "−")
+        yield f"The paper's RP in this setting is {release['published_RP']:g} points; ours differs by {difference}."
 
 
 def _caution(rows: pd.DataFrame, profile: str) -> str:
     """What these numbers cannot carry."""
-    text = f"**Caution.** ± is a standard error over error patterns; a difference counts as sure beyond {SURE:g} of them. Patterns of "
-    text += "different error models are taken as unpaired. Each base model and generator was trained once: the luck of training is not in "
-    text += "the errors. Neighbouring seeds of the release map share random numbers. "
+    text = (
+        f"**Caution.** ± is a standard error over error patterns; a difference is clear beyond {SURE:g} of them. Patterns of "
+        "different error models are taken as unpaired. Each base model and generator was trained once: the luck of training is "
+        "not in the errors. Neighbouring seeds of the release map share random numbers. "
+    )
+    if rows["patterns"].min() < 10:
+        text += "With so few patterns the standard errors are guesses themselves. "
     largest, words = rows["largest_layer"].max(), faults.MAP_ROWS * faults.MAP_COLUMNS // 8
     if largest <= words:
         text += f"No layer has more than {largest:,} weights and the map holds {words:,}, so *{PARTS[2]}* can only be chance here. "
@@ -356,21 +371,20 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     measured = pd.concat([some for _, some in groups])
     lines = [f"**What was measured.** {report._list(measured['dataset'])}; {report._list(measured['patterns'])} error patterns, "
              f"{report._list(int(n) for n in measured['images'])} test images for each. {left}", ""]  # fmt: skip
-    more = {}
+    clear = {}
     for (dataset, model, recipe, epochs, *_), some in groups:
         named = _laws(some)
         lines += [f"**{dataset} {model}, base recipe `{recipe}`** ({epochs} epochs, clean accuracy {some['CA'].iloc[0]:.1f} %)", ""]
-        lines += [f"* {line}" for line in _damage_words(named)]
+        words = [*_damage_words(named), *_part_words(attribution(some))]
         for generator, behind in some[some["generator"] != "none"].groupby("generator", sort=False):
-            lines += [f"* {line}" for line in _recovery_words(_laws(behind), generator)]
-        lines.append("")
+            words += _recovery_words(_laws(behind), generator)
+        lines += [*(f"* {word}" for word in words), ""]
         gap = _minus(_damage(named[0][1]), _damage(named[3][1]))
         if not np.isnan(gap[0]):
-            more.setdefault(recipe, []).append(gap[0] > SURE * gap[1])
-    said = "; ".join(f"`{recipe}` {sum(sure)} of {report._count(len(sure), 'base model')}" for recipe, sure in more.items())
-    if more:
-        holds = "It holds" if len(more) > 1 and all(all(sure) for sure in more.values()) else "It is not shown"
-        lines += [f"**Both recipes?** The release map does surely more damage than independent stuck-at cells in: {said}. "
-                  f"{holds} throughout both recipes.", ""]  # fmt: skip
-    return Markdown("
-".join([*lines, _caution(measured, profile)]))
+            clear.setdefault(recipe, []).append(gap[0] > SURE * gap[1])
+    said = "; ".join(f"`{recipe}` in {sum(sure)} of {report._count(len(sure), 'base model')}" for recipe, sure in clear.items())
+    both = "The other recipe is not measured" if len(clear) < 2 else "It holds in both recipes"
+    both = both if all(all(sure) for sure in clear.values()) else "So it is not shown everywhere"
+    if clear:
+        lines += [f"**Both recipes?** The release map does clearly more damage than independent stuck-at cells: {said}. {both}.", ""]
+    return Markdown("\n".join([*lines, _caution(measured, profile)]))

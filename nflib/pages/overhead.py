@@ -53,7 +53,7 @@ def sizes() -> pd.DataFrame:
             ends = label.startswith("ResNet") and size == 32
             rows.append({
                 "network": label, "image_size": size,
-                "parameters": models.parameter_count(network), "published_parameters": printed["params"][label],
+                "parameters": models.parameter_count(network), "published_parameters": int(printed["params"][label]),
                 "macs_million": _printed_form(energy.macs_as_published(plain.get(label, network), size, ends)),
                 "published_macs_million": printed["MACs_million"][label],
                 "true_macs_million": energy.macs(network, size) / 1e6,
@@ -165,7 +165,7 @@ def pictures(rows: pd.DataFrame) -> HTML:
 
 def size_table() -> HTML:
     """Table 7 beside ours."""
-    names = {"image_size": "pixels", "published_parameters": "paper parameters", "macs_million": "MACs (M), counted as the paper"}
+    names = {"image_size": "pixels", "published_parameters": "parameters, paper", "macs_million": "MACs (M), as the paper"}
     names |= {"published_macs_million": "paper MACs (M)", "true_macs_million": "true MACs (M)"}
     return report.table(sizes().rename(columns=names), "parameters_and_macs", 2)
 
@@ -210,17 +210,18 @@ def _range(rows: pd.DataFrame, column: str = "overhead_percent") -> str:
     return f"from {low[column]:.1f} % ({_pair(low)}) to {high[column]:.1f} % ({_pair(high)})"
 
 
-def _ratio(rows: pd.DataFrame, what: str, column: str, above: object, below: object) -> pd.Series:
-    """`column` where `what` is `above`, over where it is `below`, for all settings that have both."""
+def _both(rows: pd.DataFrame, what: str, column: str, values: tuple) -> pd.DataFrame:
+    """`column` at two `values` of `what`, a column each, for the settings that have both."""
     keys = [k for k in ("device", "base_model", "image_size", "batch", "generator", "mode") if k != what]
     wide = rows.pivot_table(index=keys, columns=what, values=column, aggfunc="first")
-    return (wide[above] / wide[below]).dropna() if {above, below} <= set(wide) else pd.Series(dtype=float)
+    return wide.reindex(columns=list(values)).dropna()
 
 
 def _unets(rows: pd.DataFrame, column: str, who: str) -> str:
-    ratio = _ratio(rows, "generator", column, "UNetS", "UNetL")
-    if ratio.empty:
+    both = _both(rows, "generator", column, ("UNetS", "UNetL"))
+    if both.empty:
         return f"{who}: UNetS and UNetL are not both measured."
+    ratio = both["UNetS"] / both["UNetL"]
     same = ((ratio >= SHARE[0]) & (ratio <= SHARE[1])).sum()
     return (
         f"{who}: UNetS takes {100 * ratio.min():.0f} to {100 * ratio.max():.0f} % of UNetL's extra time; within 10 % of it "
@@ -236,8 +237,9 @@ def _device_lines(rows: pd.DataFrame) -> list[str]:
         lines.append(f"{mode}, batch {batch}: overhead {_range(some)}; {(some['overhead_percent'] > some['mac_percent']).sum()} "
                      f"of {len(some)} lie above the generator's share of MACs.")  # fmt: skip
     lines += [_unets(some, "extra_ms", f"{mode}, batch {batch}") for mode, some in first.groupby("mode", sort=False)]
-    faster = _ratio(rows, "mode", "both_ms", "compiled", "eager")
-    if len(faster):
+    modes = _both(rows, "mode", "both_ms", MODES)
+    if len(modes):
+        faster = modes["compiled"] / modes["eager"]
         lines.append(
             f"Compiling: base model and generator together take {100 * faster.median():.0f} % of the eager time (median of "
             f"{report._count(len(faster), 'setting')}; {100 * faster.min():.0f} to {100 * faster.max():.0f} %)."
@@ -245,12 +247,13 @@ def _device_lines(rows: pd.DataFrame) -> list[str]:
     else:
         lines.append("Compiling: not measured on this device.")
     largest = rows["batch"].max()
-    change = _ratio(rows, "batch", "overhead_percent", largest, batch)
-    if largest > batch and len(change):
-        both = rows.set_index(["base_model", "image_size", "generator", "mode"])
-        pair = [both[both["batch"] == b]["overhead_percent"].median() for b in (batch, largest)]
-        lines.append(f"Batch: the median overhead is {pair[0]:.1f} % at {batch} and {pair[1]:.1f} % at {largest}; it is smaller "
-                     f"at {largest} in {(change < 1).sum()} of {report._count(len(change), 'setting')}.")  # fmt: skip
+    batches = _both(rows, "batch", "overhead_percent", (batch, largest)) if largest > batch else pd.DataFrame()
+    if len(batches):
+        lines.append(
+            f"Batch: over {report._count(len(batches), 'setting')} the median overhead is {batches[batch].median():.1f} % at a "
+            f"batch of {batch} and {batches[largest].median():.1f} % at {largest}; it is smaller at {largest} in "
+            f"{(batches[largest] < batches[batch]).sum()}."
+        )
     else:
         lines.append(f"Batch: only a batch of {batch} is measured.")
     return lines
@@ -285,6 +288,6 @@ def meaning(rows: pd.DataFrame) -> Markdown:
     return Markdown(
         "If time followed arithmetic, the generator with more MACs would always take longer, and the rank correlation "
         "between overhead and share of MACs would be 1. " + " ".join(text) + " Where it is lower, the number of layers "
-        "(each a call of its own) and memory traffic decide, not the number of operations. Latencies belong to the "
+        "(each a call of its own) and memory traffic count for more than the number of operations. Latencies belong to the "
         "hardware that they were measured on; none here is that of an accelerator with low-voltage memory."
     )

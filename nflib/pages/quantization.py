@@ -80,11 +80,10 @@ def frame(records: Iterable[dict], dataset: str = "") -> pd.DataFrame:
     ours, theirs = (some.fillna({"train_ber_percent": 0}).set_index(key).index for some in (rows, printed))
     parts = [part for part in (rows[COLUMNS], printed[~theirs.isin(ours)]) if len(part)]
     whole = pd.concat(parts) if parts else rows[COLUMNS]
-    by = [*RUN, "error_model", "train_ber_percent", "steps", "bits", "generator", "record"]
+    by = [*RUN, "error_model", "train_ber_percent", "steps", "generator", "bits", "record"]
     place = {name: {value: at for at, value in enumerate(values)} for name, values in ORDER.items()}
-    return whole.sort_values(
-        by, key=lambda c: c.map(place[c.name]) if c.name in place else c, kind="stable", ignore_index=True
-    )
+    how = {"key": lambda c: c.map(place[c.name]) if c.name in place else c, "kind": "stable", "ignore_index": True}
+    return whole.sort_values(by, na_position="first", **how)
 
 
 def narrowest(values: pd.Series, reference: float) -> int | None:
@@ -111,7 +110,8 @@ def _groups(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     for _, some in rows.groupby(RUN, sort=False, dropna=False):
         alone, first = some["generator"] == "none", some.iloc[0]
         title = f"{first['dataset']} {first['base_model']}, base recipe {first['base_recipe']}, "
-        title += f"BER {first['ber_percent']:g} %, " + ("paper only" if pd.isna(first["record"]) else f"{first['base_epochs']:g} epochs")
+        trained = "paper only" if pd.isna(first["record"]) else f"{first['base_epochs']:g} epochs"
+        title += f"BER {first['ber_percent']:g} %, {trained}"
         if alone.all():
             yield title, some
         for rate, _ in some[~alone].groupby("train_ber_percent"):
@@ -173,12 +173,12 @@ def show(rows: pd.DataFrame) -> HTML:
     return report.table(rows[list(SHOWN)].rename(columns=SHOWN).dropna(axis=1, how="all"), NAME)
 
 
-def progress(profile: str, table: str) -> str:
-    """How many of a table's cells are measured, and the command that measures the others."""
+def progress(rows: pd.DataFrame, profile: str, table: str) -> str:
+    """Whether anything in `rows` is measured, how many cells of the table's grid are, and what measures the others."""
     cells, store = grids.cells(profile, table), Store(profile)
     done, command = sum(map(store.has, cells)), f"`nflib sweep {table} --profile {profile}`"
-    if not done:
-        return f"Not measured yet: {command} measures it (0 of {report._count(len(cells), 'cell')} done)."
+    if rows["record"].isna().all():
+        return f"Not measured yet: {command} measures it ({done:,} of {report._count(len(cells), 'cell')} done)."
     text = f"Of the {report._count(len(cells), 'cell')} that profile {profile} has for this page, {done:,} are measured"
     return text + ("." if done == len(cells) else f"; {command} measures the others.")
 
@@ -209,7 +209,7 @@ def _sentences(some: pd.DataFrame) -> list[str]:
 
 def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     """What was measured, the narrowest width that works, what the slip changes, and how far the paper's numbers are."""
-    ours, lines = rows[rows["record"].notna()], [progress(profile, NAME)]
+    ours, lines = rows[rows["record"].notna()], [progress(rows, profile, NAME)]
     if len(ours):
         lines[0] += (
             f" Shown here: {report._list(ours['dataset'])}, {report._list(ours['base_model'])}, "
@@ -219,7 +219,15 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     for title, some in _groups(ours):
         found = _sentences(some)
         lines += [f"* **{title}**", *found] if found else []
-    below = ours[(ours["bits"] < 8) & (ours["generator"] == "none") & ours["PA_difference"].notna()]
+    alone = ours["generator"] == "none"
+    parts = [ours.loc[some, name] / ours.loc[some, f"{name}_error"] for name, some in (("slip_PA", alone), ("slip_RP", ~alone))]
+    tests = np.concatenate(parts)
+    if np.isfinite(tests).any():
+        lines.append(
+            f"* Of all {np.isfinite(tests).sum()} changes by the slip, {(abs(tests) > 2).sum()} are beyond two standard errors; "
+            "chance alone puts about one in twenty there, more with few patterns."
+        )
+    below = ours[(ours["bits"] < 8) & alone & ours["PA_difference"].notna()]
     gap = below.assign(gap=below["PA_difference"].abs()).groupby("error_model")["gap"].mean()
     if {TRUE, SLIP} <= set(gap.index):
         lines.append(
@@ -241,13 +249,14 @@ def oddities() -> pd.DataFrame:
     """
     known = published.load()
     known, found = known[known["metric"].isin(["CA", "CA_NF", "PA_NF"])], []
-    for (origin, table, model, name), line in known[known["metric"] == "PA_NF"].groupby(["origin", "table", "base_model", "generator"]):
+    by = ["origin", "table", "base_model", "generator"]
+    for (origin, table, model, name), line in known[known["metric"] == "PA_NF"].groupby(by):
         place = {"table": table, "base_model": model, "generator": name}
         if origin in ORIGINS[:3]:
             for (mean, std), some in line[line["std"] > 0].groupby(["mean", "std"]):
                 if len(some) > 1:
-                    what = f"the same at {len(some)} widths"
-                    found.append({**place, "bits": report._list(some["bits"]), "printed": f"{mean:g} ± {std:g}", "what": what})
+                    printed = {"bits": report._list(some["bits"]), "printed": f"{mean:g} ± {std:g}"}
+                    found.append({**place, **printed, "what": f"the same at {len(some)} widths"})
             clean = known[(known["origin"] == origin) & (known["base_model"] == model) & known["generator"].isin(["none", name])]
             tops = clean[clean["metric"] != "PA_NF"].groupby("bits")["mean"].max()
             for row in line.itertuples():
@@ -257,10 +266,10 @@ def oddities() -> pd.DataFrame:
                     printed = {"bits": f"{row.bits:g}", "printed": f"{row.mean:g} ± {row.std:g}"}
                     found.append({**place, **printed, "what": what})
         if origin == ORIGINS[3]:
-            same = known[(known["dataset"] == line["dataset"].iloc[0]) & (known["base_model"] == model) & (known["generator"] == name)]
-            same = same[(same["metric"] == "PA_NF") & (same["ber_percent"] == 0.5)]
+            same = known[(known["dataset"] == line["dataset"].iloc[0]) & (known["base_model"] == model)]
+            same = same[(same["generator"] == name) & (same["metric"] == "PA_NF") & (same["ber_percent"] == 0.5)]
             tabled = line.merge(same[same["origin"].isin(ORIGINS[:3])], on="bits")
-            main = same[same["bits"].isna() & (same["train_ber_percent"].fillna(0.5) == 0.5)].iloc[0]
+            main = same[same["origin"].isin(["table12_cifar10", "table13_gtsrb"])].iloc[0]
             apart = ((tabled["mean_x"] - tabled["mean_y"]).abs() > 0.06).sum()
             what = f"{apart} of {len(tabled)} differ from {tabled['table_y'].iloc[0]}, whose generators were trained at 1 %; "
             what += f"{main['table']} (trained at 0.5 %) has {main['mean']:g} at 8 bits"

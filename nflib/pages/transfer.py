@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from IPython.display import HTML, Markdown
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Rectangle
 
 from nflib import data, figures, generators, grids, models, report, tables
 from nflib.cells import Cell, digest_of
@@ -25,7 +25,7 @@ SHOWN = {
     "base_model": "target", "generator": "generator", "trained_for": "trained on", "train_ber_percent": "at BER %",
     "target": "the target is", "error_model": "error model", "ber_percent": "BER %", "CA": "CA", "PA": "PA",
     "CA_NF": "CA(NF)", "PA_NF": "PA(NF)", "PA_NF_std": "± std", "RP": "RP", "RP_error": "± error",
-    "own_RP": "RP, relaxed access", "own_difference": "difference", "own_difference_error": "± error ",
+    "own_RP": "RP, relaxed access", "own_difference": "loss or gain", "own_difference_error": "± error ",
     "published_PA": "paper PA", "published_PA_NF": "paper PA(NF)", "published_RP": "paper RP",
     "published_own_RP": "paper RP, relaxed access", "RP_difference": "RP, ours − paper",
 }  # fmt: skip
@@ -36,12 +36,21 @@ def grid(profile: str) -> list[Cell]:
     return [cell for name in ("transfer", "accuracy") for cell in grids.cells(profile, name)]
 
 
-def progress(profile: str, name: str) -> str:
-    """A sentence: how many cells of the profile's grid `name` are measured, and what measures the others."""
+def basis(rows: pd.DataFrame, profile: str, name: str) -> str:
+    """What the measured `rows` rest on, and how many cells of the profile's grid `name` have a record."""
     store, cells = Store(profile), dict.fromkeys(grids.cells(profile, name))
-    done = sum(store.has(cell) for cell in cells)
-    rest = "." if done == len(cells) else f"; `nflib sweep {name} --profile {profile}` measures the others."
-    return f"Of the {len(cells):,} cells of this page at {profile} scale, for all data sets, {done:,} are measured{rest}"
+    done, rows = sum(store.has(cell) for cell in cells), rows[rows["PA_NF"].notna()]
+    count, command = f"Of the {len(cells):,} cells of this page at {profile} scale", f"`nflib sweep {name} --profile {profile}`"
+    count += f", for all data sets, {done:,} are measured"
+    if rows.empty:
+        return f"**Not measured yet:** {command} measures it. {count}."
+    rest = "." if done == len(cells) else f"; {command} measures the others."
+    return (
+        f"**What was measured.** {report._list(rows['dataset'])}; base models {report._list(rows['base_model'])}, trained for "
+        f"{report._list(rows['base_epochs'])} epochs; generators {report._list(rows['generator'])}, trained for "
+        f"{report._list(rows['steps'])} steps; {report._list(rows['patterns'])} error patterns per setting, "
+        f"{report._list(rows['images'])} test images. {count}{rest}"
+    )
 
 
 def with_printed(rows: pd.DataFrame, origins: tuple[str, ...], dataset: str | None) -> pd.DataFrame:
@@ -65,7 +74,7 @@ def with_printed(rows: pd.DataFrame, origins: tuple[str, ...], dataset: str | No
     return pd.DataFrame([*rows.to_dict("records"), *printed], columns=rows.columns)
 
 
-def _gap(after: dict, one: str, others: list[str]) -> tuple[float, float]:
+def paired(after: dict, one: str, others: list[str]) -> tuple[float, float]:
     """Mean of PA(NF) of record `one` minus the mean of `others` on the same patterns, and its standard error, in points."""
     if one not in after or not others:
         return np.nan, np.nan
@@ -81,26 +90,29 @@ def _key(row: dict, trained_for: str, train_ber_percent: float) -> tuple:
 
 def _references(row: dict, known: dict[tuple, dict], after: dict[str, np.ndarray]) -> dict:
     """What a row is compared with: relaxed access at the rate of the measurement, and each of several surrogates alone."""
-    names, target = row["trained_for"].split("+"), row["base_model"]
-    unseen = "one of the surrogates" if target in names else "unseen"
-    own = known.get(_key(row, target, row["ber_percent"]), {})
-    singles = [known.get(_key(row, name, row["train_ber_percent"]), {}).get("record") for name in names]
-    singles = singles if len(names) > 1 and all(isinstance(name, str) for name in singles) else []
-    found = {"target": "own model" if names == [target] else unseen, **{f"own_{name}": own.get(name, np.nan) for name in ("RP", "RP_error")}}
-    measured = [own["record"]] if isinstance(own.get("record"), str) else []
-    found["own_difference"], found["own_difference_error"] = _gap(after, row["record"], measured)
-    found["singles_difference"], found["singles_difference_error"] = _gap(after, row["record"], singles)
+    names, relaxed = row["trained_for"].split("+"), (row["base_model"], row["ber_percent"])
+    singles = [(name, row["train_ber_percent"]) for name in names] if len(names) > 1 else []
+
+    def here(training: tuple) -> dict:
+        return known.get(_key(row, *training), {"record": None})
+
+    def printed(training: tuple) -> float:
+        other = row | dict(zip(("trained_for", "train_ber_percent"), training))
+        lines = tables.published_index().get(tables.published_key(other, "RP"))
+        return lines[0]["mean"] if lines else np.nan
+
+    seen = "one of the surrogates" if singles else "own model"
+    found = {"target": seen if row["base_model"] in names else "unseen"}
+    found |= {f"own_{name}": here(relaxed).get(name, np.nan) for name in ("RP", "RP_error")}
+    for name, trainings in (("own", [relaxed]), ("singles", singles)):
+        records = [here(training)["record"] for training in trainings]
+        records = records if all(record in after for record in records) else []
+        found[f"{name}_difference"], found[f"{name}_difference_error"] = paired(after, row["record"], records)
     if row["base_recipe"] == "release" and row["error_model"] == "ReleaseMap":
-        found["published_own_RP"] = _printed_recovery(row, target, row["ber_percent"])
-        alone = [_printed_recovery(row, name, row["train_ber_percent"]) for name in names]
-        found["published_singles_difference"] = row["published_RP"] - np.mean(alone) if len(names) > 1 else np.nan
+        found["published_own_RP"] = printed(relaxed)
+        alone = np.mean([printed(training) for training in singles]) if singles else np.nan
+        found["published_singles_difference"] = row["published_RP"] - alone
     return found
-
-
-def _printed_recovery(row: dict, trained_for: str, train_ber_percent: float) -> float:
-    other = {**row, "trained_for": trained_for, "train_ber_percent": train_ber_percent}
-    lines = tables.published_index().get(tables.published_key(other, "RP"))
-    return lines[0]["mean"] if lines else np.nan
 
 
 def frame(records: Iterable[dict], dataset: str | None = None) -> pd.DataFrame:
@@ -115,10 +127,10 @@ def frame(records: Iterable[dict], dataset: str | None = None) -> pd.DataFrame:
     settings are there even where nothing is measured.
     """
     records = [record for record in records if dataset in (None, record["cell"]["base"]["dataset"])]
-    after = {digest_of(record["cell"]): np.array(record["metrics"]["perturbed"]) for record in records}
+    after = {digest_of(record["cell"]): np.array(record["metrics"].get("perturbed")) for record in records}
     rows = tables.recoveries(records)
     plain = rows["generator"].isin(generators.LABELS.values()) & (rows["flips"] == 0) & (rows["loss_weight"] == 5.0)
-    plain &= (rows["bits"] == 8) & (rows["trained_under"] == rows["error_model"]) & rows["base_recipe"].isin(grids.RECIPES)
+    plain &= (rows["trained_under"] == rows["error_model"]) & (rows["bits"] == 8) & rows["base_recipe"].isin(grids.RECIPES)
     listed = with_printed(rows[plain], ORIGINS + RELAXED, dataset).to_dict("records")
     known = {_key(row, row["trained_for"], row["train_ber_percent"]): row for row in listed}
     made = [row | _references(row, known, after) for row in listed]
@@ -139,90 +151,57 @@ def _order(row: dict) -> tuple:
     return (row["dataset"], row["base_recipe"], row["error_model"], -row["ber_percent"], *trained, str(row["record"]))
 
 
+def points(value: float, error: float = np.nan) -> str:
+    """Percentage points in words, with the standard error where there is one (a single pattern has none)."""
+    return f"{round(value, 1) + 0:+.1f}" + ("" if np.isnan(error) else f" ± {error:.1f}")
+
+
 def matrix(rows: pd.DataFrame) -> figures.Picture:
-    """Recovery by target (columns) and by generator and what it was trained on (rows): ours, and the paper's beside it.
+    """Recovery by target and by what the generator was trained on, the target itself last: ours, and the paper's beside it.
 
     rows: those of `frame` for one data set, base recipe, error model, bit-error rate and training rate.
     """
-    first = rows.iloc[0]
-    lines = list(dict.fromkeys(zip(rows["generator"], rows["trained_for"])))
+    first, itself = rows.iloc[0], rows.drop_duplicates(["generator", "base_model"])
+    relaxed = {"RP": itself["own_RP"], "RP_error": itself["own_RP_error"], "published_RP": itself["published_own_RP"]}
+    itself = itself.assign(trained_for="target itself", target="own model", **relaxed)
+    rows = pd.concat([rows, itself]).sort_values("generator", kind="stable")
+    lines = list(dict.fromkeys(zip(rows["generator"], rows["trained_for"].str.replace("+", " + "))))
     targets = [name for name in models.LABELS.values() if name in set(rows["base_model"])]
-    sources = {"RP": "ours", "published_RP": "paper"}
-    sources = {name: words for name, words in sources.items() if rows[name].notna().any()} or {"RP": "ours"}
-    limit = max(1.0, np.nanmax(rows[list(sources)].abs().to_numpy(float), initial=0))
-    figure, axes = figures._figure(len(sources), height=1.6 + 0.42 * len(lines), sharey=True)
+    sources = {name: words for name, words in (("RP", "ours"), ("published_RP", "paper")) if rows[name].notna().any()}
+    limit = 1.6 * max(1.0, rows[list(sources)].abs().to_numpy().max(initial=0, where=rows[list(sources)].notna().to_numpy()))
+    figure, axes = figures._figure(max(1, len(sources)), height=1.5 + 0.36 * len(lines), sharey=True)
+    said = ""
     for axis, (name, words) in zip(axes, sources.items()):
-        grid = np.full((len(lines), len(targets)), np.nan)
-        texts = np.full(grid.shape, "", object)
-        for row in rows.to_dict("records"):
-            y, x = lines.index((row["generator"], row["trained_for"])), targets.index(row["base_model"])
-            if pd.isna(row[name]):
-                continue
-            grid[y, x] = row[name]
-            texts[y, x] = f"{row[name]:+.1f}" + (f"\n± {row['RP_error']:.1f}" if name == "RP" and row["RP_error"] >= 0 else "")
+        values = np.full((len(lines), len(targets)), np.nan)
+        texts = np.full(values.shape, "", object)
+        for row in rows[rows[name].notna()].to_dict("records"):
+            y, x = lines.index((row["generator"], row["trained_for"].replace("+", " + "))), targets.index(row["base_model"])
+            values[y, x] = row[name]
+            texts[y, x] = points(row[name], row["RP_error"] if name == "RP" and len(sources) == 1 else np.nan)
             if row["target"] != "unseen":
-                style = "-" if row["target"] == "own model" else ":"
-                axis.add_patch(Rectangle((x + 0.05, y + 0.05), 0.9, 0.9, fill=False, edgecolor="black", linewidth=2, linestyle=style))
+                style = {"linestyle": "-" if row["target"] == "own model" else ":", "linewidth": 2, "edgecolor": "black"}
+                axis.add_patch(Rectangle((x + 0.06, y + 0.08), 0.88, 0.84, fill=False, zorder=3, **style))
         sns.heatmap(
-            grid, ax=axis, annot=texts, fmt="", cmap="RdBu", vmin=-limit, vmax=limit, linewidths=1, cbar=False,
-            annot_kws={"fontsize": 8}, mask=np.isnan(grid), xticklabels=targets,
-            yticklabels=[f"{generator} on {trained.replace('+', ' + ')}" for generator, trained in lines],
+            values, ax=axis, annot=texts, fmt="", cmap="RdBu", vmin=-limit, vmax=limit, linewidths=1, cbar=False,
+            annot_kws={"fontsize": 8, "color": "black"}, mask=np.isnan(values), xticklabels=targets,
+            yticklabels=[f"{generator} on {trained}" for generator, trained in lines],
         )  # fmt: skip
-        axis.set(title=words, xlabel="target", facecolor="0.88")
+        axis.set(title=words, facecolor="0.88")
+        axis.set_xlabel("target", fontsize=10)
         axis.grid(False)
         axis.tick_params(axis="x", rotation=35 if len(sources) > 1 else 0, labelsize=9)
         axis.tick_params(axis="y", rotation=0, labelsize=9)
-    figure.suptitle(
-        f"RP in percentage points: {first['dataset']}, base recipe {first['base_recipe']}, {first['error_model']}, "
-        f"BER {first['ber_percent']:g} %, generators trained at {first['train_ber_percent']:g} %",
-        fontsize=9,
-    )
-    frames = {"own model": "-", "one of the surrogates": ":"}
-    shown = [Patch(fill=False, edgecolor="black", linewidth=2, linestyle=v, label=k) for k, v in frames.items() if (rows["target"] == k).any()]
-    shown += [Patch(fill=False, edgecolor="0.8", label="unseen target"), Patch(color="0.88", label="no number")]
-    figure.legend(handles=shown, loc="outside lower center", ncols=len(shown), fontsize=8, frameon=False)
-    said = ""
-    for name, words in sources.items():
-        for target in ("own model", "unseen"):
-            some = rows.loc[rows["target"] == target, name].dropna()
-            said += f" {words}, {target}: {some.min():+.1f} to {some.max():+.1f}." if len(some) else ""
-    return figures.Picture(figure, f"Recovery in percentage points by target and by what the generator was trained on.{said}")
-
-
-def kept(rows: pd.DataFrame) -> figures.Picture:
-    """Recovery on unseen targets against that of relaxed access to the same target: ours by error model, and the paper's."""
-    unseen = rows[rows["target"] == "unseen"]
-    panels = [(law, some, "RP", "own_RP") for law, some in unseen.dropna(subset=["RP", "own_RP"]).groupby("error_model")]
-    printed = unseen.dropna(subset=["published_RP", "published_own_RP"])
-    panels += [("paper", printed, "published_RP", "published_own_RP")] if len(printed) else []
-    trained = list(dict.fromkeys(unseen["trained_for"]))
-    colours, said = sns.color_palette("colorblind", len(trained)), ""
-    figure, axes = figures._figure(max(1, len(panels)), height=3.4, sharex=True, sharey=True)
-    for axis, (title, some, mine, own) in zip(axes, panels):
-        for name, colour, marker in zip(trained, colours, "osD^v<>"):
-            here = some[some["trained_for"] == name]
-            errors = {"xerr": 2 * here["own_RP_error"], "yerr": 2 * here["RP_error"]} if mine == "RP" else {}
-            label = f"trained on {name.replace('+', ' + ')}"
-            axis.errorbar(here[own], here[mine], **errors, fmt=marker, color=colour, markersize=5, linewidth=1, label=label)
-        axis.axline((0, 0), slope=1, color="0.4", linewidth=1, linestyle="--")
-        axis.axhline(0, color="0.4", linewidth=1)
-        axis.set(title=title, xlabel="RP, relaxed access (points)")
-        said += f" {title}: {len(some)} pairs, mean {some[mine].mean():+.1f} against {some[own].mean():+.1f} points."
-    axes[0].set_ylabel("RP, unseen target (points)")
-    if panels:
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    return figures.Picture(
-        figure,
-        "Recovery on unseen targets against recovery in relaxed access to the same target; on the dashed line nothing is "
-        f"lost; bars are two standard errors over error patterns.{said}",
-    )
+        for target, some in rows.groupby("target")[name]:
+            said += f" {words}, {target}: {some.min():+.1f} to {some.max():+.1f}." if some.notna().any() else ""
+    setting = f"{first['dataset']}, base recipe {first['base_recipe']}, {first['error_model']}, BER {first['ber_percent']:g} %"
+    title = f"RP in percentage points. {setting}, generators trained at {first['train_ber_percent']:g} %"
+    figure.suptitle(title, fontsize=9)
+    return figures.Picture(figure, f"{title}; by target and by what the generator was trained on.{said}")
 
 
 def pictures(rows: pd.DataFrame) -> HTML:
-    """`matrix` for each setting of a frame, then `kept` where there is something to compare."""
-    made = [matrix(some) for _, some in rows.groupby(GROUP)]
-    comparable = rows[["RP", "own_RP"]].notna().all(axis=1) | rows[["published_RP", "published_own_RP"]].notna().all(axis=1)
-    return report._gallery([*made, *([kept(rows)] if (comparable & (rows["target"] == "unseen")).any() else [])])
+    """`matrix` for each setting of a frame."""
+    return report._gallery([matrix(some) for _, some in rows.groupby(GROUP, sort=False)])
 
 
 def table(rows: pd.DataFrame) -> HTML:
@@ -231,87 +210,67 @@ def table(rows: pd.DataFrame) -> HTML:
     return report.table(shown, "transfer") if len(rows) else report._gallery([])
 
 
-def _unseen(some: pd.DataFrame, mine: str, own: str, gap: str) -> str:
-    """Recovery on unseen targets, what relaxed access has there, and what several surrogates add; "" without numbers."""
-    unseen = some[(some["target"] == "unseen") & some[mine].notna()]
-    single, several = (unseen[unseen["trained_for"].str.contains("+", regex=False) == flag] for flag in (False, True))
-    parts = []
-    if len(single):
-        parts.append(
-            f"{single[mine].mean():+.1f} points on average over {report._count(len(single), 'pair')} of one surrogate and an "
-            f"unseen target, generator by generator (from {single[mine].min():+.1f} to {single[mine].max():+.1f})"
-        )
-        if mine == "RP":
-            up, down = (single["RP"] > 2 * single["RP_error"]).sum(), (single["RP"] < -2 * single["RP_error"]).sum()
-            parts[-1] += f", more than two standard errors above zero in {up}, below in {down}"
+def _averages(some: pd.DataFrame, words: str, prefix: str) -> list[str]:
+    """A line of the summary's table, of the columns that begin with `prefix`; none without numbers."""
+    mine, own, gap = (f"{prefix}{name}" for name in ("RP", "own_RP", "singles_difference"))
+    some = some[some[mine].notna()]
+    unseen, many = some["target"] == "unseen", some["trained_for"].str.contains("+", regex=False)
+    single, several, itself = some[unseen & ~many], some[unseen & many], some.loc[some["target"] == "own model", mine]
     both = single.dropna(subset=[own])
-    if len(both):
-        ours, theirs = both[mine].mean(), both[own].mean()
-        clear = theirs > 2 * (both["own_RP_error"].mean() if mine == "RP" else 0)
-        share = f", so {max(0, 100 * ours / theirs):.0f} % of it is kept" if clear else ", too little to speak of a share"
-        parts.append(f"relaxed access has {theirs:+.1f} for {'the same' if len(both) == len(single) else len(both)} of them{share}")
-    own_model = some.loc[some["target"] == "own model", mine].dropna()
-    if len(own_model):
-        parts.append(f"on their own models the surrogates' generators have {own_model.mean():+.1f}")
-    more = several[gap].dropna()
-    if len(more):
-        parts.append(
-            f"generators trained on several surrogates together have {several[mine].mean():+.1f} on unseen targets, "
-            f"{more.mean():+.1f} against the mean of the single surrogates (better in {(more > 0).sum()} of {len(more)}"
-        )
-        sure = (several[gap] > 2 * several[f"{gap}_error"]).sum() if mine == "RP" else None
-        parts[-1] += ")" if sure is None else f", by more than two standard errors in {sure})"
-    return "; ".join(parts)
+    clear = len(both) and both[own].mean() > (0 if prefix else 2 * both["own_RP_error"].mean())
+    cells = [f"{len(single)}", *(_mean(values) for values in (single[mine], both[own]))]
+    cells += [f"{100 * both[mine].mean() / both[own].mean():.0f} %" if clear else "–", _mean(itself)]
+    cells += [_mean(several[mine]), _mean(several[gap])]
+    return [f"| {words} | " + " | ".join(cells) + " |"] if len(some) else []
 
 
-OURS, PAPER = ("RP", "own_RP", "singles_difference"), ("published_RP", "published_own_RP", "published_singles_difference")
+def _mean(values: pd.Series) -> str:
+    return points(values.mean()) if values.notna().any() else "–"
 
 
 def summary(rows: pd.DataFrame, profile: str) -> Markdown:
-    """What was measured; then, for each setting of the frame, recovery on unseen targets, and the paper's beside it."""
+    """What was measured; then averages of each setting of the frame, ours and the paper's.
+
+    Where the frame's data sets are not in the paper, its CIFAR-10 stands for it.
+    """
     measured = rows[rows["RP"].notna()]
-    text = f"**Not measured yet:** `nflib sweep transfer --profile {profile}` measures it."
-    if len(measured):
-        text = (
-            f"**What was measured.** {report._list(measured['dataset'])}; targets {report._list(measured['base_model'])}; "
-            f"generators {report._list(measured['generator'])}, trained on {report._list(measured['trained_for'])}; "
-            f"{report._list(measured['patterns'])} error patterns per setting, {report._list(measured['images'])} test images."
-        )
-    lines = [f"{text} {progress(profile, 'transfer')}", ""]
-    for (dataset, recipe, law, rate, train_rate), some in rows.groupby(GROUP, sort=False):
-        ours, paper = _unseen(some, *OURS), _unseen(some, *PAPER)
-        line = f"* {dataset}, base recipe `{recipe}`, {law} at {rate:g} %, generators trained at {train_rate:g} %: "
-        lines.append(line + (f"recovery is {ours}." if ours else "not measured.") + (f" In the paper it is {paper}." if paper else ""))
+    text = f"{basis(rows, profile, 'transfer')} Averages of RP, in percentage points:"
+    printed = rows if rows["published_RP"].notna().any() else frame((), "cifar10")
+    lines = [text, "", "| setting | pairs | one surrogate, unseen target | relaxed access, same targets | kept | own model | "]
+    lines[-1] += "several surrogates, unseen target | against one of them |"
+    lines += ["|---|---|---|---|---|---|---|---|"]
+    for source, prefix, words in ((measured, "", "ours"), (printed, "published_", "paper")):
+        for (dataset, recipe, law, rate, trained), some in source.groupby(GROUP, sort=False):
+            setting = f"{words}: {dataset}, `{recipe}`, {law}, {rate:g} %, trained at {trained:g} %"
+            lines += _averages(some, setting, prefix)
     gap = rows["RP_difference"].dropna()
+    lines += ["", "A dash under *kept* means that relaxed access itself recovers nothing clear (two standard errors)."]
     if len(gap):
-        lines += ["", f"In {report._count(len(gap), 'setting')} that the paper prints too, our recovery minus the paper's is "]
+        lines[-1] += f" In {report._count(len(gap), 'setting')} that the paper prints too, our recovery minus the paper's is "
         lines[-1] += f"{gap.mean():+.1f} points on average, from {gap.min():+.1f} to {gap.max():+.1f}."
-    if rows["published_RP"].isna().all():
-        printed = frame((), "cifar10")
-        for (rate, train_rate), some in printed[printed["ber_percent"] == 1.0].groupby(GROUP[-2:], sort=False):
-            lines.append(f"* The paper, CIFAR-10, at {rate:g} %, generators trained at {train_rate:g} %: {_unseen(some, *PAPER)}.")
     return Markdown("\n".join(lines))
 
 
 def meaning(rows: pd.DataFrame) -> Markdown:
     """What the numbers say: of ours where there are any, otherwise of the paper's, which come without standard errors."""
-    ours = rows["RP"].notna().any()
-    mine, own, gap = OURS if ours else PAPER
-    unseen = rows[(rows["target"] == "unseen") & rows[mine].notna()]
+    prefix = "" if rows["RP"].notna().any() else "published_"
+    unseen = rows[(rows["target"] == "unseen") & rows[f"{prefix}RP"].notna()]
     if unseen.empty:
         return Markdown("There is nothing to conclude yet.")
-    error = 2 * unseen["RP_error"] if ours else 0.0
-    up, down, number = (unseen[mine] > error).sum(), (unseen[mine] < -error).sum(), len(unseen)
-    verdict = "mostly helps" if up > number / 2 else "mostly harms" if down > number / 2 else "is not to be relied on"
-    sure = ", by more than two standard errors," if ours else ""
-    text = f"{'Here' if ours else 'In the paper'}, a generator {verdict} where it meets a base model that it never saw: it recovers "
-    text += f"accuracy{sure} in {up} of {number} cases and costs some in {down}."
-    lost = unseen["own_difference"] + 2 * unseen["own_difference_error"] if ours else unseen[mine] - unseen[own]
-    if lost.notna().any():
-        text += f" It is worse than a generator trained on the target itself in {(lost < 0).sum()} of {lost.notna().sum()}."
-    more = unseen[gap].dropna()
-    if len(more):
-        helps = "help" if more.mean() > 0 else "do not help"
-        text += f" Several surrogates {helps} on average: {more.mean():+.1f} points against a single one on unseen targets."
-    text += " Each generator was trained once, and standard errors are over error patterns only: they do not cover the chance of training."
-    return Markdown(text if ours else text + " None of this has been measured here yet.")
+    recovery, more = unseen[f"{prefix}RP"], unseen[f"{prefix}singles_difference"]
+    own = unseen["published_RP"] - unseen["published_own_RP"] if prefix else unseen["own_difference"]
+    errors = ("RP_error", "own_difference_error", "singles_difference_error")
+    error, own_error, more_error = ((0.0 if prefix else 2 * unseen[name]) for name in errors)
+    up, down, number = (recovery > error).sum(), (recovery < -error).sum(), len(unseen)
+    verdict = "mostly helps" if up > number / 2 else "mostly harms" if down > number / 2 else "does not reliably help"
+    sure = "" if prefix else " by more than two standard errors"
+    text = f"{'In the paper' if prefix else 'Here'}, a generator {verdict} a base model that it never saw: it recovers "
+    text += f"accuracy{sure} in {up} of {number} pairs and costs some{sure} in {down}."
+    if own.notna().any():
+        text += f" It is worse than a generator trained on the target itself{sure} in {(own < -own_error).sum()} of "
+        text += f"{own.notna().sum()}, better in {(own > own_error).sum()}."
+    if more.notna().any():
+        text += f" Several surrogates together change the recovery on unseen targets by {more.mean():+.1f} points on average "
+        text += f"against a single one; they are better{sure} in {(more > more_error).sum()} of {more.notna().sum()}."
+    end = "None of this has been measured here yet." if prefix else "Each generator was trained once: standard errors are over "
+    return Markdown(f"{text} {end}" + ("" if prefix else "error patterns only, and do not cover the chance of training."))

@@ -10,16 +10,18 @@ import seaborn as sns
 from IPython.display import HTML, Markdown
 from matplotlib import patheffects
 from matplotlib.figure import Figure
+from scipy import stats
 
-from nflib import figures, generators, report, tables
+from nflib import figures, generators, models, report, tables
 from nflib.cells import digest_of
 from nflib.measures import NEIGHBOURS
 from nflib.pages.quantization import progress
 from nflib.store import Store
 
-SURE = 2.0  # standard errors beyond which a difference is called one
+SURE = 0.95  # confidence (Student's t over patterns) from which on a difference is called one
 FAR = 10.0  # points by which the outputs' neighbours must beat the accuracy for classes to count as shifted, not mixed
-VECTOR_POINTS = 2500  # of a picture; more are drawn as pixels, which keeps the SVG small
+VECTOR_POINTS = 1500  # of a picture; more are drawn as pixels, which keeps the SVG small
+NUMBERED = 20  # classes; the numbers of more would hide the dots
 PLACES = {"outputs": "output_", "embedding": ""}  # where neighbours are looked for: prefix of the metric
 SETTING = [*tables.SETTING, "classes"]
 ACCURACIES = ["CA", "PA", "PA_std", "CA_NF", "PA_NF", "PA_NF_std", "RP", "RP_error", "published_PA", "published_PA_NF"]
@@ -58,10 +60,11 @@ def described(record: dict) -> dict:
 def ordered(rows: list[dict], columns: list[str], *last: str) -> pd.DataFrame:
     """Rows of `described` in the order of all tables: setting, then generator, steps and the columns `last`."""
     frame = pd.DataFrame(rows, columns=columns)
-    names = ["none", *generators.LABELS.values(), generators.label(generators.UNIVERSAL)]
-    place = frame["generator"].map({name: k for k, name in enumerate(names)})
-    by = [*tables.SETTING, "_place", "steps", *last, "record"]
-    return frame.assign(_place=place).sort_values(by, kind="stable")[columns].reset_index(drop=True)
+    ranks = {"base_model": [*models.LABELS.values(), *models.EXTRA_LABELS.values()]}
+    ranks["generator"] = ["none", *generators.LABELS.values(), generators.label(generators.UNIVERSAL)]
+    by = [*(name for name in tables.SETTING if name in columns), "generator", "steps", *last, "record"]
+    order = lambda column: column.map(ranks[column.name].index) if column.name in ranks else column  # noqa: E731
+    return frame.sort_values(by, key=order, kind="stable").reset_index(drop=True)
 
 
 def _gain(after: np.ndarray, before: np.ndarray | None) -> tuple[float, float]:
@@ -113,21 +116,27 @@ def frame(records: Iterable[dict]) -> pd.DataFrame:
 
 def show(rows: pd.DataFrame) -> HTML:
     """The frame as a table, columns in words, those without content left out."""
-    return report.table(rows[list(SHOWN)].rename(columns=SHOWN).dropna(axis=1, how="all"), "tsne", 2)
+    shown = rows[list(SHOWN)].rename(columns=SHOWN)
+    return report.table(shown.dropna(axis=1, how="all") if len(shown) else shown, "tsne", 2)
 
 
 # ------------------------------------------------------------------------------------------------------------- pictures
 
 
 def _panel(axis, points: np.ndarray, labels: np.ndarray, raster: bool) -> None:
-    """An embedding: a dot an image in its class's colour, the class's number at its median."""
+    """An embedding: a dot an image in its class's colour (of ten), the class's number just above its median."""
     colours = sns.color_palette("colorblind", 10)
     halo = [patheffects.withStroke(linewidth=2.5, foreground="white")]
-    for label in np.unique(labels):
+    for label in (classes := np.unique(labels)):
         here, colour = points[labels == label], colours[label % 10]
-        axis.plot(*here.T, "o", color=colour, markersize=2, markeredgewidth=0, rasterized=raster)
-        axis.text(*np.median(here, 0), label, ha="center", va="center", fontsize=9, weight="bold", path_effects=halo)
+        axis.plot(*here.T, "o", color=colour, markersize=2.5, markeredgewidth=0, rasterized=raster)
+        if len(classes) > NUMBERED:
+            continue
+        above = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "va": "center"}
+        axis.annotate(str(label), np.median(here, 0), **above, fontsize=9, weight="bold", path_effects=halo)
     axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_color("0.8")
+    axis.margins(0.09, 0.14)
     axis.set_aspect("equal", adjustable="datalim")
 
 
@@ -171,20 +180,25 @@ def pictures(records: Iterable[dict], profile: str) -> HTML:
 # ------------------------------------------------------------------------------------------------------------ sentences
 
 
-def _moved(gain: float, error: float, digits: int, unit: str = "") -> str:
-    """A gain in words, by its standard error."""
+def _edge(error, patterns):
+    """Half the width of a gain's confidence interval, from its standard error over a number of patterns."""
+    return error * stats.t.ppf(0.5 + SURE / 2, patterns - 1)
+
+
+def _moved(gain: float, error: float, patterns: int, digits: int = 1, unit: str = " points") -> str:
+    """A gain in words, by its confidence interval."""
     if np.isnan(gain):
         return "not compared, the base model alone is missing"
     size = f"{gain:+.{digits}f}" + ("" if np.isnan(error) else f" ± {error:.{digits}f}") + unit
     if np.isnan(error):
         return f"{size}, from one error pattern"
-    sure = abs(gain) > SURE * error
+    sure = abs(gain) > _edge(error, patterns)
     return f"{size}, {'more' if gain > 0 else 'less'} than without" if sure else f"{size}, no sure difference"
 
 
 def _lines(some: pd.DataFrame) -> list[str]:
     """Sentences on one setting: what errors do, what each generator does, and whether the picture agrees."""
-    lines = []
+    lines, count = [], some["patterns"].iloc[0]
     wide = {name: part.set_index("place") for name, part in some.groupby(["generator", "steps", "record"], sort=False)}
     for (name, steps, _), row in wide.items():
         out, flat = row.loc["outputs"], row.loc["embedding"]
@@ -197,12 +211,11 @@ def _lines(some: pd.DataFrame) -> list[str]:
             f"Accuracy {'PA' if name == 'none' else 'PA(NF)'} is {after:.1f} %."
         )
         if name != "none":
-            text += (
-                f" Gain of neighbour accuracy in the outputs: {_moved(out['neighbours_gain'], out['neighbours_gain_error'], 1, ' points')}; "
-                f"in the embedding: {_moved(flat['neighbours_gain'], flat['neighbours_gain_error'], 1, ' points')}; "
-                f"of silhouette in the outputs: {_moved(out['silhouette_gain'], out['silhouette_gain_error'], 2)}; "
-                f"of accuracy: {_moved(out['RP'], out['RP_error'], 1, ' points')}."
-            )
+            gains = {"neighbour accuracy in the outputs": _moved(out["neighbours_gain"], out["neighbours_gain_error"], count)}
+            gains["neighbour accuracy in the embedding"] = _moved(flat["neighbours_gain"], flat["neighbours_gain_error"], count)
+            gains["silhouette in the outputs"] = _moved(out["silhouette_gain"], out["silhouette_gain_error"], count, 2, "")
+            gains["accuracy (RP)"] = _moved(out["RP"], out["RP_error"], count)
+            text += f" Gain of {'; of '.join(f'{name}: {words}' for name, words in gains.items())}."
         printed = out["published_PA"] if name == "none" else out["published_PA_NF"]
         if not np.isnan(printed):
             text += f" The paper's accuracy for this setting is {printed:g} %, over all test images."
@@ -226,7 +239,7 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
             f"test images of {at['classes']} classes ({100 / at['classes']:.0f} % of neighbours agree by chance):"
         )
         lines += [f"  * {line}" for line in _lines(some)]
-    lines += ["", f"Figure 15 of the paper shows such panels without numbers. {progress(profile, 'tsne')}"]
+    lines += ["", f"Figure 15 of the paper shows such panels without numbers. {progress(rows, profile, 'tsne')}"]
     return Markdown("\n".join(lines).lstrip())
 
 
@@ -236,12 +249,12 @@ def meaning(rows: pd.DataFrame) -> Markdown:
     tried = outputs[outputs["neighbours_gain_error"].notna()]
     lines = []
     if len(tried):
-        edge = SURE * tried["neighbours_gain_error"]
+        edge = _edge(tried["neighbours_gain_error"], tried["patterns"])
         up, down = (tried["neighbours_gain"] > edge).sum(), (tried["neighbours_gain"] < -edge).sum()
         lines.append(
             f"Of {report._count(len(tried), 'generator')} measured beside the base model alone, {up} surely "
             f"{'brings' if up == 1 else 'bring'} separation back and {down} surely {'lowers' if down == 1 else 'lower'} it "
-            f"(neighbour accuracy in the outputs, more than {SURE:g} standard errors over patterns)."
+            f"(neighbour accuracy in the outputs, {100 * SURE:g} % confidence over error patterns)."
         )
     if len(outputs):
         after = outputs["PA_NF"].fillna(outputs["PA"])

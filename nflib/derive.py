@@ -1,0 +1,172 @@
+"""Everything that is derived from records: tables, figures, the README's results; written, checked, compared."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+
+from nflib import figures, grids, published, tables
+from nflib.cells import PROFILES
+from nflib.names import UserError
+from nflib.pages import ablations, error_models, overhead, quantization, robust_training, scoreboard, transfer
+from nflib.pages import transformed_images, tsne
+from nflib.report import _list
+from nflib.store import ROOT, Store, results
+from nflib.study import Clock, duration
+from nflib.tables import stored, to_csv
+from nflib.trained import choose_device
+
+PAGES = {
+    "error_models": error_models,
+    "transfer": transfer,
+    "quantization": quantization,
+    "ablations": ablations,
+    "robust_training": robust_training,
+    "tsne": tsne,
+    "transformed_images": transformed_images,
+    "overhead": overhead,
+}
+TABLES: dict[str, Callable[[str], pd.DataFrame]] = {
+    "accuracy": lambda profile: tables.accuracy(of_grid(profile, "accuracy")),
+    "efficiency": lambda profile: tables.efficiency(of_grid(profile, "accuracy")),
+    "weight_reads": lambda profile: tables.weight_reads(),
+    "energy_saving": lambda profile: tables.energy_saving(),
+    **{name: lambda profile, name=name: PAGES[name].frame(of_grid(profile, name)) for name in PAGES},
+    "scoreboard": lambda profile: scoreboard.frame(stored(profile)),
+}
+README = ROOT / "README.md"
+MARKS = ("<!-- results: derived from results/records/ by `nflib tables`; do not edit -->\n", "<!-- end of results -->")
+
+
+def of_grid(profile: str, table: str) -> list[dict]:
+    """The records that a table of a profile rests on."""
+    return stored(profile, grids.cells(profile, table))
+
+
+def status(profile: str, device: str = "auto") -> pd.DataFrame:
+    """Per table of a profile: cells done, missing, and the time that the missing ones need on `device`."""
+    store = Store(profile)
+    clock = Clock(store, choose_device(device))
+    rows = []
+    for table in grids.TABLES:
+        cells = grids.cells(profile, table)
+        missing = [cell for cell in cells if not store.has(cell)]
+        left = duration(clock.total(missing)) if missing else "-"
+        rows.append({"table": table, "done": len(cells) - len(missing), "missing": len(missing), "time left": left})
+    return pd.DataFrame(rows)
+
+
+def path(profile: str, name: str) -> Path:
+    """Where a derived table lies."""
+    return results() / "tables" / profile / f"{name}.csv"
+
+
+def path(profile: str, name: str) -> Path:
+    """Where a derived table lies."""
+    return results() / "tables" / profile / f"{name}.csv"
+
+
+def readme_results() -> str:
+    """The README's result table: every pair of base model and generator measured at full size, at 1 %."""
+    rows = tables.accuracy(of_grid("paper", "accuracy"))
+    rows = rows[(rows["generator"] != "none") & (rows["ber_percent"] == 1.0) & rows["RP"].notna()]
+    lines = [
+        "| data, base model (recipe, epochs) | generator (steps) | error model, BER | CA | PA | PA(NF) | recovery RP |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows.itertuples():
+        lines.append(
+            f"| {row.dataset} {row.base_model} (`{row.base_recipe}`, {row.base_epochs}) | {row.generator} ({row.steps}) | "
+            f"{row.error_model}, {row.ber_percent:g} % | {row.CA:.1f} | {row.PA:.1f} | {row.PA_NF:.1f} | "
+            f"{row.RP:+.1f} ± {row.RP_error:.1f} |"
+        )
+    lines += ["", f"Accuracies in per cent, means over {_list(rows['patterns'])} error patterns; ± is a standard error."]
+    lines += ["The official recipe trains a generator for 58,800 steps with ten perturbed models each."]
+    return "\n".join(lines) + "\n"
+
+
+def readme(text: str) -> str:
+    """README text with its results replaced by those that the records give."""
+    before, _, rest = text.partition(MARKS[0])
+    _, mark, after = rest.partition(MARKS[1])
+    if not mark:
+        raise UserError(f"{README} has lost its marks {MARKS[0].strip()!r} and {MARKS[1]!r}")
+    return before + MARKS[0] + readme_results() + MARKS[1] + after
+
+
+def pictures(profile: str) -> dict[Path, str]:
+    """Every figure that is stored: {path: SVG text}."""
+    records = of_grid(profile, "accuracy")
+    alone = [r for r in records if r["cell"]["base"]["model"] == "vgg11" and r["cell"]["generator"] is None]
+    rows = tables.accuracy(records)
+    made = {"chips": figures.chips(alone)} if alone else {}
+    for (name, recipe, rate), some in rows.groupby(["dataset", "base_recipe", "ber_percent"], sort=True):
+        if (some["generator"] != "none").any():
+            key = f"recovery_{name}_{recipe}_{rate:g}".lower().replace("-", "")
+            made[key] = figures.recovery(some, f"{name}, base recipe {recipe}, BER {rate:g} %")
+    return {results() / "figures" / profile / f"{key}.svg": picture.text for key, picture in made.items()}
+
+
+def write(profile: str) -> list[Path]:
+    """Write a profile's tables and figures, and the README's results; returns the files."""
+    made = {path(profile, name): to_csv(table(profile)) for name, table in TABLES.items()} | pictures(profile)
+    for target, text in made.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+    README.write_text(readme(README.read_text()))
+    return list(made)
+
+
+def check() -> list[str]:
+    """Records valid, tables equal to what the records give, published numbers intact; UserError for what is not."""
+    said = [f"published numbers intact: {len(published.load())} rows"]
+    counts = {profile: len(Store(profile).records()) for profile in PROFILES}
+    for profile, count in counts.items():
+        for name, table in TABLES.items():
+            target = path(profile, name)
+            if not target.exists() or target.read_text() != to_csv(table(profile)):
+                raise UserError(f"table {target} is not what the records give; `nflib tables --profile {profile}` makes it")
+        said.append(f"{profile}: {count} records valid, {len(TABLES)} tables equal to what they give")
+    text = README.read_text()
+    if readme(text) != text:
+        raise UserError("README.md's results are not what the records give; `nflib tables` makes them")
+    return [*said, "README's results equal to what the records give"]
+
+
+def checks() -> Markdown:
+    """The lines of `nflib check`, run as the page is made."""
+    return Markdown("`nflib check` says:\n\n" + "\n".join(f"* {line}" for line in check()))
+
+
+def compare(profile: str, other: Path, one: tuple[float, float], all_cells: tuple[float, float]) -> pd.DataFrame:
+    """Cells of this checkout beside the same cells in another results folder, measured anew.
+
+    one: how far a single cell's clean and mean perturbed accuracy may differ; all_cells: how far their means over all
+    cells may; percentage points.  Another processor rounds differently, and training amplifies that in single cells.
+    Columns: cell in words, accuracies here and there.  Raises UserError when a cell is missing or something is farther
+    off; latencies must be there but may differ.
+    """
+    here, there = Store(profile), Store(profile, other)
+    rows = []
+    for cell in dict.fromkeys(cell for table in grids.TABLES for cell in grids.cells(profile, table)):
+        if not here.has(cell) or not there.has(cell):
+            raise UserError(f"cell {cell.digest} ({cell.words}) has no record in {(there if here.has(cell) else here).root}")
+        a, b = (store.read(store.path(cell))["metrics"] for store in (here, there))
+        if "clean" not in a:
+            continue
+        row = {"cell": cell.words, "clean": a["clean"], "clean_there": b["clean"]}
+        if "perturbed" in a:
+            row |= {"perturbed": np.mean(a["perturbed"]), "perturbed_there": np.mean(b["perturbed"])}
+        rows.append(row)
+    frame = pd.DataFrame(rows)
+    for name, allowed, allowed_mean in zip(("clean", "perturbed"), one, all_cells):
+        gap = frame[f"{name}_there"] - frame[name]
+        if gap.abs().max() > allowed:
+            far = frame.loc[gap.abs().idxmax()]
+            said = f"{name} {far[name]:.1f} here, {far[f'{name}_there']:.1f} there; allowed {allowed:g}"
+            raise UserError(f"{far['cell']}: {said}")
+        if abs(gap.mean()) > allowed_mean:
+            raise UserError(f"{name} accuracies differ by {gap.mean():+.1f} on average; allowed {allowed_mean:g}")
+    return frame

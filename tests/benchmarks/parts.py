@@ -1,0 +1,276 @@
+"""What is compared: injection of one error pattern, one training step of a generator, one evaluation."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nflib import data, energy, evaluation, faults, generators, models
+from nflib.faults import error_model, perturbed
+from nflib.quantize import Quantized, quantization_aware
+from nflib.training import FORCED_PRECISION, RELEASE_MOMENTUM, eopm_gradient, precision
+
+from . import rivals
+from .clock import Call, seconds_of
+
+RATE = 0.01
+RATES = (1e-4, 1e-3, 5e-3, 1e-2, 5e-2)
+LAWS = ("bit_flips", "stuck_at", "release_map")
+SEED = 50000
+LOSS_WEIGHT = 5.0
+H200_BF16 = 989e12  # dense bf16 FLOP/s of an H200, as NVIDIA states them
+
+
+@dataclass
+class Comparison:
+    """Sides that do the same work, by name; ours comes first.
+
+    builders: what makes each side's call, so that one side can be had alone.  facts(sides): what else is to be stored,
+    computed after the timing.  seconds: how long to go on at most.
+    """
+
+    name: str
+    builders: dict[str, Callable[[], Call]]
+    rounds: int
+    seconds: float
+    work: dict = field(default_factory=dict)
+    facts: Callable[[dict[str, Call]], dict] = lambda sides: {}
+
+
+def _base(name: str, device: torch.device) -> nn.Module:
+    return models.build(name).to(device).eval()
+
+
+# ---------------------------------------------------------------------------------------------------------- injection
+
+
+class _Inject:
+    """One pattern drawn, applied and undone, a new seed each time."""
+
+    def __init__(self, injector):
+        self.injector = injector
+
+    def __call__(self, number: int) -> None:
+        self.injector.perturb(SEED + number)
+        self.injector.undo()
+
+    def changed(self, base: Quantized) -> float:
+        """Mean share of stored bits changed over three patterns."""
+        shares = []
+        for seed in range(3):
+            self.injector.perturb(SEED + seed)
+            shares.append(rivals.changed_share(base, self.injector.weights()))
+            self.injector.undo()
+        return float(np.mean(shares))
+
+
+def injection(device: torch.device, model: str = "resnet18", rounds: int = 15) -> list[Comparison]:
+    """One error pattern at 1 % into a base model's 8-bit weights: from a seed to perturbed weights and back."""
+
+    def ours(law: str) -> Callable[[], Call]:
+        return lambda: _Inject(rivals.Ours(_base(model, device), error_model(law, RATE)))
+
+    builders = {f"ours, {faults.LABELS[law]}": ours(law) for law in LAWS}
+    builders["dense sampling"] = lambda: _Inject(rivals.Dense(_base(model, device), RATE))
+    builders["official path"] = lambda: _Inject(rivals.Official(_base(model, device), RATE))
+    if rivals.has_mrfi():
+        for name, selector in (("MRFI", "RandomPositionByRate"), ("MRFI, classic selector", "RandomPositionByRate_classic")):
+            builders[name] = lambda selector=selector: _Inject(rivals.Mrfi(_base(model, device), RATE, selector))
+
+    def facts(sides: dict[str, Call]) -> dict:
+        base = Quantized(_base(model, device))
+        return {"changed_bits": {name: side.changed(base) for name, side in sides.items()}}
+
+    bits = 8 * sum(Quantized(_base(model, torch.device("cpu"))).sizes.values())
+    work = {"model": models.LABELS[model], "rate": RATE, "bits": bits}
+    return [Comparison("one error pattern", builders, rounds, 75, work, facts)]
+
+
+def stages(device: torch.device, tick: Callable[[], object], model: str = "resnet18", rounds: int = 5) -> list[dict]:
+    """Seconds of ours, by stage, law and rate: drawing the pattern, applying it, undoing it; by turns over all of them."""
+    base = Quantized(_base(model, device))
+    rows = [{"law": law, "rate": rate, "draw": [], "apply": [], "undo": []} for rate in RATES for law in LAWS]
+    for number in range(rounds + 1):
+        for row in rows:
+            law, made = error_model(row["law"], row["rate"]), {}
+
+            def draw() -> None:
+                made["pattern"] = law.draw(base.sizes, SEED + number)
+
+            def apply() -> None:
+                made["context"] = perturbed(base, made["pattern"])
+                made["context"].__enter__()
+
+            calls = {"draw": draw, "apply": apply, "undo": lambda: made["context"].__exit__(None, None, None)}
+            for stage, call in calls.items():
+                seconds = seconds_of(call, device)
+                if number:
+                    row[stage].append(round(seconds, 6))
+            row["weights_hit"] = sum(len(layer.index) for layer in made["pattern"].values())
+            tick()
+    return rows
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+
+
+def batch_of(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    chance = torch.Generator().manual_seed(0)
+    images = 2 * torch.rand(size, 3, 32, 32, generator=chance) - 1
+    return images.to(device), torch.randint(0, 10, (size,), generator=chance).to(device)
+
+
+def _generator(name: str, device: torch.device, width: float) -> tuple[nn.Module, torch.optim.Optimizer]:
+    generator = quantization_aware(generators.build(name, width)).to(device).train()
+    return generator, torch.optim.Adam(generator.parameters(), 0.001, (0.5, 0.999))
+
+
+class OurStep:
+    """One optimiser step of `training.train_generator`.  arithmetic: None for the fastest, or "fp32"."""
+
+    def __init__(self, base: nn.Module, name: str, batch: int, count: int, arithmetic: str | None = None, width: float = 1.0):
+        device = next(base.parameters()).device
+        self.base = Quantized(copy.deepcopy(base).to(memory_format=torch.channels_last))
+        self.generator, self.optimizer = _generator(name, device, width)
+        self.generator.to(memory_format=torch.channels_last)
+        for layer in self.generator.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.momentum = RELEASE_MOMENTUM
+        self.images, self.labels = batch_of(batch, device)
+        self.count, self.arithmetic, self.law = count, arithmetic, error_model("release_map", RATE)
+
+    def gradient(self, number: int) -> None:
+        def pattern(base: Quantized, k: int, *_) -> faults.Pattern:
+            return self.law.draw(base.sizes, number * self.count + k)
+
+        forced = FORCED_PRECISION.set(self.arithmetic)
+        try:
+            eopm_gradient(self.generator, [self.base], self.images, self.labels, pattern, self.count, LOSS_WEIGHT)
+        finally:
+            FORCED_PRECISION.reset(forced)
+
+    def __call__(self, number: int) -> None:
+        self.optimizer.zero_grad()
+        self.gradient(number)
+        self.optimizer.step()
+
+
+class TextbookStep:
+    """The same step as the official loop takes it, in fp32."""
+
+    def __init__(self, base: nn.Module, name: str, batch: int, count: int, width: float = 1.0):
+        device = next(base.parameters()).device
+        self.models = rivals.OfficialModels(base, RATE)
+        self.generator, self.optimizer = _generator(name, device, width)
+        self.images, self.labels = batch_of(batch, device)
+        self.count = count
+
+    def gradient(self, number: int, log: bool = True) -> None:
+        seeds = range(number * self.count, (number + 1) * self.count)
+        rivals.textbook_gradient(self.generator, self.models, self.images, self.labels, seeds, LOSS_WEIGHT, log)
+
+    def __call__(self, number: int) -> None:
+        self.gradient(number)
+        self.optimizer.step()
+
+
+def difference(ours: OurStep, textbook: TextbookStep) -> float:
+    """Distance of the two gradients over the textbook's length, in fp32, for equal generators and equal patterns."""
+    textbook.generator.load_state_dict(ours.generator.state_dict())
+    forced, ours.arithmetic = ours.arithmetic, "fp32"
+    ours.optimizer.zero_grad()
+    ours.gradient(0)
+    ours.arithmetic = forced
+    textbook.gradient(0, log=False)
+    mine, theirs = (
+        torch.cat([p.grad.flatten().double() for p in step.generator.parameters()]) for step in (ours, textbook)
+    )
+    return ((mine - theirs).norm() / theirs.norm()).item()
+
+
+def step_flops(base: str, generator: str, batch: int, count: int) -> float:
+    """Floating-point operations that one step needs: forward and backward to the images, generator with its weights."""
+    through = 2 * (count + 1) * energy.macs(models.build(base))
+    return 2.0 * batch * (through + 3 * energy.macs(generators.build(generator)))
+
+
+def training(device: torch.device, settings: tuple = (), rounds: int = 5) -> list[Comparison]:
+    """One optimiser step of a generator, ours and the official loop's; settings: (base, generator, batch, N)."""
+    if not settings:
+        settings = (("vgg11", "conv_s", 64, 2), ("vgg11", "conv_s", 32, 10), ("resnet18", "conv_l", 32, 2))
+        if device.type == "cuda":
+            settings = (("vgg11", "conv_s", 256, 10), ("resnet18", "conv_l", 256, 10))
+    found = []
+    for base, generator, batch, count in settings:
+
+        def ours(arithmetic: str | None, base=base, generator=generator, batch=batch, count=count) -> Callable[[], Call]:
+            return lambda: OurStep(_base(base, device), generator, batch, count, arithmetic)
+
+        builders = {"ours": ours(None)}
+        if precision(device) != "fp32":
+            builders["ours, fp32"] = ours("fp32")
+        builders["official loop"] = lambda b=base, g=generator, s=batch, n=count: TextbookStep(_base(b, device), g, s, n)
+        work = {"model": models.LABELS[base], "generator": generators.LABELS[generator], "batch": batch, "N": count}
+        work |= {"model_images": batch * count, "flops": step_flops(base, generator, batch, count)}
+
+        def facts(sides: dict[str, Call]) -> dict:
+            return {"relative_difference": difference(sides["ours"], sides["official loop"])}
+
+        name = f"{work['model']} + {work['generator']}, batch {batch}, N = {count}"
+        found.append(Comparison(name, builders, rounds, 60, work, facts))
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------- evaluation
+
+
+class OurEvaluation:
+    """Transformed images computed once; then every pattern over both sets of images."""
+
+    def __init__(self, base: nn.Module, generator: nn.Module, images: Tensor, labels: Tensor, patterns: int):
+        self.base = Quantized(copy.deepcopy(base).to(memory_format=torch.channels_last))
+        self.generator = Quantized(copy.deepcopy(generator).to(memory_format=torch.channels_last)).model
+        self.split, self.seeds = data.Split(images, labels), range(SEED, SEED + patterns)
+
+    def __call__(self, number: int) -> dict[str, list[float]]:
+        found, law = {}, error_model("release_map", RATE)
+        for end, generator in (("", None), ("_NF", self.generator)):
+            batches = evaluation.prepared(self.split, generator)
+            found[f"CA{end}"] = [evaluation.accuracy(self.base, batches)]
+            found[f"PA{end}"] = evaluation.perturbed_accuracies(self.base, law, self.seeds, batches)[0]
+        return found
+
+
+class OfficialEvaluation:
+    def __init__(self, base: nn.Module, generator: nn.Module, images: Tensor, labels: Tensor, patterns: int):
+        self.models, self.generator = rivals.OfficialModels(base, RATE), quantization_aware(copy.deepcopy(generator)).eval()
+        self.images, self.labels, self.seeds = data.to_float(images), labels, range(SEED, SEED + patterns)
+
+    def __call__(self, number: int) -> dict[str, list[float]]:
+        return rivals.official_accuracies(self.generator, self.models, self.images, self.labels, self.seeds)
+
+
+def evaluations(device: torch.device, images: int = 200, patterns: int = 5, rounds: int = 5) -> list[Comparison]:
+    """Clean and perturbed accuracies, with a generator and without, over several error patterns."""
+    chance = torch.Generator().manual_seed(0)
+    shown = torch.randint(0, 256, (images, 3, 32, 32), generator=chance, dtype=torch.uint8).to(device)
+    labels = torch.randint(0, 10, (images,), generator=chance).to(device)
+
+    def side(kind: type) -> Callable[[], Call]:
+        return lambda: kind(_base("vgg11", device), generators.build("conv_l").to(device).eval(), shown, labels, patterns)
+
+    def facts(sides: dict[str, Call]) -> dict:
+        ours, theirs = (side(0) for side in sides.values())
+        gaps = [abs(a - b) for key in ours for a, b in zip(np.resize(ours[key], patterns), theirs[key])]
+        return {"largest_difference_in_images": round(max(gaps) * images / 100)}
+
+    builders = {"ours": side(OurEvaluation), "official way": side(OfficialEvaluation)}
+    name = f"VGG11 + ConvL, {images} images, {patterns} patterns"
+    work = {"model": "VGG11", "generator": "ConvL", "images": images, "patterns": patterns}
+    return [Comparison(name, builders, rounds, 60, work, facts)]
+
+
+PARTS = {"injection": injection, "training": training, "evaluation": evaluations}

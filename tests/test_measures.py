@@ -1,0 +1,215 @@
+"""Measures: numbers that can be had by hand or from scikit-learn come out the same; records are whole; no case is lost."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+
+from nflib import measures
+from nflib.cells import Base, Cell
+from nflib.generators import transform
+from nflib.measures import _between_classes, _flattened, _how_much_is_class, _nearest_mean_accuracy, measure, neighbour_accuracy
+from nflib.store import Store
+from nflib.study import measure_and_store
+from nflib.training import BaseRecipe, GeneratorRecipe
+
+CPU = torch.device("cpu")
+BASE = Base("digits", "vgg11", BaseRecipe(epochs=0), width=0.0625)
+GENERATOR = GeneratorRecipe("conv_s", models_per_step=1, steps=2, batch=32, width=0.125)
+TSNE = Cell("tsne", BASE, patterns=2, images=60)
+IMAGES = Cell("transformed_images", BASE, GENERATOR, patterns=0)
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+# ------------------------------------------------------------------------------------------------------------- numbers
+
+
+@pytest.mark.parametrize("scale", [1, 1e4])
+def test_neighbours_vote_as_in_scikit_learn(scale):
+    labels = torch.arange(120) % 4
+    points = scale * (random(120, 3) + labels[:, None])
+    others = [[k for k in range(120) if k != one] for one in range(120)]
+    told = [KNeighborsClassifier(5).fit(points[rest], labels[rest]).predict(points[[one]])[0] for one, rest in enumerate(others)]
+    assert neighbour_accuracy(points, labels) == pytest.approx(100 * np.mean(told == labels.numpy()))
+
+
+def test_neighbours_are_found_far_from_the_origin():
+    """Distances by matrix products in float32 would lose the difference between the two classes here."""
+    labels = torch.arange(40) // 20
+    points = 1000 + torch.stack([labels * 0.5, torch.arange(40) % 20 * 0.01], 1)
+    assert neighbour_accuracy(points, labels) == 100
+
+
+def test_the_nearest_class_mean_by_hand():
+    labels = torch.tensor([0, 0, 1, 1, 0, 0, 1, 1])
+    # by turns within classes; even places: class 0 {0, 0}, class 1 {4, 4}; odd places: class 0 {1, 3}, class 1 {5, 9}, with means 2 and 7
+    values = torch.tensor([0.0, 1, 4, 5, 0, 3, 4, 9])[:, None]
+    # odd asked of means 0 and 4: 1 right, 3 wrong, 5 and 9 right; even asked of 2 and 7: 0, 0 right, 4, 4 wrong
+    assert _nearest_mean_accuracy(values, labels) == pytest.approx(100 * 5 / 8)
+
+
+@pytest.mark.parametrize("labels", [torch.arange(100) // 10, torch.arange(100) % 10])
+def test_files_in_the_order_of_classes_are_halved_within_classes(labels):
+    assert _nearest_mean_accuracy(10.0 * labels[:, None] + 0.1 * random(100, 5), labels) == 100
+
+
+def test_the_share_between_classes_by_hand():
+    values, labels = torch.tensor([[0.0], [2.0], [4.0], [6.0]]), torch.tensor([0, 0, 1, 1])
+    # total 9 + 1 + 1 + 9 = 20 over 3; within 1 + 1 + 1 + 1 = 4 over 2
+    assert _between_classes(values, labels) == pytest.approx(100 * (1 - (4 / 2) / (20 / 3)), rel=1e-5)
+
+
+def test_the_share_between_classes_is_none_on_average_without_classes():
+    shares = [_between_classes(random(60, 20, seed=seed), torch.arange(60) % 20) for seed in range(50)]
+    error = np.std(shares) / np.sqrt(50)
+    assert abs(np.mean(shares)) < 5 * error and error < 1  # eta squared would be 32 %
+    assert _between_classes(torch.arange(4.0).repeat_interleave(5)[:, None], torch.arange(20) // 5) == pytest.approx(100)
+    assert _between_classes(torch.full((20, 3), 0.1), torch.arange(20) % 4) is None
+    assert _between_classes(torch.zeros(20, 3), torch.arange(20) % 4) is None
+
+
+def test_equal_outputs_lie_at_the_origin():
+    """A perturbed model may answer the same for every image; scikit-learn's t-SNE ends the whole process on that."""
+    assert (_flattened(torch.full((40, 10), 3.7)) == 0).all()
+    assert _flattened(torch.zeros(40, 10)).shape == (40, 2)
+
+
+# ------------------------------------------------------------------------------------------------------------ embedding
+
+
+@pytest.fixture
+def embedded(workshop) -> tuple[Store, dict]:
+    store = Store("smoke")
+    measure_and_store(TSNE, store, CPU)
+    return store, store.read(store.path(TSNE))
+
+
+def test_an_embedding_record_is_whole(embedded):
+    store, record = embedded
+    arrays, metrics = store.arrays(record), record["metrics"]
+    shapes = {name: (values.shape, str(values.dtype)) for name, values in arrays.items()}
+    assert shapes == {"points": ((3, 60, 2), "float32"), "labels": ((60,), "uint8"), "outputs": ((3, 60, 10), "float32")}
+    labels, classes = torch.from_numpy(arrays["labels"]).long(), len(np.unique(arrays["labels"]))
+    assert (metrics["images"], metrics["classes"]) == (60, classes)
+    for name in ("neighbours", "silhouette", "output_neighbours", "output_silhouette"):
+        assert len(metrics[name]) == 3 and all(np.isfinite(metrics[name]))
+    for key, name in (("points", "neighbours"), ("outputs", "output_neighbours")):
+        assert metrics[name] == [neighbour_accuracy(torch.from_numpy(values), labels) for values in arrays[key]]
+    right = 100 * (arrays["outputs"].argmax(2) == arrays["labels"]).mean(1)
+    assert [metrics["clean"], *metrics["perturbed"]] == pytest.approx(list(right))
+    assert not np.array_equal(arrays["outputs"][0], arrays["outputs"][1])
+
+
+def test_a_damaged_attachment_is_refused_in_one_line(embedded, refused):
+    store, record = embedded
+    path = store.path(TSNE).with_suffix(".npz")
+    whole = path.read_bytes()
+    for damaged in (whole[:-1], whole[:200] + b"x" + whole[201:], b""):
+        path.write_bytes(damaged)
+        with refused(r"is damaged: .*\.npz beside it is not the one that it names"):
+            store.read(store.path(TSNE))
+    path.unlink()
+    with refused("is damaged: .*No such file"):
+        store.read(store.path(TSNE))
+    path.write_bytes(whole)
+    assert store.read(store.path(TSNE)) == record
+
+
+def test_images_of_one_class_or_one_each_are_refused_before_training(workshop, refused, monkeypatch):
+    monkeypatch.setattr(measures, "_models", lambda *a: pytest.fail("work was begun"))
+    whole = measures.dataset_on("digits", CPU)
+    for labels, count in ((torch.zeros(360, dtype=torch.long), 1), (torch.arange(360), 60)):
+        test = dataclasses.replace(whole.test, labels=labels)
+        monkeypatch.setattr(measures, "dataset_on", lambda *a: dataclasses.replace(whole, test=test))
+        with refused(f"60 images have {count}"):
+            measure(TSNE, CPU)
+
+
+# --------------------------------------------------------------------------------------------------- transformed images
+
+
+def test_a_transformed_images_record_is_whole_and_is_trained_for_if_need_be(workshop):
+    store = Store("smoke")
+    metrics = measure_and_store(IMAGES, store, CPU)
+    arrays = store.arrays(store.read(store.path(IMAGES)))
+    shapes = {name: (values.shape, str(values.dtype)) for name, values in arrays.items()}
+    assert shapes == {
+        "images": ((20, 3, 32, 32), "uint8"),
+        "transformed": ((20, 3, 32, 32), "uint8"),
+        "perturbations": ((20, 3, 32, 32), "float16"),
+        "labels": ((20,), "uint8"),
+        "class_means": ((10, 3, 32, 32), "float16"),
+    }
+    assert arrays["labels"].tolist() == [k // 2 for k in range(20)]
+    images, change = arrays["images"] / 127.5 - 1, arrays["perturbations"].astype(float)
+    moved = transform(lambda x: torch.from_numpy(change), torch.from_numpy(images)).numpy()
+    assert np.abs(arrays["transformed"] / 127.5 - 1 - moved).max() < 0.01
+    assert (metrics["images"], metrics["classes"]) == (360, 10) and metrics["generator_training"]["losses"]
+    assert metrics["mean_change"] <= metrics["mean_perturbation"] and 0 <= metrics["common"] <= 100
+    again = measures.accuracies(dataclasses.replace(IMAGES, table="accuracy"), CPU)[0]
+    assert metrics["clean"] == pytest.approx(again["clean"], abs=0.3)
+
+
+LABELS = torch.arange(200) % 4
+PATTERN = torch.eye(4)[LABELS].reshape(200, 1, 2, 2).expand(-1, 3, -1, -1)
+
+
+def read(images: torch.Tensor) -> torch.Tensor:
+    """A base model that answers with the brightest of four pixels."""
+    return images[:, 0].flatten(1)
+
+
+@pytest.mark.parametrize("painted", [True, False])
+def test_swapping_tells_who_decides(painted):
+    faint, strong = 0.1 * PATTERN, 0.9 * PATTERN
+    images, change = (faint, strong) if painted else (strong, faint)
+    found = _how_much_is_class(read, {"images": images, "perturbations": change, "transformed": images + change}, LABELS)
+    assert (found["swapped_perturbation"], found["swapped_image"]) == ((100, 0) if painted else (0, 100))
+    assert found["clean"] == found["clean_without"] == found["perturbation_alone"] == 100
+    assert found["between_classes"]["perturbations"] == pytest.approx(100, abs=1e-3) and found["saturated"] == 0
+    assert found["mean_perturbation"] == pytest.approx(100 * (0.9 if painted else 0.1) / 4 / 2)
+    assert found["common"] == pytest.approx(25)  # every class has a quarter of the mean: (1/4)^2 over 1/4
+    assert found["nearest_mean"] == {"images": 100, "perturbations": 100, "transformed": 100}
+    assert (found["classes"], found["largest_class"]) == (4, 25)
+
+
+def test_one_perturbation_for_all_images_has_no_class():
+    images, change = 0.9 * PATTERN, torch.full_like(PATTERN, 0.25)
+    kinds = {"images": images, "perturbations": change, "transformed": (images + change).clamp(-1, 1)}
+    found = _how_much_is_class(read, kinds, LABELS)
+    assert found["between_classes"]["perturbations"] is None and found["common"] == pytest.approx(100)
+    assert found["swapped_image"] == 100 and found["perturbation_alone"] == 25
+    assert found["saturated"] == 25 and found["mean_perturbation"] == pytest.approx(12.5)
+    assert found["mean_change"] == pytest.approx(100 * (0.75 * 0.25 + 0.25 * 0.1) / 2)
+
+
+# -------------------------------------------------------------------------------------------------------------- latency
+
+
+@pytest.fixture
+def no_compiler(monkeypatch):
+    def refuse(*words, **options):
+        raise RuntimeError("no C++ compiler\nbut many more lines")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    monkeypatch.setattr(measures, "LATENCY_SECONDS", 0.01)
+
+
+def test_latencies_have_a_row_a_network_and_name_the_mode_that_fails(no_compiler):
+    cell = Cell("overhead", BASE, dataclasses.replace(GENERATOR, steps=0), patterns=1, images=2, on="cpu")
+    metrics, origin, arrays = measure(cell, CPU)
+    assert [(row["network"], row["mode"]) for row in metrics["rows"]] == [(n, "eager") for n in ("base", "generator", "both")]
+    assert all(row["median_ms"] > 0 and row["spread_ms"] >= 0 and row["calls"] == 10 for row in metrics["rows"])
+    assert metrics["without"] == {"compiled": "no C++ compiler"} and arrays is None
+    assert (metrics["batch"], metrics["image_size"]) == (2, 32)
+
+
+def test_a_network_that_does_not_run_at_all_is_an_error(no_compiler, monkeypatch):
+    monkeypatch.setattr(measures.energy, "latency", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        measure(Cell("overhead", BASE, dataclasses.replace(GENERATOR, steps=0), patterns=1, images=2, on="cpu"), CPU)
