@@ -22,11 +22,11 @@ book: compare
 
 # The smoke study from nothing, into a folder of its own, compared with the committed records.
 compare: setup
-	NFLIB_RESULTS=$(SMOKE) NFLIB_CHECKPOINTS=$(SMOKE)/checkpoints $(BIN)/nflib sweep --profile smoke
+	NFLIB_RESULTS=$(SMOKE) NFLIB_CHECKPOINTS=$(SMOKE)/checkpoints $(BIN)/nflib sweep --profile smoke --workers 2
 	$(BIN)/nflib check --against $(SMOKE)
 
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal # narrow models gain nothing from more threads
 
 # Measure what a profile has no record of, and derive its tables.
 reproduce: setup

@@ -46,10 +46,14 @@ def _sweep(args: argparse.Namespace) -> int:
 
 def _status(args: argparse.Namespace) -> int:
     from nflib import derive
+    from nflib.pages import scoreboard
 
     for profile in [args.profile] if args.profile else PROFILES:
         print(f"profile {profile}, on {device_name(choose_device(args.device))}")
         print(derive.status(profile, args.device).to_string(index=False))
+        if profile == "paper":
+            print("\nby table and figure of the paper")
+            print(scoreboard.status_by_paper_table(args.device).to_string(index=False))
     return 0
 
 

@@ -10,8 +10,8 @@ from IPython.display import Markdown
 from nflib import figures, grids, published, tables
 from nflib.cells import PROFILES
 from nflib.names import UserError
-from nflib.pages import ablations, error_models, overhead, quantization, robust_training, scoreboard, transfer
-from nflib.pages import transformed_images, tsne
+from nflib.pages import ablations, contradictions, error_models, overhead, quantization, robust_training, scoreboard
+from nflib.pages import transfer, transformed_images, tsne
 from nflib.report import _list
 from nflib.store import ROOT, Store, results
 from nflib.study import Clock, duration
@@ -34,7 +34,9 @@ TABLES: dict[str, Callable[[str], pd.DataFrame]] = {
     "weight_reads": lambda profile: tables.weight_reads(),
     "energy_saving": lambda profile: tables.energy_saving(),
     **{name: lambda profile, name=name: PAGES[name].frame(of_grid(profile, name)) for name in PAGES},
-    "scoreboard": lambda profile: scoreboard.frame(stored(profile)),
+    "transfer": lambda profile: transfer.frame(stored(profile, transfer.grid(profile))),
+    "scoreboard": lambda profile: scoreboard.frame(stored(profile) + stored(profile, kind="overhead")),
+    "contradictions": lambda profile: contradictions.frame(),
 }
 README = ROOT / "README.md"
 MARKS = ("<!-- results: derived from results/records/ by `nflib tables`; do not edit -->\n", "<!-- end of results -->")

@@ -7,6 +7,7 @@ every device and for every number of threads, and nested in the rate (equal seed
 """
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,53 +74,67 @@ def _bernoulli_positions(stream: np.random.Generator, cells: int, probability: f
     return positions[: np.searchsorted(positions, cells)]
 
 
-def _faulty_cells(rates: np.ndarray, weights: int, seed: int, stuck: bool) -> list[np.ndarray]:
-    """The faulty cells among weights * len(rates), an ascending array a band: cell * 64 + band * 2 + (1 if it reads one).
+def _faulty_cells(band: int, rates: np.ndarray, weights: int, seed: int, stuck: bool) -> np.ndarray:
+    """The faulty cells of a band among weights * len(rates), ascending: cell * 64 + band * 2 + (1 if it reads one).
 
     Each cell has a uniform mark and is faulty at a rate above it.  Marks are drawn band by band: a cell is in band k
     with probability width_k / (1 - lower_k) and counts in the lowest band that has it only, which gives it the
     probability width_k exactly.  So the work goes with the rate, and a lower rate gives a subset.
     """
-    bands = [np.zeros(0, np.int64)]
-    for band, (low, high) in enumerate(zip(_BANDS[:-1], _BANDS[1:])):
-        if low >= rates.max():
-            break
-        cells = _bernoulli_positions(_stream(seed, band, _GAPS), weights * len(rates), (high - low) / (1 - low))
-        numbers = (cells << 6) + 2 * band
-        if stuck:
-            numbers += _stream(seed, band, _VALUES).random(len(cells)) < 0.5
-        if rates.min() < high:  # what is dropped here is dropped in higher bands too: marks are larger there
-            marks = low + (high - low) * _stream(seed, band, _MARKS).random(len(cells))
-            numbers = numbers[marks < rates[cells % len(rates)]]
-        bands.append(numbers)
-    return bands
+    low, high = _BANDS[band : band + 2]
+    cells = _bernoulli_positions(_stream(seed, band, _GAPS), weights * len(rates), (high - low) / (1 - low))
+    ones = _stream(seed, band, _VALUES).random(len(cells)) < 0.5 if stuck else 0
+    if rates.min() < high:  # what is dropped here is dropped in higher bands too: marks are larger there
+        marks = low + (high - low) * _stream(seed, band, _MARKS).random(len(cells))
+        kept = marks < rates[cells % len(rates)]
+        cells, ones = cells[kept], ones[kept] if stuck else 0
+    cells <<= 6
+    cells += ones
+    cells += 2 * band
+    return cells
 
 
-def _by_weight(numbers: np.ndarray, bits: int, stuck: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+def _by_weight(numbers: np.ndarray, bits: int, stuck: bool) -> list[np.ndarray]:
     """Weights (int64, ascending) that the cells `numbers` (see above; overwritten) belong to, the faulty bits of each
-    (uint8), and those of them that read one (uint8; None unless `stuck`)."""
+    (uint8), and, if `stuck`, those of them that read one (uint8)."""
     numbers.sort(kind="stable")  # a merge: each band is ascending
-    cells = numbers >> 6
+    ones, cells = (numbers & 1).astype(np.uint8) if stuck else None, numbers >> 6
     index = cells // bits
     masks = np.uint8(1) << (cells - bits * index).astype(np.uint8)
     masks[1:] *= cells[1:] != cells[:-1]  # a cell counts in its lowest band
-    last = np.flatnonzero(np.append(index[1:] != index[:-1], index[:1] >= 0))
+    final = np.append(index[1:] != index[:-1], index[:1] >= 0)
+    last, earlier = np.flatnonzero(final), np.flatnonzero(~final)
 
-    def joined(masks: np.ndarray) -> np.ndarray:  # bits in a byte are distinct: the sum over a weight's cells is their or
-        return np.diff(np.cumsum(masks, dtype=np.uint8)[last], prepend=np.uint8(0))
+    def joined(masks: np.ndarray) -> np.ndarray:
+        found = masks[last]
+        # Before the k-th earlier cell, its place less k weights are complete.  Bits in a byte are distinct: add is or.
+        np.add.at(found, earlier - np.arange(len(earlier)), masks[earlier])
+        return found
 
-    return index[last], joined(masks), joined(masks * (numbers & 1).astype(np.uint8)) if stuck else None
+    return [index[last], joined(masks), *([joined(masks * ones)] if stuck else [])]
 
 
 def _independent(sizes: Mapping[str, int], rates: np.ndarray, seed: int, stuck: bool) -> Iterator[tuple[str, list]]:
-    """Each layer's name and its faults by weight, as tensors, where every cell is faulty by itself."""
+    """Each layer's name and `_by_weight` of its faults, as tensors, where every cell is faulty by itself.
+
+    Bands, then layers, are shared out among as many threads as torch may use.
+    """
     bits, ends = len(rates), np.cumsum([0, *sizes.values()])
-    bands = _faulty_cells(rates, int(ends[-1]), seed, stuck)
-    cuts = [np.searchsorted(numbers, bits * ends << 6) for numbers in bands]
-    for layer, (name, start) in enumerate(zip(sizes, ends)):
-        numbers = np.concatenate([numbers[cut[layer] : cut[layer + 1]] for numbers, cut in zip(bands, cuts)])
-        index, faulty, ones = _by_weight(numbers, bits, stuck)
-        yield name, [torch.from_numpy(part) for part in (index - start, faulty, ones) if part is not None]
+
+    def band(number: int) -> np.ndarray:
+        return _faulty_cells(number, rates, int(ends[-1]), seed, stuck)
+
+    def layer(number: int) -> list[Tensor]:
+        numbers = np.concatenate([found[cut[number] : cut[number + 1]] for found, cut in zip(bands, cuts)])
+        index, *masks = _by_weight(numbers, bits, stuck)
+        index -= ends[number]
+        return [torch.from_numpy(part) for part in (index, *masks)]
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy computes outside the interpreter's lock
+        count = np.searchsorted(_BANDS, rates.max())
+        bands = [np.zeros(0, np.int64), *pool.map(band, reversed(range(count)))]  # the longest first
+        cuts = [np.searchsorted(found, bits * ends << 6) for found in bands]
+        yield from zip(sizes, pool.map(layer, range(len(sizes))))
 
 
 def _split(sizes: Mapping[str, int], keep: np.ndarray, toggle: np.ndarray) -> Pattern:

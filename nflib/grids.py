@@ -231,9 +231,8 @@ def robust_training(
         changes = {"models_per_step": 1, "adversarial_flips": count}
         attacked.append(generator_recipe(profile, "conv_l", error_model, rates[0], **changes))
     cells = [Cell("accuracy", whole, g, law=error_model, rate=rates[0], patterns=patterns) for g in attacked]
-    for recipe in ("awp", base_recipe) if generator_names else ():
-        cells += accuracy(profile, dataset, "preact_resnet18", recipe, (), (error_model,), rates, patterns)
-    cells += accuracy(profile, dataset, "preact_resnet18", "awp", generator_names, (error_model,), rates, patterns)
+    for recipe, names in ((base_recipe, ()), ("awp", generator_names)) if generator_names else ():
+        cells += accuracy(profile, dataset, "preact_resnet18", recipe, names, (error_model,), rates, patterns)
     return list(dict.fromkeys(cells))
 
 

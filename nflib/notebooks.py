@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -201,10 +203,9 @@ def execute(name: str, output: Path, given: dict[str, Any]) -> Path:
 
 def book(fresh: bool = True) -> Path:
     """Execute every page's notebook on stored records, build the HTML with warnings as errors; returns its first page."""
-    for page, (name, given) in PAGES.items():
-        print(f"nflib: executing {page}", file=sys.stderr)
-        execute(name, EXECUTED / f"{page}.ipynb", given)
-        _tidy(EXECUTED / f"{page}.ipynb")
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        for page in as_completed([pool.submit(_page, page) for page in PAGES]):
+            print(f"nflib: executed {page.result()}", file=sys.stderr)
     command = [str(Path(sys.executable).parent / "jupyter-book"), "build", "-W", "-n", "--keep-going"]
     done = subprocess.run([*command, *(["--all"] if fresh else []), str(ROOT)], cwd=ROOT)
     if done.returncode:
@@ -213,6 +214,14 @@ def book(fresh: bool = True) -> Path:
         if not (HTML / "book" / "_executed" / f"{page}.html").exists():
             raise UserError(f"page {page} is missing from the book")
     return HTML / "index.html"
+
+
+def _page(page: str) -> str:
+    """Execute the notebook of a page of the book; returns the page's name."""
+    name, given = PAGES[page]
+    execute(name, EXECUTED / f"{page}.ipynb", given)
+    _tidy(EXECUTED / f"{page}.ipynb")
+    return page
 
 
 def _tidy(path: Path) -> None:

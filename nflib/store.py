@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import functools
 import hashlib
+import importlib.metadata
 import io
 import json
 import os
@@ -13,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision
 
 from nflib.cells import Cell, canonical, digest_of, plain
 from nflib.names import UserError
@@ -147,7 +147,7 @@ def provenance(device: torch.device, **more: object) -> dict:
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": importlib.metadata.version("torchvision"),  # importing it takes longer than all of nflib
         "numpy": np.__version__,
         "device": device_name(device),
         "threads": torch.get_num_threads(),

@@ -30,8 +30,8 @@ base_recipe: str = "release"  # "release": no weight decay, as the official code
 generator_names: list = ["conv_l"]
 error_model: str = "release_map"  # or bit_flips, stuck_at
 rate: float = 0.01  # bit-error rate, as a fraction
-models_per_step: list = [1, 2, 4]  # values of N, with lambda = 5
-loss_weights: list = [10.0, 5.0, 1.0, 0.1, 0.01]  # values of lambda, with the profile's N
+models_per_step: list = [1, 2, 4]  # values of N, each with lambda 5
+loss_weights: list = [10.0, 5.0, 1.0, 0.1, 0.01]  # values of lambda, each with the profile's own N
 universal: bool = True  # also train the universal input perturbation
 patterns: int = 10  # error patterns (chips) per setting
 device: str = "auto"

@@ -62,8 +62,13 @@ report.error_model_summary(rows)
 # %% [markdown]
 # ## How to read on
 #
-# * [The method](../method.md): formulas, error models, metrics.
-# * [Accuracy recovery](accuracy.ipynb) at full size, and [at smoke scale](accuracy_smoke.ipynb), regenerated in minutes.
-# * [Energy](energy.ipynb): the savings, recomputed and corrected.
-# * [What the official code really does](../release_code.md).
+# * [The method](../method.md): formulas, error models, metrics; and
+#   [what the official code really does](../release_code.md).
+# * [Every published number beside ours](scoreboard.ipynb), and where the printed numbers contradict each other.
+# * [What "1 % bit errors" means](error_models.ipynb): the study's central finding.
+# * [Accuracy recovery](accuracy.ipynb), [transfer to other classifiers](transfer.ipynb),
+#   [fewer bits](quantization.ipynb), [ablations](ablations.ipynb), [robust training](robust_training.ipynb).
+# * Why it works, or does not: [t-SNE](tsne.ipynb) and [transformed images](transformed_images.ipynb).
+# * What it costs: [energy](energy.ipynb), [overhead](overhead.ipynb).
+# * Each page has a twin [at smoke scale](error_models_smoke.ipynb), regenerated from nothing in minutes.
 # * [Run it yourself](../rerun.md), and [where every number comes from](provenance.ipynb).

@@ -11,7 +11,6 @@
 # ---
 
 # %% [markdown]
-# %% [markdown]
 # # Overhead
 #
 # **Question.** How much larger and slower does a generator make a base model?

@@ -11,7 +11,6 @@
 # ---
 
 # %% [markdown]
-# %% [markdown]
 # # Scoreboard
 #
 # **Question.** Which of the paper's numbers have we got too, and how far apart are they?

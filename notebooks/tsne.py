@@ -61,7 +61,8 @@ tsne.pictures(records, profile)
 #
 # Two rows for each network: in its outputs, and in their t-SNE embedding. Accuracies and neighbour accuracies in per cent
 # of these images, means over error patterns with their standard deviation. *Gain* is the paired difference to the base
-# model alone, with its standard error over patterns. A dash means: not measured, or not in the paper.
+# model alone, with its standard error over patterns; the images are the same throughout. A dash means: not measured, or not
+# in the paper.
 
 # %% tags=["hide-input"]
 tsne.show(rows)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from nflib import notebooks, tables
+from nflib import grids, notebooks, tables
 from nflib.cells import Base, Cell
 from nflib.pages import ablations as page
 from nflib.store import Store, results
@@ -121,6 +121,15 @@ def test_the_pictures_say_in_words_what_they_show(known):
     alt = page.by_weight(page.part(rows, "lambda")).alt
     assert "ResNet18 + ConvL: PA(NF) from 62.0 % at lambda 0.1 to 79.0 % at 5." in alt
     assert "ResNet18 + ConvL, paper: PA(NF) from 43.6 % at lambda 0.01 to 88.0 % at 10." in alt
+
+
+def test_small_lambdas_are_told_apart_in_the_table():
+    assert "<td>0.01</td>" in page.table(page.frame((), "cifar10"), "lambda").data
+
+
+def test_the_notebooks_defaults_are_cells_of_the_smoke_grid():
+    given = {name: value for name, value in notebooks.parameters("ablations").items() if name not in ("device", "measure")}
+    assert set(grids.ablations(**given)) < set(grids.cells("smoke", "ablations"))
 
 
 def test_the_notebook_runs_from_nothing_with_other_parameters(workshop, tmp_path):

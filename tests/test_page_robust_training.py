@@ -65,7 +65,7 @@ def test_sentences_follow_the_numbers(records):
     assert "above zero for no K" in text and "0.5 % of the stored bits" in text and "from -16 to 0 for its 5 values of K" in text
     text = page.summary(rows, "paper", 26).data
     assert "`awp` has CA 90.0 %, PA 32.0 %; `release` has CA 90.0 %, PA 22.0 %" in text
-    assert "AWP changes PA by +10.0 ± 2.8 points, beyond two standard errors" in text  # each ± 2
+    assert "AWP changes PA by +10.0 ± 2.8 points, beyond two standard errors over patterns, and CA by +0.0 points" in text  # each ± 2
     assert "UNetL behind `awp`: RP +39.0 ± 1.0; the paper has +37.4." in text
     assert "23 % at 1 % (ResNet18 without AWP: 38.9 %)" in text
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from nflib import notebooks, tables
+from nflib import grids, notebooks, tables
 from nflib.cells import Base, Cell
 from nflib.pages import transfer as page
 from nflib.store import Store, results
@@ -118,6 +118,11 @@ def test_the_picture_says_in_words_what_it_shows(known):
     assert 'alt="RP in percentage points. CIFAR-10' in picture._repr_html_()
 
 
+def test_the_notebooks_defaults_are_cells_of_the_smoke_grid():
+    given = {name: value for name, value in notebooks.parameters("transfer").items() if name not in ("device", "measure")}
+    assert set(grids.transfer(**given)) == set(grids.cells("smoke", "transfer"))
+
+
 def test_the_notebook_runs_from_nothing_with_other_parameters(workshop, tmp_path):
     """True bit flips at other rates; then the same generator on chips with fewer errors, so that little is trained anew."""
 
@@ -129,7 +134,7 @@ def test_the_notebook_runs_from_nothing_with_other_parameters(workshop, tmp_path
 
     shown = run()
     assert "ours: digits, `release`, BitFlips, 1 %, trained at 2 % | 1 |" in shown and "ours: digits, `release`, ReleaseMap" not in shown
-    assert "of 1 pair" in shown and "VGG16" in shown and "ConvS on target itself" not in shown  # that is in the picture
+    assert "of 1 pair and costs" in shown and "<td>VGG16</td>" in shown and "unseen</td>" in shown
     shown = run(rates="0.005", ensemble="False")
     assert "ours: digits, `release`, BitFlips, 0.5 %, trained at 2 % | 1 |" in shown and "BitFlips, 1 %" not in shown
     records = [json.loads(path.read_text())["cell"] for path in (results() / "records" / "smoke" / "accuracy").glob("*.json")]

@@ -165,7 +165,9 @@ def table(rows: pd.DataFrame, ablation: str) -> HTML:
     """An ablation's rows, or all ("all"): the columns that have any content, names in words."""
     shown = rows if ablation == "all" else part(rows, ablation)
     shown = shown[list(SHOWN)].rename(columns=SHOWN).dropna(axis=1, how="all")
-    return report.table(shown, f"ablations_{ablation}") if len(shown) else report._gallery([])
+    if shown.empty:
+        return report._gallery([])
+    return report.table(shown.assign(**{"lambda": shown["lambda"].map("{:g}".format)}), f"ablations_{ablation}")
 
 
 def _series(rows: pd.DataFrame, ablation: str, sort: str) -> list[tuple]:

@@ -153,8 +153,8 @@ def _evaluation(record: dict, rows: pd.DataFrame) -> list[str]:
         row = rows[rows["comparison"] == comparison["name"]].set_index("side").loc["official way"]
         gap = comparison["largest_difference_in_images"]
         lines.append(
-            f"{comparison['name']}: computing transformed images and clean accuracies once is {row['ratio']:.1f} times as fast as "
-            f"once a pattern; accuracies differ by {report._count(gap, 'image')} at most."
+            f"{comparison['name']}: {row['ratio']:.1f} times as fast as the official way, which computes transformed images and "
+            f"clean accuracies for each pattern; accuracies differ by {report._count(gap, 'image')} at most."
         )
     return lines
 

@@ -130,12 +130,13 @@ def curves(rows: pd.DataFrame, title: str) -> figures.Picture:
     laws, said = _laws(rows), []
     figure, axes = figures._figure(1 + len(laws), height=3.6, sharey=True)
     for axis, law in zip(axes, ["", *laws]):
-        for name, line in _lines(rows, law).items():
+        for shift, (name, line) in enumerate(_lines(rows, law).items()):
             (colour, marker), metric = LOOKS[name], ("PA" if law else "CA") + ("" if name == "none" else "_NF")
             label, spread = name.replace("none", "no generator"), line[f"{metric}_std"] if law else None
             look = {"fmt": f"-{marker}", "color": colour, "markersize": 4, "linewidth": 1.2, "label": label}
-            axis.errorbar(line.index, line[metric], yerr=spread, **look)
-            axis.plot(line.index, line[f"published_{metric}"], marker, color="none", markeredgecolor=colour, markersize=8)
+            place = line.index + 0.12 - 0.12 * shift  # side by side, so that bars can be told apart
+            axis.errorbar(place, line[metric], yerr=spread, **look)
+            axis.plot(place, line[f"published_{metric}"], marker, color="none", markeredgecolor=colour, markersize=8)
             if len(known := line[metric].dropna()):
                 ends = [f"{known.iloc[k]:.0f} % at {known.index[k]} bits" for k in (0, -1)]
                 said.append(f"{law or 'no errors'}, {label}: {ends[0]}, {ends[1]}")

@@ -108,7 +108,8 @@ def flips_picture(rows: pd.DataFrame, title: str) -> figures.Picture:
         look = {"fmt": "-o", "color": COLOURS["ConvL"], "markersize": 5, "label": "K adversarial flips"}
         axis.errorbar(attacked["flips"], attacked["RP"], yerr=2 * attacked["RP_error"], **look)
         look = {"color": "none", "markeredgecolor": "crimson", "label": "paper, K flips"}
-        axis.plot(attacked["flips"], attacked["published_RP"], "D", **look)
+        if attacked["published_RP"].notna().any():
+            axis.plot(attacked["flips"], attacked["published_RP"], "D", **look)
         for row in random.itertuples():
             if pd.notna(row.RP):
                 axis.axhline(row.RP, color="black", linestyle="--", linewidth=1.2, label="random patterns")
@@ -196,7 +197,8 @@ def _awp_lines(rows: pd.DataFrame) -> list[str]:
             two = alone.loc[["awp", recipe]]
             error = np.sqrt((two["PA_std"] ** 2 / (two["patterns"] - 1).where(two["patterns"] > 1)).sum(skipna=False))
             change = two["PA"].iloc[0] - two["PA"].iloc[1]
-            text = f"  * AWP changes PA by {_against(change, error)} over patterns"
+            clean = two["CA"].iloc[0] - two["CA"].iloc[1]
+            text = f"  * AWP changes PA by {_against(change, error)} over patterns, and CA by {clean:+.1f} points"
             lines.append(f"{text}; each base model was trained once, and the chance in training is not in the error.")
         for row in some[some["RP"].notna()].itertuples():
             text = f"  * {row.generator} behind `{row.base_recipe}`: RP {row.RP:+.1f} ± {row.RP_error:.1f}"

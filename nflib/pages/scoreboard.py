@@ -195,8 +195,8 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     if len(measured):
         lines.append(
             f"* **Accuracies:** the paper prints some in several tables; {len(once)} of the {len(measured)} are different "
-            f"measurements. Of {len(spread)} with a spread {(spread <= 1).sum()} lie within one spread of the print and "
-            f"{(spread <= 2).sum()} within two. Median difference, ours minus published: "
+            f"measurements. Within one spread of the print: {(spread <= 1).sum()} of {len(spread)} that have a spread; within two: "
+            f"{(spread <= 2).sum()}. Median difference, ours minus published: "
             + ", ".join(f"{METRICS[name]} {value:+.1f}" for name, value in middle.items()) + " points."
         )  # fmt: skip
         lines.append(
@@ -299,7 +299,8 @@ def interactive(rows: pd.DataFrame) -> HTML:
     from itables import options, to_html_datatable
     from itables.javascript import generate_init_offline_itables_html
 
-    shown = rows[list(SHOWN)].assign(metric=rows["metric"].map(METRICS)).rename(columns=SHOWN)
+    shown = rows[list(SHOWN)].assign(metric=rows["metric"].map(METRICS), table=rows["table"].str.replace("ICLR 2024 ", ""))
+    shown = shown.rename(columns=SHOWN)
     words = shown.columns.difference(shown.select_dtypes("number").columns)
     shown[words] = shown[words].astype(object).where(shown[words].notna(), "–")
     with pd.option_context("display.float_format", lambda value: f"{value:,.10g}"):

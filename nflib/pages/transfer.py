@@ -265,7 +265,7 @@ def meaning(rows: pd.DataFrame) -> Markdown:
     verdict = "mostly helps" if up > number / 2 else "mostly harms" if down > number / 2 else "does not reliably help"
     sure = "" if prefix else " by more than two standard errors"
     text = f"{'In the paper' if prefix else 'Here'}, a generator {verdict} a base model that it never saw: it recovers "
-    text += f"accuracy{sure} in {up} of {number} pairs and costs some{sure} in {down}."
+    text += f"accuracy{sure} in {up} of {report._count(number, 'pair')} and costs some{sure} in {down}."
     if own.notna().any():
         text += f" It is worse than a generator trained on the target itself{sure} in {(own < -own_error).sum()} of "
         text += f"{own.notna().sum()}, better in {(own > own_error).sum()}."

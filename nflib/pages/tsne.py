@@ -20,6 +20,7 @@ from nflib.store import Store
 
 SURE = 0.95  # confidence (Student's t over patterns) from which on a difference is called one
 FAR = 10.0  # points by which the outputs' neighbours must beat the accuracy for classes to count as shifted, not mixed
+AGREE = 5.0  # points by which neighbour accuracy in picture and outputs may differ
 VECTOR_POINTS = 1500  # of a picture; more are drawn as pixels, which keeps the SVG small
 NUMBERED = 20  # classes; the numbers of more would hide the dots
 PLACES = {"outputs": "output_", "embedding": ""}  # where neighbours are looked for: prefix of the metric
@@ -213,7 +214,7 @@ def _lines(some: pd.DataFrame) -> list[str]:
         if name != "none":
             gains = {"neighbour accuracy in the outputs": _moved(out["neighbours_gain"], out["neighbours_gain_error"], count)}
             gains["neighbour accuracy in the embedding"] = _moved(flat["neighbours_gain"], flat["neighbours_gain_error"], count)
-            gains["silhouette in the outputs"] = _moved(out["silhouette_gain"], out["silhouette_gain_error"], count, 2, "")
+            gains["silhouette in the outputs"] = _moved(out["silhouette_gain"], out["silhouette_gain_error"], count, 3, "")
             gains["accuracy (RP)"] = _moved(out["RP"], out["RP_error"], count)
             text += f" Gain of {'; of '.join(f'{name}: {words}' for name, words in gains.items())}."
         printed = out["published_PA"] if name == "none" else out["published_PA_NF"]
@@ -223,7 +224,7 @@ def _lines(some: pd.DataFrame) -> list[str]:
     gap = (some["neighbours_perturbed"][some["place"] == "embedding"].to_numpy()
            - some["neighbours_perturbed"][some["place"] == "outputs"].to_numpy())  # fmt: skip
     largest = gap[np.abs(gap).argmax()]
-    agree = "agree" if abs(largest) <= 5 else "do not agree"
+    agree = "agree" if abs(largest) <= AGREE else "do not agree"
     return [*lines, f"Picture and outputs {agree}: under errors neighbour accuracy in the embedding differs from that in "
                     f"the outputs by {largest:+.1f} points at most."]  # fmt: skip
 
@@ -260,7 +261,10 @@ def meaning(rows: pd.DataFrame) -> Markdown:
         after = outputs["PA_NF"].fillna(outputs["PA"])
         far = outputs["neighbours_perturbed"] - after > FAR
         shifted = int(far.sum())
-        text = f"In {shifted} of {report._count(len(outputs), 'network')} the neighbours in the outputs are right more than {FAR:g} points more often than the model's answer under the same errors."
+        text = (
+            f"In {shifted} of {report._count(len(outputs), 'network')} the neighbours in the outputs are right more than {FAR:g} "
+            "points more often than the model's answer under the same errors."
+        )
         if shifted:
             row = outputs.loc[(outputs["neighbours_worst"] - outputs["accuracy_worst"]).idxmax()]
             text += (

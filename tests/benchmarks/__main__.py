@@ -76,7 +76,7 @@ def measure(part: str, arguments: argparse.Namespace) -> None:
     """Measure one part in this process and write its record."""
     device = choose_device(arguments.device)
     began = time.monotonic()
-    say(f"{part}: on {provenance(device)['device']}, {torch.get_num_threads()} threads")
+    say(f"{part}: on {provenance(device)['device']}, threads: {torch.get_num_threads()}")
     comparisons = PARTS[part](device)
     found = [compared(comparison, device, arguments.rounds) for comparison in comparisons]
     record = {"part": part, "comparisons": found}

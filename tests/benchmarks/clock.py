@@ -3,6 +3,7 @@
 import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -27,12 +28,14 @@ def by_turns(
 ) -> dict[str, list[float]]:
     """Seconds of each side in each round, after a round that does not count; each call is given the round's number.
 
-    budget: seconds after which no new round begins, once there are three.  `tick` is called after each call.
+    budget: seconds after which no new round begins, once there are three, or once there is one and it took three times
+    as long.  `tick` is called after each call.
     """
     found: dict[str, list[float]] = {name: [] for name in sides}
     began = time.monotonic()
     for number in range(rounds + 1):
-        if number > MIN_ROUNDS and time.monotonic() - began > budget:
+        spent = time.monotonic() - began
+        if number > 1 and spent > budget * (1 if number > MIN_ROUNDS else 3):
             break
         for name, call in sides.items():
             seconds = seconds_of(lambda: call(number), device)
@@ -44,4 +47,9 @@ def by_turns(
 
 def peak_mb() -> float:
     """The most main memory, in MB, that this process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # kilobytes on Linux
+    # getrusage's ru_maxrss begins with what the process that started this one held.
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
