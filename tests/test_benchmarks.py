@@ -28,9 +28,9 @@ def narrow(name: str = "vgg11", width: float = 0.125) -> torch.nn.Module:
 
 
 def test_the_official_loop_has_the_same_gradient_as_ours_and_its_log_line_changes_nothing():
-    ours = parts.OurStep(narrow(), "conv_s", 6, 3, width=0.25)
-    textbook = parts.TextbookStep(narrow(), "conv_s", 6, 3, width=0.25)
-    assert parts.difference(ours, textbook) < performance.SAME_GRADIENT
+    assert parts.difference(narrow(), "conv_s", 2, 0.25) < performance.SAME_GRADIENT
+    textbook = parts.TextbookStep(narrow(), "conv_s", 4, 2, width=0.25)
+    textbook.gradient(0, log=False)
     first = [p.grad.clone() for p in textbook.generator.parameters()]
     textbook.gradient(0, log=True)
     assert all(torch.allclose(a, p.grad, atol=1e-6) for a, p in zip(first, textbook.generator.parameters()))
@@ -153,7 +153,7 @@ def injection(mrfi: float = 0.025, dense: float = 0.2) -> dict:
     return record("injection", [comparison], stages=stages)
 
 
-def training(gap: float = 1e-7, **more) -> dict:
+def training(gap: float = 1e-14, **more) -> dict:
     seconds = {"ours": [1.0, 1.2, 1.1], "official loop": [5.0, 6.0, 5.5]}
     comparison = {"name": "VGG11 + ConvS", "work": {}, "seconds": seconds, "relative_difference": gap, **more}
     return record("training", [comparison])
@@ -201,7 +201,7 @@ def test_the_page_says_what_the_records_say():
     records = everything()
     text = performance.summary(records).data
     for words in ("89.3 Mbit at 1 %", "10.0 times as long as ours", "MRFI changes 0.960 % of the bits", "1.10 s a step against 5.50 s, 5.0 times",
-                  "the same gradient (relative difference 1.0e-07", "2.0 times as fast as the official way", "differ by 1 image at most", "a processor, 2 threads"):  # fmt: skip
+                  "the same gradient (relative difference 1e-14", "2.0 times as fast as the official way", "differ by 1 image at most", "a processor, 2 threads"):  # fmt: skip
         assert words in text
     assert "NOT the same gradient" in performance.summary({"training": training(gap=0.01)}).data
     assert "BitFlips at 1 %: 10.0 ms, of which drawing 60 %" in performance.stage_summary(records).data

@@ -17,7 +17,7 @@ HARDWARE = ("cpu", "cuda")
 GOALS = {"dense sampling": 15.0, "MRFI": 2.0}  # times as fast as these, at least
 SAME_LAW = {"official path": "ours, ReleaseMap"}  # what a side is compared with, where it is not the first of ours
 MISSING = "not measured yet; `make bench` measures it."
-SAME_GRADIENT = 1e-4
+SAME_GRADIENT = 1e-9
 SHOWN = {
     "comparison": "work", "side": "who", "rounds": "rounds", "median_ms": "median ms", "low_ms": "quartile 1",
     "high_ms": "quartile 3", "ratio": "times ours", "ratio_low": "from", "ratio_high": "to",
@@ -140,7 +140,7 @@ def _training(record: dict, rows: pd.DataFrame) -> list[str]:
             )
         gap = comparison["relative_difference"]
         same = "the same gradient" if gap <= SAME_GRADIENT else "NOT the same gradient"
-        lines.append(f"{line}; {same} (relative difference {gap:.1e} in fp32).")
+        lines.append(f"{line}; {same} (relative difference {gap:.0e} in double precision).")
         if np.isfinite(sides["peak_mb"]).all():
             ours, theirs = sides.loc["ours", "peak_mb"], row["peak_mb"]
             lines.append(f"Its peak memory is {theirs:,.0f} MB, ours {ours:,.0f} MB, libraries included.")
