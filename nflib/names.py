@@ -13,6 +13,7 @@ def choose(kind: str, name: str, allowed: Iterable[str]) -> str:
     allowed = list(allowed)
     if name in allowed:
         return name
-    near = get_close_matches(str(name), allowed, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(allowed)}"
+    words = [str(value) for value in allowed]
+    near = get_close_matches(name, words, n=1) if isinstance(name, str) else []
+    hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(words)}"
     raise UserError(f"unknown {kind} {name!r}; {hint}")

@@ -123,9 +123,13 @@ def generator_model(cell: Cell, device: torch.device, deadline: float | None = N
 
 @contextlib.contextmanager
 def precision_of(profile: str):
-    """Smoke cells are trained and measured in fp32 everywhere, so that machines can be compared."""
-    forced = FORCED_PRECISION.set("fp32" if profile == "smoke" else None)
+    """Smoke cells are trained and measured in fp32 on one thread everywhere, so that machines can be compared: with another
+    number of threads sums are rounded otherwise, and training amplifies that to points of accuracy."""
+    forced, threads = FORCED_PRECISION.set("fp32" if profile == "smoke" else None), torch.get_num_threads()
     try:
+        if profile == "smoke":
+            torch.set_num_threads(1)
         yield
     finally:
         FORCED_PRECISION.reset(forced)
+        torch.set_num_threads(threads)

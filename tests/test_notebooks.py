@@ -56,6 +56,11 @@ def test_bad_parameters_are_refused_in_one_line_before_anything_runs(given, mess
         notebooks.strict("accuracy", given)
 
 
+def test_an_image_size_that_is_not_counted_is_refused_in_one_line(capsys):
+    assert cli.main(["run", "energy", "-p", "image_size", "33"]) == 2
+    assert capsys.readouterr().err == "nflib: unknown image size 33; allowed: 32, 224\n"
+
+
 def test_texts_become_values_of_the_parameters_type():
     given = {"rates": "0.02", "base_models": "vgg11,resnet18", "measure": "false", "patterns": "3", "generators": "[]"}
     wanted = {"rates": [0.02], "base_models": ["vgg11", "resnet18"], "measure": False, "patterns": 3, "generators": []}
