@@ -35,7 +35,7 @@ reproduce: setup
 
 # Speed beside other ways of doing the same work, into results/bench/; about six minutes on two cores.
 bench: setup
-	$(INSTALL) --no-deps MRFI==2.1.0 || echo "bench: MRFI cannot be installed; its comparison is left out"
+	@$(INSTALL) --no-deps MRFI==2.1.0 || echo "bench: MRFI cannot be installed; its comparison is left out"
 	PYTHONPATH=tests $(BIN)/python -m benchmarks
 
 check: setup
