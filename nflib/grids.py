@@ -29,7 +29,7 @@ BASE_RECIPES = {
         "awp": BaseRecipe("awp", 8, 64, 0.03, weight_perturbation=0.005),
     },
     "paper": {
-        "release": BaseRecipe("release", epochs=30, batch=128, learning_rate=0.02),
+        "release": BaseRecipe("release", epochs=30, batch=128, learning_rate=0.05, schedule="one_cycle"),
         "modern": BaseRecipe("modern", 20, 128, 0.1, weight_decay=5e-4, schedule="one_cycle"),
         "awp": BaseRecipe("awp", 30, 128, 0.02, weight_perturbation=0.005),
     },
@@ -47,7 +47,7 @@ GENERATOR_RECIPES = {
 SMOKE_WIDTHS = {
     "resnet18": 0.0625, "resnet50": 0.0625, "vgg11": 0.125, "vgg16": 0.125, "vgg19": 0.125, "preact_resnet18": 0.0625,
 }  # fmt: skip
-FIRST_LOOK_EPOCHS, FIRST_LOOK_STEPS, FIRST_LOOK_IMAGES = 2, 120, 1000
+FIRST_LOOK_EPOCHS, FIRST_LOOK_STEPS, FIRST_LOOK_IMAGES = 12, 120, 1000
 SURROGATES = ("resnet18", "vgg19")
 WIDTHS = (8, 7, 6, 5, 4, 3, 2)
 ATTRIBUTION = ("release_map", "release_map_tiling_corrected", "release_map_per_layer", "stuck_at", "bit_flips")
