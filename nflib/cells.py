@@ -94,7 +94,7 @@ class Cell:
         """The cell in words, for progress bars and messages."""
         parts = [self.base.words]
         if self.generator:
-            parts.append(f"+ {generators.label(self.generator.name)}")
+            parts.append(f"+ {generators.label(self.generator.name)}{' after imitation' if self.generator.teacher else ''}")
         if self.surrogates:
             parts.append(f"trained on {' and '.join(models.label(s.model) for s in self.surrogates)}")
         if self.bits:
@@ -114,6 +114,7 @@ class Cell:
             "epochs": self.base.recipe.epochs,
             "generator": self.generator.name if self.generator else "none",
             "steps": self.generator.steps if self.generator else 0,
+            "imitation_steps": self.generator.imitation_steps if self.generator else 0,
             "surrogates": "+".join(s.model for s in self.surrogates) or "none",
             "law": self.law,
             "rate": self.rate,
@@ -131,9 +132,12 @@ def cell_of(stored: dict) -> Cell:
     def base(value: dict) -> Base:
         return Base(**{**value, "recipe": BaseRecipe(**value["recipe"])})
 
-    generator = GeneratorRecipe(**stored["generator"]) if stored["generator"] else None
+    def generator(value: dict) -> GeneratorRecipe:
+        return GeneratorRecipe(**value | ({"teacher": generator(value["teacher"])} if value.get("teacher") else {}))
+
     surrogates = tuple(base(value) for value in stored["surrogates"])
-    return Cell(**{**stored, "base": base(stored["base"]), "generator": generator, "surrogates": surrogates})
+    recipe = generator(stored["generator"]) if stored["generator"] else None
+    return Cell(**{**stored, "base": base(stored["base"]), "generator": recipe, "surrogates": surrogates})
 
 
 def only(cells: Iterable[Cell], conditions: Iterable[str]) -> list[Cell]:

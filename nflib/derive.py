@@ -10,7 +10,7 @@ from IPython.display import Markdown
 from nflib import figures, grids, published, tables
 from nflib.cells import PROFILES
 from nflib.names import UserError
-from nflib.pages import ablations, contradictions, error_models, overhead, quantization, robust_training, scoreboard
+from nflib.pages import ablations, contradictions, error_models, mechanism, overhead, quantization, robust_training, scoreboard
 from nflib.pages import transfer, transformed_images, tsne
 from nflib.report import _list
 from nflib.store import ROOT, Store, results
@@ -20,6 +20,7 @@ from nflib.trained import choose_device
 
 PAGES = {
     "error_models": error_models,
+    "mechanism": mechanism,
     "transfer": transfer,
     "quantization": quantization,
     "ablations": ablations,

@@ -22,7 +22,7 @@ def prepared(split: Split, generator: nn.Module | None, batch: int = BATCH) -> l
         floats = to_float(images)
         if generator is not None:
             with autocast(floats.device):
-                floats = transform(generator, floats).float()
+                floats = transform(generator, floats, labels).float()
         batches.append((floats, labels))
     return batches
 

@@ -1,4 +1,4 @@
-"""The six NeuralFuse generators and the universal input perturbation.
+"""The six NeuralFuse generators, their encoders alone, and the input perturbations that they are compared with.
 
 A generator G maps images [B, 3, H, W] in [-1, 1] (H and W divisible by 8) to a perturbation of the same shape; the
 transformed image is clip(x + G(x), -1, 1).  Layouts follow the official 8-bit code; the parameter counts of the
@@ -20,12 +20,13 @@ LABELS = {
     "unet_l": "UNetL",
     "unet_s": "UNetS",
 }
-UNIVERSAL = "universal"
+UNIVERSAL, CLASS_PATTERNS = "universal", "class_patterns"
+CONTROLS = {UNIVERSAL: "UIP", CLASS_PATTERNS: "class patterns"}  # perturbations without a network
 
 
 def label(name: str) -> str:
     """A generator's name as the paper writes it; "UIP" for the universal input perturbation."""
-    return {**LABELS, UNIVERSAL: "UIP"}[name]
+    return {**LABELS, **CONTROLS}[name]
 
 
 def _block(cin: int, cout: int) -> list[nn.Module]:
@@ -117,6 +118,21 @@ class UniversalPerturbation(nn.Module):
         return torch.tanh(self.raw).expand_as(x)
 
 
+class ClassPatterns(nn.Module):
+    """One learnable perturbation tanh(U_c) for each class c, added to the images of that class: it is told the labels.
+
+    Not a mitigation, for it needs the answer; it shows what a generator could do at most if all that it did was to tell
+    the class and to add that class's pattern.  U [classes, 3, H, W].
+    """
+
+    def __init__(self, classes: int = 10, image_size: int = 32):
+        super().__init__()
+        self.raw = nn.Parameter(torch.zeros(classes, 3, image_size, image_size))
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        return torch.tanh(self.raw[labels])
+
+
 _BUILDERS = {
     "conv_l": (_conv_l, 32),
     "conv_s": (_conv_s, 32),
@@ -127,25 +143,38 @@ _BUILDERS = {
 }
 
 
-def build(name: str, width: float = 1.0, seed: int = 0, image_size: int = 32) -> nn.Module:
+def build(name: str, width: float = 1.0, seed: int = 0, image_size: int = 32, classes: int = 10) -> nn.Module:
     """A generator, float32, train mode, initialised from `seed`.
 
-    name: one of NAMES, or "universal" for the universal perturbation (the only one that needs `image_size`).
+    name: one of NAMES, or of CONTROLS (the only ones that need `image_size`; class patterns need `classes` too).
     width: factor on the channel counts.  Raises UserError for an unknown name.
     """
-    choose("generator", name, (*NAMES, UNIVERSAL))
+    choose("generator", name, (*NAMES, *CONTROLS))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name == UNIVERSAL:
             return UniversalPerturbation(image_size)
+        if name == CLASS_PATTERNS:
+            return ClassPatterns(classes, image_size)
         builder, base_width = _BUILDERS[name]
         return builder(max(1, round(base_width * width)))
 
 
-def transform(generator: nn.Module, images: Tensor) -> Tensor:
+def encoder(name: str, width: float = 1.0, seed: int = 0) -> tuple[nn.Sequential, int]:
+    """The layers of one of the six generators down to its smallest maps, and the channels of these."""
+    whole = build(choose("generator", name, NAMES), width, seed)
+    if isinstance(whole, UNet):
+        layers = [layer for block in whole.down for layer in (_pool(), block)][1:]
+    else:
+        layers = list(whole)[: 1 + max(k for k, layer in enumerate(whole) if isinstance(layer, nn.MaxPool2d))]
+    channels = [m.out_channels for layer in layers for m in layer.modules() if isinstance(m, nn.Conv2d)][-1]
+    return nn.Sequential(*layers), channels
+
+
+def transform(generator: nn.Module, images: Tensor, labels: Tensor | None = None) -> Tensor:
     """Transformed images clip(x + G(x), -1, 1), shape of `images` (Eq. 1).
 
-    The gradient is 1 on the closed interval and 0 outside, in every torch (its clamp has had 0 at the ends since 2.14).
+    labels: of the images, for class patterns, which no other generator sees.  The gradient is 1 on the closed interval and 0 outside, in every torch (its clamp has had 0 at the ends since 2.14).
     """
-    moved = images + generator(images)
+    moved = images + (generator(images, labels) if isinstance(generator, ClassPatterns) else generator(images))
     return torch.where(moved.abs() <= 1, moved, moved.detach().clamp(-1, 1))

@@ -44,10 +44,16 @@ GENERATOR_RECIPES = {
         momentum=0.1, initial_gain=0.1,
     ),
 }  # fmt: skip
+IMITATION_STEPS = {"smoke": 150, "paper": 4000}
+TEACHERS = {  # how the class patterns are trained that a generator imitates first: cheap, for a tenth of the images will do
+    "smoke": {"steps": 60, "batch": 64, "learning_rate": 0.03, "models_per_step": 1},
+    "paper": {"steps": 600, "batch": 64, "learning_rate": 0.03, "models_per_step": 1},
+}
 SMOKE_WIDTHS = {
     "resnet18": 0.0625, "resnet50": 0.0625, "vgg11": 0.125, "vgg16": 0.125, "vgg19": 0.125, "preact_resnet18": 0.0625,
+    **dict.fromkeys(models.ENCODERS, GENERATOR_RECIPES["smoke"].width),
 }  # fmt: skip
-FIRST_LOOK_EPOCHS, FIRST_LOOK_STEPS, FIRST_LOOK_IMAGES = 12, 120, 1000
+FIRST_LOOK_EPOCHS, FIRST_LOOK_STEPS, FIRST_LOOK_IMITATION, FIRST_LOOK_IMAGES = 12, 300, 3700, 2000
 SURROGATES = ("resnet18", "vgg19")
 WIDTHS = (8, 7, 6, 5, 4, 3, 2)
 ATTRIBUTION = ("release_map", "release_map_tiling_corrected", "release_map_per_layer", "stuck_at", "bit_flips")
@@ -61,9 +67,24 @@ def base(profile: str, dataset: str, base_model: str, base_recipe: str) -> Base:
     return Base(dataset, base_model, recipe, SMOKE_WIDTHS[base_model] if profile == "smoke" else 1.0)
 
 
-def generator_recipe(profile: str, name: str, law: str, rate: float, **changes: object) -> GeneratorRecipe:
-    """The profile's recipe for a generator trained under `law` at bit-error rate `rate`, with other fields changed."""
-    return dataclasses.replace(GENERATOR_RECIPES[profile], name=name, law=law, rate=rate, **changes)
+def generator_recipe(
+    profile: str, name: str, law: str, rate: float, imitation: bool | None = None, **changes: object
+) -> GeneratorRecipe:
+    """The profile's recipe for a generator trained under `law` at bit-error rate `rate`, with other fields changed.
+
+    imitation: it first imitates class patterns that were trained with the same law, rate and changes; False trains on
+    Eq. 3 alone, from the start; None is the profile's habit: at smoke scale imitation would double the time.  Class
+    patterns themselves are trained as teachers are.
+    """
+    imitation = profile == "paper" if imitation is None else imitation
+    whole = dataclasses.replace(GENERATOR_RECIPES[profile], name=name, law=law, rate=rate, **changes)
+    if name == generators.UNIVERSAL or not (imitation or name == generators.CLASS_PATTERNS):
+        return whole
+    as_teacher = {"name": generators.CLASS_PATTERNS, "width": 1.0, "initial_gain": 1.0, **TEACHERS[profile]}
+    teacher = dataclasses.replace(whole, **as_teacher)
+    if name == generators.CLASS_PATTERNS:
+        return teacher
+    return dataclasses.replace(whole, imitation_steps=IMITATION_STEPS[profile], teacher=teacher)
 
 
 def _settings(laws: Iterable[str], rates: Iterable[float]) -> list[tuple[str, float]]:
@@ -273,6 +294,30 @@ def error_models(
     return cells
 
 
+def mechanism(
+    profile: str,
+    dataset: str,
+    base_models: Sequence[str],
+    base_recipe: str,
+    generator_names: Sequence[str],
+    error_model: str,
+    rate: float,
+    patterns: int,
+) -> list[Cell]:
+    """Each base model alone; behind one pattern for all images, behind class patterns that are told the label, and behind
+    each generator with and without imitation of these; and each generator's encoder alone, as a classifier of its own."""
+    setting, cells = {"law": error_model, "rate": rate}, []
+    told = generator_recipe(profile, generators.CLASS_PATTERNS, **setting)
+    for model in base_models:
+        whole = base(profile, dataset, model, base_recipe)
+        recipes = [None, dataclasses.replace(told, name=generators.UNIVERSAL), told]
+        for name in generator_names:
+            recipes += [generator_recipe(profile, name, **setting, imitation=imitation) for imitation in (False, True)]
+        cells += [Cell("accuracy", whole, recipe, patterns=patterns, **setting) for recipe in recipes]
+    encoders = [base(profile, dataset, f"{name}_encoder", "modern") for name in generator_names]
+    return cells + [Cell("accuracy", encoder, patterns=patterns, **setting) for encoder in encoders]
+
+
 # -------------------------------------------------------------------------------------------------------- first looks
 
 
@@ -284,9 +329,10 @@ def shortened(cells: Iterable[Cell], patterns: int = 20) -> list[Cell]:
 
     changed = []
     for cell in cells:
-        recipe = cell.generator and dataclasses.replace(
-            cell.generator, steps=FIRST_LOOK_STEPS, batch=128, models_per_step=min(1, cell.generator.models_per_step)
-        )
+        recipe = cell.generator
+        if recipe and recipe.name not in generators.CONTROLS:
+            imitation_steps = FIRST_LOOK_IMITATION * bool(recipe.teacher)
+            recipe = dataclasses.replace(recipe, steps=FIRST_LOOK_STEPS, batch=128, imitation_steps=imitation_steps)
         surrogates = tuple(short(whole) for whole in cell.surrogates)
         images = cell.images or FIRST_LOOK_IMAGES
         fewer = {"patterns": min(patterns, cell.patterns), "images": images}
@@ -315,6 +361,8 @@ def first_look(table: str) -> list[Cell]:
         whole = tsne(*at, "vgg11", "modern", ("conv_l", "unet_s"), "release_map", 0.01, 5, 500)
     elif table == "transformed_images":
         whole = transformed_images(*at, ("vgg11",), "modern", ("conv_l", "unet_s"), "release_map", 0.01)
+    elif table == "mechanism":
+        whole = mechanism(*at, ("vgg11",), "release", generators.NAMES, "release_map", 0.01, 20)
     else:
         return []
     return shortened(dict.fromkeys(whole))
@@ -351,6 +399,7 @@ def _smoke(table: str) -> list[Cell]:
         ),
         "transformed_images": lambda: transformed_images(*at, ("vgg11",), "release", ("conv_l", "unet_s"), *law, 0.01),
         "error_models": lambda: error_models(*at, ("vgg11",), RECIPES, ("conv_l",), 0.01, 50),
+        "mechanism": lambda: mechanism(*at, ("vgg11",), "release", generators.NAMES, *law, 0.01, 10),
     }[table]()
 
 
@@ -399,12 +448,16 @@ def _paper(table: str) -> list[Cell]:
             cells += transformed_images(*at, ("resnet18",), release, generators.NAMES, "release_map", rate)
     elif table == "error_models":
         cells += error_models(*cifar10, models.NAMES, RECIPES, ("conv_l",), 0.01, 50)
+    elif table == "mechanism":
+        for law in MAIN_LAWS:
+            cells += mechanism(*cifar10, ("resnet18", "vgg11"), release, generators.NAMES, law, 0.01, 50)
     return list(dict.fromkeys(cells))
 
 
 TABLES = (
     "accuracy",
     "error_models",
+    "mechanism",
     "transfer",
     "quantization",
     "ablations",

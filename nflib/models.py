@@ -4,12 +4,14 @@ Source: NeuralFuse section 4.1 and Table 7, whose parameter counts these reprodu
 CIFAR form: ResNets with a 3x3 stem and no max-pool, VGG with batch norm, five max-pools and one linear layer.
 ImageNet form: torchvision's layout (7x7 stem; 25088-4096-4096 head).
 One more, in the CIFAR form only, for Table 26: the pre-activation ResNet18 of the authors of adversarial weight
-perturbation (AWP; Wu et al., NeurIPS 2020).
+perturbation (AWP; Wu et al., NeurIPS 2020).  And, as a control, the encoder of each generator with an average pool and a
+linear layer behind it: what a generator's own network could classify without any base model.
 """
 
 import torch
 from torch import Tensor, nn
 
+from nflib import generators
 from nflib.names import UserError, choose
 
 RESNETS = {"resnet18": ("basic", [2, 2, 2, 2]), "resnet50": ("bottleneck", [3, 4, 6, 3])}
@@ -20,9 +22,11 @@ VGGS = {
 }
 PREACT_RESNETS = {"preact_resnet18": [2, 2, 2, 2]}
 NAMES = (*RESNETS, *VGGS)  # the five of the paper's grids
-ALL_NAMES = (*NAMES, *PREACT_RESNETS)
+ENCODERS = {f"{name}_encoder": name for name in generators.NAMES}
+ALL_NAMES = (*NAMES, *PREACT_RESNETS, *ENCODERS)
 LABELS = {"resnet18": "ResNet18", "resnet50": "ResNet50", "vgg11": "VGG11", "vgg16": "VGG16", "vgg19": "VGG19"}
 EXTRA_LABELS = {"preact_resnet18": "PreActResNet18"}
+EXTRA_LABELS |= {name: f"{generators.label(of)} encoder" for name, of in ENCODERS.items()}
 IMAGENET_SIZE = 224
 MIN_CHANNELS = 8  # below it, oneDNN's AVX2 kernel for the weight gradient of a strided 1x1 convolution hangs or crashes
 
@@ -137,6 +141,11 @@ def _vgg(name: str, classes: int, large: bool, width: float) -> nn.Sequential:
     return model
 
 
+def _encoder(name: str, classes: int, width: float, seed: int) -> nn.Sequential:
+    layers, channels = generators.encoder(ENCODERS[name], width, seed)
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
+
+
 def build(
     name: str, classes: int = 10, image_size: int = 32, width: float = 1.0, seed: int = 0, residual_relu: bool = True
 ) -> nn.Module:
@@ -159,6 +168,8 @@ def build(
             return _resnet(name, classes, large, width, residual_relu)
         if name in PREACT_RESNETS:
             return _preact_resnet(name, classes, width)
+        if name in ENCODERS:
+            return _encoder(name, classes, width, seed)
         return _vgg(name, classes, large, width)
 
 

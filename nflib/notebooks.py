@@ -32,6 +32,7 @@ PAGES = {  # page of the book: (notebook, parameters)
     "scoreboard": ("scoreboard", {}),
     **_both("accuracy", **CIFAR10),
     **_both("error_models", **CIFAR10),
+    **_both("mechanism", **CIFAR10),
     **_both("transfer", **CIFAR10),
     **_both("quantization", **CIFAR10),
     **_both("ablations", **CIFAR10),

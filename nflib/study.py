@@ -1,5 +1,6 @@
 """The runner: measures the cells that have no record yet, cheapest first, and knows about how long they take."""
 
+import dataclasses
 import functools
 import sys
 import time
@@ -34,6 +35,8 @@ def measure_and_store(cell: Cell, store: Store, device: torch.device, deadline: 
 
 @functools.cache
 def _macs(kind: str, name: str, width: float, size: int) -> int:
+    if name in generators.CONTROLS:
+        return 0
     model = models.build(name, 10, size, width) if kind == "base" else generators.build(name, width, image_size=size)
     return energy.macs(model, size)
 
@@ -52,8 +55,10 @@ def work(cell: Cell) -> dict[str, float]:
     if cell.generator:
         recipe, on = cell.generator, cell.trained_on
         through = sum(2 * (recipe.models_per_step + 1) * _macs("base", b.model, b.width, size) for b in on)
-        own = 3 * _macs("generator", recipe.name, recipe.width, size)
-        parts[generator_key(cell)] = recipe.steps * min(recipe.batch, train) * (through + own)
+        own, images = 3 * _macs("generator", recipe.name, recipe.width, size), min(recipe.batch, train)
+        parts[generator_key(cell)] = images * (recipe.steps * (through + own) + recipe.imitation_steps * own)
+        if recipe.teacher:
+            parts |= work(dataclasses.replace(cell, generator=recipe.teacher))
     forward = _macs("base", cell.base.model, cell.base.width, size)
     parts["evaluation"] = (cell.patterns + 1) * (cell.images or test) * forward
     return parts

@@ -13,7 +13,8 @@ from nflib.store import Store
 
 SETTING = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model", "ber_percent", "patterns", "images"]
 KEYS = [*SETTING, "bits", "base", "first_seed"]  # what a generator's row and its base model's row must share
-TRAINING = ["trained_for", "trained_under", "train_ber_percent", "steps", "models_per_step", "loss_weight", "flips"]
+TRAINING = ["trained_for", "trained_under", "train_ber_percent", "steps", "imitation_steps", "models_per_step", "loss_weight"]
+TRAINING += ["flips"]
 MEASURED = ["CA", "PA", "PA_std", "PA_worst", "CA_NF", "PA_NF", "PA_NF_std", "PA_NF_worst", "RP", "RP_error"]
 METRICS = ["CA", "PA", "CA_NF", "PA_NF", "RP"]
 
@@ -52,6 +53,7 @@ def _training(cell: dict) -> dict:
         "trained_under": faults.LABELS.get(recipe["law"], recipe["law"]),
         "train_ber_percent": round(100 * recipe["rate"], 6),
         "steps": recipe["steps"],
+        "imitation_steps": recipe.get("imitation_steps", 0),
         "models_per_step": recipe["models_per_step"],
         "loss_weight": float(recipe["loss_weight"]),
         "flips": recipe.get("adversarial_flips", 0),
@@ -74,7 +76,7 @@ def recoveries(records: Iterable[dict]) -> pd.DataFrame:
     for record in records:
         here, recipe, metrics = setting(record), record["cell"]["generator"], record["metrics"]
         base = alone.get(tuple(here[key] for key in KEYS))
-        row = {**here, "generator": "none", "steps": 0, "flips": 0, "CA": np.nan, "PA": np.nan}
+        row = {**here, "generator": "none", "steps": 0, "imitation_steps": 0, "flips": 0, "CA": np.nan, "PA": np.nan}
         if base is not None:
             before = np.array(base["metrics"]["perturbed"])
             row |= {"CA": base["metrics"]["clean"], "PA": before.mean(), "PA_std": before.std(), "PA_worst": before.min()}
@@ -96,7 +98,7 @@ def recoveries(records: Iterable[dict]) -> pd.DataFrame:
     for metric in ("PA", "RP"):
         frame[f"{metric}_difference"] = frame[metric] - frame[f"published_{metric}"]
     order = {"base_model": [*models.LABELS.values(), *models.EXTRA_LABELS.values()]}
-    order |= {"generator": ["none", *generators.LABELS.values(), generators.label(generators.UNIVERSAL)]}
+    order |= {"generator": ["none", *generators.LABELS.values(), *generators.CONTROLS.values()]}
     for name, values in order.items():
         frame[f"_{name}"] = frame[name].map({value: k for k, value in enumerate(values)})
     by = ["dataset", "base_recipe", "error_model", "ber_percent", "_base_model", "_generator", "steps", "record"]
@@ -150,9 +152,10 @@ def accuracy(records: Iterable[dict]) -> pd.DataFrame:
     rows = recoveries(records)
     plain = (rows["bits"] == 8) & rows["base_recipe"].isin(grids.RECIPES) & (rows["flips"] == 0)
     plain &= rows["generator"].isin(["none", *generators.LABELS.values()])
+    plain &= ~rows["base_model"].isin([models.label(name) for name in models.ENCODERS])
     own = (rows["trained_for"] == rows["base_model"]) & (rows["loss_weight"] == 5.0)
     own &= (rows["trained_under"] == rows["error_model"]) & (rows["train_ber_percent"] == rows["ber_percent"])
-    columns = [*SETTING, "generator", "steps", "models_per_step", "trained_under", *MEASURED]
+    columns = [*SETTING, "generator", "steps", "imitation_steps", "models_per_step", "trained_under", *MEASURED]
     columns += [f"published_{metric}" for metric in METRICS]
     columns += ["PA_difference", "RP_difference", "changed_bits_percent", "device", "record"]
     return rows[plain & (own | (rows["generator"] == "none"))][columns].reset_index(drop=True)

@@ -110,12 +110,18 @@ def generator_model(cell: Cell, device: torch.device, deadline: float | None = N
     words = f"{cell.words}: generator"
 
     def build() -> torch.nn.Module:
-        return generators.build(recipe.name, recipe.width, recipe.seed, dataset.image_size)
+        return generators.build(recipe.name, recipe.width, recipe.seed, dataset.image_size, dataset.classes)
 
     def train(model: torch.nn.Module, resume: Path) -> dict:
         bases = [base_model(base, device, deadline)[0] for base in cell.trained_on]
         law = faults.error_model(recipe.law, recipe.rate)
-        return train_generator(model, bases, dataset.train, dataset.augmentation, recipe, law, resume, words, deadline)
+        teacher = origin = None
+        if recipe.teacher:
+            teacher, facts, digest = generator_model(dataclasses.replace(cell, generator=recipe.teacher), device, deadline)
+            origin = {"sha256": digest, "seconds": facts["seconds"], "model_images": facts["model_images"]}
+        where = (dataset.train, dataset.augmentation)
+        facts = train_generator(model, bases, *where, recipe, law, resume, words, deadline, teacher)
+        return facts | ({"teacher": origin} if origin else {})
 
     model, facts, digest = _trained(generator_key(cell), build, train, device)
     return Quantized(model.to(memory_format=torch.channels_last), recipe.bits).model, facts, digest

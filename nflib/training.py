@@ -61,6 +61,8 @@ class GeneratorRecipe:
     initial_gain: factor on the output layer at the start; below 1, training begins near F(x) = x.
     adversarial_flips: K > 0 trains on one perturbed model per step with the K bits flipped that `adversarial_pattern`
     chooses, and `law` and `rate` have no effect on training; 0 trains on random patterns of `law`.
+    teacher, imitation_steps: before the `steps` of Eq. 3, that many steps on the mean squared distance from the images
+    as the teacher, itself trained by its recipe on Eq. 3, transforms them; they need no base model.
     """
 
     name: str = "conv_l"
@@ -78,8 +80,12 @@ class GeneratorRecipe:
     bits: int = 8
     seed: int = 0
     adversarial_flips: int = field(default=0, metadata={"since": 2})
+    imitation_steps: int = field(default=0, metadata={"since": 3})
+    teacher: "GeneratorRecipe | None" = field(default=None, metadata={"since": 3})
 
     def __post_init__(self):
+        if self.imitation_steps < 0 or bool(self.imitation_steps) != bool(self.teacher):
+            raise UserError(f"imitation_steps is {self.imitation_steps}; it must be above 0 with a teacher, and 0 without")
         if self.adversarial_flips < 0:
             raise UserError(f"adversarial_flips is {self.adversarial_flips}; allowed are whole numbers from 0")
         if self.adversarial_flips and self.models_per_step != 1:
@@ -333,7 +339,7 @@ def eopm_gradient(
     """
     device = images.device
     with autocast(device):
-        transformed = transform(generator, images)
+        transformed = transform(generator, images, labels)
     leaf = transformed.detach().requires_grad_()
     clean_sum, perturbed_sum = torch.zeros((), device=device), torch.zeros((), device=device)
 
@@ -352,6 +358,18 @@ def eopm_gradient(
     return clean_sum / len(bases), perturbed_sum / (len(bases) * models_per_step)
 
 
+def imitation_gradient(generator: nn.Module, teacher: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Accumulate into the generator's .grad the gradient of the mean squared distance (of pixels in [-1, 1]) between the
+    images as `generator` and as `teacher` transform them; returns that distance."""
+    with torch.no_grad():
+        goal = transform(teacher, images, labels)
+    with autocast(images.device):
+        transformed = transform(generator, images, labels)
+    loss = F.mse_loss(transformed.float(), goal.float())
+    loss.backward()
+    return loss.detach()
+
+
 def train_generator(
     generator: nn.Module,
     bases: Sequence[Quantized],
@@ -362,11 +380,13 @@ def train_generator(
     resume: Path | None = None,
     words: str = "",
     deadline: float | None = None,
+    teacher: nn.Module | None = None,
 ) -> dict:
     """Train `generator` in place against the frozen `bases` (one: relaxed access; several: surrogates, averaged).
 
+    teacher: what is imitated in the first `recipe.imitation_steps` steps, which follow a one-cycle schedule of their own.
     Returns {"seconds", "steps", "model_images" (images x perturbed models), "losses" ([step, clean, perturbed] means of
-    every twentieth of the run)}.
+    every twentieth of the steps)}, and with a teacher "imitation_losses" ([step, mean squared distance], likewise).
     """
     device = next(generator.parameters()).device
     set_initial_gain(generator, recipe.initial_gain)
@@ -374,43 +394,60 @@ def train_generator(
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = recipe.momentum
     quantization_aware(generator, recipe.bits).to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.Adam(generator.parameters(), recipe.learning_rate, (0.5, 0.999))
-    scheduler = _schedule(optimizer, recipe.schedule, recipe.learning_rate, recipe.steps)
-    state = Resumable(resume, deadline, model=generator, optimizer=optimizer, scheduler=scheduler)
+
+    def phase(schedule: str, steps: int):
+        optimizer = torch.optim.Adam(generator.parameters(), recipe.learning_rate, (0.5, 0.999))
+        return steps, optimizer, _schedule(optimizer, schedule, recipe.learning_rate, steps)
+
+    first, main = phase("one_cycle", recipe.imitation_steps), phase(recipe.schedule, recipe.steps)
+    parts = {"optimizer": main[1], "scheduler": main[2], "first_optimizer": first[1], "first_scheduler": first[2]}
+    state = Resumable(resume, deadline, model=generator, **parts)
     stored = state.load()
     done, losses, seconds = stored.get("step", 0), stored.get("losses", []), stored.get("seconds", 0.0)
+    imitation_losses, total = stored.get("imitation_losses", []), recipe.imitation_steps + recipe.steps
     per_epoch = max(1, len(train.labels) // recipe.batch)
-    report = max(1, recipe.steps // 20)
     window = torch.tensor(stored.get("window", [0.0, 0.0]), device=device)
     began = time.perf_counter() - seconds
-    with progress_bar(recipe.steps, words, done) as progress:
-        while done < recipe.steps:
+    with progress_bar(total, words, done) as progress:
+        while done < total:
             epoch, skip = divmod(done, per_epoch)
             for number, (images, labels) in enumerate(_batches(train, recipe.batch, how, recipe.seed, epoch)):
-                if number < skip or done == recipe.steps:
+                if number < skip or done == total:
                     continue
-                count = recipe.models_per_step
-                seeds = np.random.default_rng([recipe.seed, done]).integers(TRAINING_PATTERNS, size=(len(bases), count))
-                numbers = {id(base): row for base, row in zip(bases, seeds)}
-
-                def pattern(base: Quantized, k: int, transformed: Tensor) -> Pattern:
-                    if recipe.adversarial_flips:
-                        return adversarial_pattern(base, transformed, labels, recipe.adversarial_flips)
-                    return error_model.draw(base.sizes, int(numbers[id(base)][k]), base.bits)
-
+                imitating = done < recipe.imitation_steps
+                step = done if imitating else done - recipe.imitation_steps
+                steps, optimizer, scheduler = first if imitating else main
                 optimizer.zero_grad()
-                window += torch.stack(eopm_gradient(generator, bases, images, labels, pattern, count, recipe.loss_weight))
+                if imitating:
+                    window[0] += imitation_gradient(generator, teacher, images, labels)
+                else:
+                    count = recipe.models_per_step
+                    seeds = np.random.default_rng([recipe.seed, step]).integers(TRAINING_PATTERNS, size=(len(bases), count))
+                    numbers = {id(base): row for base, row in zip(bases, seeds)}
+
+                    def pattern(base: Quantized, k: int, transformed: Tensor) -> Pattern:
+                        if recipe.adversarial_flips:
+                            return adversarial_pattern(base, transformed, labels, recipe.adversarial_flips)
+                        return error_model.draw(base.sizes, int(numbers[id(base)][k]), base.bits)
+
+                    window += torch.stack(
+                        eopm_gradient(generator, bases, images, labels, pattern, count, recipe.loss_weight)
+                    )
                 optimizer.step()
                 scheduler.step()
-                done += 1
+                done, step = done + 1, step + 1
                 progress.update()
-                if done % report == 0:
-                    losses.append([done, *(window / report).tolist()])
+                report = max(1, steps // 20)
+                if step % report == 0:
+                    means = (window / report).tolist()
+                    imitation_losses.append([step, means[0]]) if imitating else losses.append([step, *means])
+                if step % report == 0 or step == steps:
                     window.zero_()
                 state.save(
                     lambda: {
                         "step": done,
                         "losses": losses,
+                        "imitation_losses": imitation_losses,
                         "window": window.tolist(),
                         "seconds": time.perf_counter() - began,
                     }
@@ -423,4 +460,5 @@ def train_generator(
         "steps": recipe.steps,
         "model_images": model_images,
         "losses": losses,
+        **({"imitation_losses": imitation_losses} if recipe.teacher else {}),
     }

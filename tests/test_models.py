@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from nflib import generators, models
+from nflib import energy, generators, models
 from nflib.generators import UNet, transform
 from nflib.models import parameter_count
 from nflib.quantize import weighted_layers
@@ -163,8 +163,21 @@ def test_the_preact_resnet18_ends_in_batch_norm_and_relu_before_pooling():
 
 def test_the_five_of_the_grids_stay_five_and_every_base_model_has_a_label():
     assert models.NAMES == tuple(models.LABELS) == ("resnet18", "resnet50", "vgg11", "vgg16", "vgg19")
-    assert models.ALL_NAMES == (*models.NAMES, "preact_resnet18")
-    assert [models.label(name) for name in models.ALL_NAMES] == [*models.LABELS.values(), "PreActResNet18"]
+    assert models.ALL_NAMES == (*models.NAMES, "preact_resnet18", *(f"{name}_encoder" for name in generators.NAMES))
+    labels = [models.label(name) for name in models.ALL_NAMES]
+    assert labels[:6] == [*models.LABELS.values(), "PreActResNet18"] and labels[6] == "ConvL encoder"
+
+
+@pytest.mark.parametrize("name", generators.NAMES)
+def test_an_encoder_is_the_first_half_of_its_generator_and_classifies(name):
+    """It holds the generator's own weights, down to its smallest maps, and a linear layer; it needs fewer operations."""
+    whole, alone = generators.build(name, seed=3), models.build(f"{name}_encoder", 7, seed=3)
+    own = {id(w): w for w in alone.state_dict().values()}
+    shared = [w for w in own.values() if any(w.shape == v.shape and torch.equal(w, v) for v in whole.state_dict().values())]
+    assert len(shared) >= len(own) - 2  # all but the linear layer's
+    assert alone(images(2)).shape == (2, 7)
+    assert 0 < models.parameter_count(alone) < models.parameter_count(whole)
+    assert 0 < energy.macs(alone) < energy.macs(whole)
 
 
 def test_the_preact_resnet18_has_no_imagenet_form(refused):
@@ -230,6 +243,17 @@ def test_the_universal_perturbation_starts_at_nothing_and_is_one_for_all_images(
         generator.raw.normal_(generator=torch.Generator().manual_seed(0))
     perturbation = generator(batch)
     assert torch.equal(perturbation, torch.tanh(generator.raw).expand(3, 3, 16, 16))
+
+
+def test_class_patterns_start_at_nothing_and_are_one_for_all_images_of_a_class():
+    generator, batch, labels = generators.build("class_patterns", image_size=16, classes=4), images(3, 16), torch.tensor([3, 0, 3])
+    assert torch.equal(transform(generator, batch, labels), batch)
+    with torch.no_grad():
+        generator.raw.normal_(generator=torch.Generator().manual_seed(0))
+    assert generator.raw.shape == (4, 3, 16, 16)
+    assert torch.equal(generator(batch, labels), torch.tanh(generator.raw[[3, 0, 3]]))
+    moved = transform(generator, batch, labels)
+    assert torch.equal(moved, (batch + generator(batch, labels)).clamp(-1, 1)) and not torch.equal(moved[:1], batch[:1])
 
 
 def test_unknown_generators_are_refused_with_the_nearest_name(refused):

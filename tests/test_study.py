@@ -49,6 +49,13 @@ def stored(store) -> Path:
     return store.write(CELL, METRICS, PROVENANCE)
 
 
+NEEDED = {
+    "adversarial_flips": {"models_per_step": 1},
+    "imitation_steps": {"teacher": dataclasses.replace(GENERATOR, steps=9)},
+    "teacher": {"imitation_steps": 1},
+}  # what a changed field cannot do without
+
+
 def variants(value: object) -> list:
     """The same dataclass with each of its fields, and each field within them, changed."""
     found = []
@@ -60,9 +67,11 @@ def variants(value: object) -> list:
             news = [old + "x"]
         elif isinstance(old, tuple):
             news = [(), old + old, *((new,) for new in variants(old[0]))]
+        elif old is None:
+            news = [GENERATOR, dataclasses.replace(GENERATOR, steps=7)]
         else:
             news = [old + (4 if field.name == "bits" and not old else 1)]
-        needed = {"models_per_step": 1} if field.name == "adversarial_flips" else {}
+        needed = NEEDED.get(field.name, {})
         found += [dataclasses.replace(value, **{field.name: new}, **needed) for new in news]
     return found
 

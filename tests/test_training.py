@@ -24,6 +24,7 @@ from nflib.training import (
     adversarial_weights,
     ascent_bits,
     eopm_gradient,
+    imitation_gradient,
     set_initial_gain,
     train_base,
     train_generator,
@@ -35,6 +36,8 @@ GENERATOR = GeneratorRecipe(
     schedule="one_cycle", momentum=0.1, initial_gain=0.1, width=0.125,
 )  # fmt: skip
 ADVERSARIAL = replace(GENERATOR, models_per_step=1, adversarial_flips=50)
+TEACHER = replace(GENERATOR, name="class_patterns", width=1.0)
+IMITATION = replace(GENERATOR, imitation_steps=4, teacher=TEACHER)
 LAW = BitFlips(0.02)
 
 
@@ -132,11 +135,24 @@ def train_new_base(few: Split, recipe: BaseRecipe = BASE, resume=None, deadline=
 
 def train_new_generator(few: Split, recipe=GENERATOR, resume=None, deadline=None, bases=None) -> tuple[dict, dict]:
     generator = generators.build(recipe.name, recipe.width, recipe.seed)
-    facts = train_generator(generator, bases or [frozen()], few, "crop", recipe, LAW, resume, deadline=deadline)
+    words = {"deadline": deadline, "teacher": class_patterns() if recipe.teacher else None}
+    facts = train_generator(generator, bases or [frozen()], few, "crop", recipe, LAW, resume, **words)
     return state(generator), facts
 
 
-TRAININGS = {"base": train_new_base, "generator": train_new_generator}
+def class_patterns(size: float = 2.0) -> nn.Module:
+    """Class patterns as if trained: each class has its own."""
+    teacher = generators.build("class_patterns")
+    with torch.no_grad():
+        teacher.raw.normal_(0, size, generator=torch.Generator().manual_seed(0))
+    return teacher.eval().requires_grad_(False)
+
+
+def train_by_imitation(few: Split, **options) -> tuple[dict, dict]:
+    return train_new_generator(few, IMITATION, **options)
+
+
+TRAININGS = {"base": train_new_base, "generator": train_new_generator, "imitation": train_by_imitation}
 
 
 @pytest.fixture(params=TRAININGS)
@@ -161,6 +177,46 @@ def test_generator_training_leaves_the_base_models_as_they_were(recipe, few):
         assert same(weights, state(base.model)) and same(codes, base.codes) and same(scales, base.scales)
         assert not any(module.training for module in base.model.modules())
         assert all(p.grad is None and not p.requires_grad for p in base.model.parameters())
+
+
+def test_imitation_follows_the_textbook_gradient_and_rests_where_the_teacher_is(few, monkeypatch):
+    monkeypatch.setattr(training, "precision", lambda device: "fp32")
+    teacher, images = class_patterns(), data.to_float(few.images[:8])
+    one = generators.build("conv_s", width=0.125).eval()
+    other = copy.deepcopy(one)
+    distance = imitation_gradient(one, teacher, images, few.labels[:8])
+    added = torch.tanh(teacher.raw[few.labels[:8]])
+    loss = ((images + added).clamp(-1, 1) - transform(other, images)).square().mean()
+    loss.backward()
+    assert distance.item() == pytest.approx(loss.item(), rel=1e-5) and loss > 0.1
+    for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
+        assert (mine.grad - theirs.grad).norm() <= 1e-4 * theirs.grad.norm() + 1e-9
+    assert imitation_gradient(copy.deepcopy(teacher).requires_grad_(), teacher, images, few.labels[:8]) == 0
+
+
+def test_imitation_comes_first_needs_no_base_model_and_brings_the_generator_nearer(few):
+    """Without steps of Eq. 3 the base models are never asked; the recorded distance falls."""
+    recipe = replace(IMITATION, imitation_steps=60, steps=0)
+    generator = generators.build(recipe.name, recipe.width)
+    facts = train_generator(generator, [], few, "crop", recipe, LAW, teacher=class_patterns())
+    distances = [distance for _, distance in facts["imitation_losses"]]
+    assert [step for step, _ in facts["imitation_losses"]] == list(range(3, 61, 3))
+    assert distances[-1] < 0.9 * distances[0] and facts["losses"] == [] and facts["model_images"] == 0
+
+
+def test_a_recipe_names_a_teacher_exactly_when_it_imitates(refused):
+    for change in ({"teacher": None}, {"imitation_steps": 0}, {"imitation_steps": -1}):
+        with refused("imitation_steps is"):
+            replace(IMITATION, **change)
+
+
+def test_class_patterns_learn_to_bring_the_models_to_the_given_label(digits):
+    some, model, generator, law = digits.train.first(320), new_base(), generators.build("class_patterns"), BitFlips(0.002)
+    train_base(model, some, "crop", replace(BASE, epochs=6))
+    recipe = replace(TEACHER, steps=60, learning_rate=0.05, models_per_step=1)
+    losses = train_generator(generator, [Quantized(model)], some, "crop", recipe, law)["losses"]
+    clean, perturbed = np.mean(losses[-5:], 0)[1:]
+    assert clean < 0.6 * losses[0][1] and perturbed < 0.8 * losses[0][2]
 
 
 def test_models_end_plain_in_eval_mode_with_the_float_weights_behind_the_codes(few):
@@ -496,7 +552,7 @@ def test_interrupted_training_ends_bit_by_bit_the_same(train, tmp_path):
         except OutOfTime:
             stops += 1
             assert [path.name for path in tmp_path.iterdir()] == [resume.name]
-    assert stops in (BASE.epochs, GENERATOR.steps)
+    assert stops in (BASE.epochs, GENERATOR.steps, IMITATION.imitation_steps + IMITATION.steps)
     assert same(whole[0], final[0]) and whole[1] == final[1]
     assert not list(tmp_path.iterdir())
 

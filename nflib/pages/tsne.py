@@ -62,7 +62,7 @@ def ordered(rows: list[dict], columns: list[str], *last: str) -> pd.DataFrame:
     """Rows of `described` in the order of all tables: setting, then generator, steps and the columns `last`."""
     frame = pd.DataFrame(rows, columns=columns)
     ranks = {"base_model": [*models.LABELS.values(), *models.EXTRA_LABELS.values()]}
-    ranks["generator"] = ["none", *generators.LABELS.values(), generators.label(generators.UNIVERSAL)]
+    ranks["generator"] = ["none", *generators.LABELS.values(), *generators.CONTROLS.values()]
     by = [*(name for name in tables.SETTING if name in columns), "generator", "steps", *last, "record"]
     order = lambda column: column.map(ranks[column.name].index) if column.name in ranks else column  # noqa: E731
     return frame.sort_values(by, key=order, kind="stable").reset_index(drop=True)

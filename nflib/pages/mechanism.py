@@ -1,0 +1,256 @@
+"""Page "mechanism": how a change of the image can make up for errors in every layer.  The hypothesis that it tests: the
+generator tells the class and adds a pattern of that class which even the damaged model recognises."""
+
+import functools
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from IPython.display import HTML, Markdown
+
+from nflib import energy, figures, generators, grids, models, report, tables
+from nflib.cells import digest_of
+from nflib.pages.transfer import basis
+
+SURE = 2.0  # standard errors beyond which a difference is called one
+GROUP = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model", "ber_percent"]
+ALONE, ONE, TOLD, PLAIN, IMITATED, ENCODER = HOW = (
+    "base model alone",
+    "one pattern for all images",
+    "a pattern a class, told the label",
+    "generator, Eq. 3 from the start",
+    "generator, imitation first",
+    "encoder alone, no base model",
+)
+COLUMNS = [*tables.SETTING, "generator", "how", "imitation_steps", "steps", "model_images_million", "training_minutes", "macs_million"]
+COLUMNS += [*tables.MEASURED, "published_PA_NF", "record"]
+SHOWN = report.SHOWN | {"how": "what stands before it", "imitation_steps": "imitation steps", "macs_million": "MACs (M)"}
+SHOWN |= {"model_images_million": "model-images (M)", "training_minutes": "training (min)"}
+ORANGE, BLUE, GREEN, GREY = "#d55e00", "#0173b2", "#029e73", "#767676"
+LABELS = {models.label(name): name for name in models.ALL_NAMES}
+OF_ENCODER = {models.label(name): generators.label(of) for name, of in models.ENCODERS.items()}
+
+
+@functools.cache
+def _macs(label: str, width: float, image_size: int = 32) -> float:
+    """Multiply-accumulates of one image, in millions, of a base model or a generator by its label."""
+    if label in generators.CONTROLS.values():
+        return 0.0
+    if label in LABELS:
+        return energy.macs(models.build(LABELS[label], 10, image_size, width), image_size) / 1e6
+    name = next(name for name, known in generators.LABELS.items() if known == label)
+    return energy.macs(generators.build(name, width), image_size) / 1e6
+
+
+def _how(row: dict) -> str:
+    if row["generator"] == "none":
+        return ENCODER if row["base_model"] in OF_ENCODER else ALONE
+    known = {generators.label(generators.UNIVERSAL): ONE, generators.label(generators.CLASS_PATTERNS): TOLD}
+    return known.get(row["generator"], IMITATED if row["imitation_steps"] else PLAIN)
+
+
+def _cost(record: dict) -> dict:
+    """What a record's generator took to train, its teacher included: millions of model-images, minutes; MACs of an image."""
+    cell, training = record["cell"], record["metrics"]["generator_training"]
+    size = 224 if "imagen" in cell["base"]["dataset"] else 32
+    macs = _macs(models.label(cell["base"]["model"]), cell["base"]["width"], size)
+    if training is None:
+        return {"macs_million": macs}
+    parts = [training, training["teacher"]] if "teacher" in training else [training]
+    return {
+        "model_images_million": sum(part.get("model_images", np.nan) for part in parts) / 1e6,
+        "training_minutes": sum(part.get("seconds", np.nan) for part in parts) / 60,
+        "macs_million": macs + _macs(generators.label(cell["generator"]["name"]), cell["generator"]["width"], size),
+    }
+
+
+def frame(records: Iterable[dict]) -> pd.DataFrame:
+    """A row a base model alone, behind each kind of perturbation, and an encoder alone.
+
+    how: one of HOW.  model_images_million: images times perturbed models of training, the teacher's included;
+    training_minutes likewise; macs_million: multiply-accumulates of one image, generator and base model together.
+    Accuracies in per cent, RP in points.  published_PA_NF: for ReleaseMap and base recipe `release` only.
+    """
+    records = list(records)
+    cost = {digest_of(record["cell"]): _cost(record) for record in records}
+    rows = []
+    for row in tables.recoveries(records).to_dict("records"):
+        comparable = row["base_recipe"] == "release" and row["error_model"] == "ReleaseMap"
+        row |= {"how": _how(row), **cost[row["record"]]} | ({} if comparable else {"published_PA_NF": np.nan})
+        rows.append(row)
+    names = [*models.LABELS.values(), *models.EXTRA_LABELS.values()]
+    kinds = ["none", *generators.LABELS.values(), *generators.CONTROLS.values()]
+
+    def order(row: dict) -> tuple:
+        place = (HOW.index(row["how"]) == HOW.index(ENCODER), names.index(row["base_model"]))
+        return (row["dataset"], row["error_model"], -row["ber_percent"], *place, row["base_recipe"], row["base_epochs"],
+                min(HOW.index(row["how"]), 3), kinds.index(row["generator"]), row["imitation_steps"], row["steps"], row["record"])  # fmt: skip
+
+    return pd.DataFrame(sorted(rows, key=order), columns=COLUMNS)
+
+
+def _groups(rows: pd.DataFrame):
+    """(setting, rows) of each base model that something was put before."""
+    for key, some in rows[rows["how"] != ENCODER].groupby(GROUP, sort=False):
+        if (some["generator"] != "none").any() and some["PA"].notna().any():
+            yield key, some
+
+
+def _encoders(rows: pd.DataFrame, key: tuple) -> pd.DataFrame:
+    """The encoders alone on the data set of a group, indexed by generator."""
+    found = rows[(rows["how"] == ENCODER) & (rows["dataset"] == key[0])]
+    found = found.assign(generator=found["base_model"].map(OF_ENCODER)).sort_values("base_epochs")
+    return found.drop_duplicates("generator", keep="last").set_index("generator")
+
+
+def _best(some: pd.DataFrame) -> pd.DataFrame:
+    """The best row of each generator in a group, indexed by generator."""
+    own = some[some["how"].isin([PLAIN, IMITATED])].sort_values("PA_NF")
+    return own.drop_duplicates("generator", keep="last").set_index("generator")
+
+
+# ------------------------------------------------------------------------------------------------------------- pictures
+
+
+def _title(key: tuple) -> str:
+    dataset, model, recipe, epochs, law, rate = key
+    return f"{dataset} {model}, base recipe {recipe} ({epochs} epochs), {law}, BER {rate:g} %"
+
+
+def ladder(some: pd.DataFrame, title: str) -> figures.Picture:
+    """Accuracy under errors of one base model: alone, behind patterns, behind generators; bars are standard deviations over
+    error patterns, hollow diamonds the paper's PA(NF)."""
+    whole = some.iloc[0]
+    names = [ALONE, *(how for how in (ONE, TOLD) if (some["how"] == how).any())]
+    names += list(dict.fromkeys(some.loc[some["how"].isin([PLAIN, IMITATED]), "generator"]))
+    figure, (axis,) = figures._figure(height=1.3 + 0.3 * len(names))
+    axis.axvline(whole["CA"], color=GREY, linestyle="--", linewidth=1, label="clean accuracy CA")
+    looks = {PLAIN: (BLUE, "white", -0.16), IMITATED: (BLUE, BLUE, 0.16), ONE: (GREY, GREY, 0), TOLD: (GREEN, GREEN, 0)}
+    axis.errorbar(whole["PA"], 0, xerr=whole["PA_std"], fmt="o", color="black", capsize=2)
+    for row in some[some["how"] != ALONE].to_dict("records"):
+        edge, face, side = looks[row["how"]]
+        y = names.index(row["generator"] if row["how"] in (PLAIN, IMITATED) else row["how"])
+        style = {"fmt": "o", "color": edge, "markerfacecolor": face, "capsize": 2, "markersize": 6}
+        axis.errorbar(row["PA_NF"], y + side, xerr=row["PA_NF_std"], **style)
+        if not np.isnan(row["published_PA_NF"]):
+            axis.plot(row["published_PA_NF"], y, "D", color="none", markeredgecolor=ORANGE, markersize=7)
+    for how, (edge, face, _) in looks.items():
+        if how in (PLAIN, IMITATED) and (some["how"] == how).any():
+            axis.plot([], [], "o", color=edge, markerfacecolor=face, label=how)
+    if some["published_PA_NF"].notna().any():
+        axis.plot([], [], "D", color="none", markeredgecolor=ORANGE, label="paper, PA(NF)")
+    axis.set_yticks(range(len(names)), names)
+    axis.set(xlim=(0, 102), ylim=(len(names) - 0.4, -0.6), xlabel="accuracy under errors (%)")
+    axis.set_title(title, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    said = "; ".join(f"{row.generator}, {row.how}: {row.PA_NF:.0f} %" for row in some[some["how"] != ALONE].itertuples())
+    return figures.Picture(figure, f"{title}. Alone {whole['PA']:.0f} %; {said}.")
+
+
+def ladders(rows: pd.DataFrame) -> HTML:
+    """`ladder` of each base model."""
+    return report._gallery([ladder(some, _title(key)) for key, some in _groups(rows)])
+
+
+def duel(some: pd.DataFrame, alone: pd.DataFrame, title: str) -> figures.Picture:
+    """Each generator's encoder alone (squares: accuracy without errors) beside the damaged base model behind the whole
+    generator (circles: our best; hollow diamonds: the paper's), against the multiply-accumulates that each needs."""
+    best, colours = _best(some), dict(zip(generators.LABELS.values(), figures.sns.color_palette("colorblind", 6)))
+    figure, (axis,) = figures._figure(height=3.6)
+    axis.axhline(some["CA"].iloc[0], color=GREY, linestyle="--", linewidth=1)
+    for name, colour in colours.items():
+        if name in alone.index:
+            axis.plot(alone.loc[name, "macs_million"], alone.loc[name, "CA"], "s", color=colour, markersize=8)
+        if name in best.index:
+            row = best.loc[name]
+            axis.plot(row["macs_million"], row["PA_NF"], "o", color=colour, markersize=8)
+            axis.plot(row["macs_million"], row["published_PA_NF"], "D", color="none", markeredgecolor=colour, markersize=8)
+        axis.plot([], [], "s", color=colour, label=name)
+    for mark, words in (("s", "encoder alone"), ("o", "generator + base model, ours"), ("D", "the same, paper")):
+        axis.plot([], [], mark, color="none", markeredgecolor="0.3", label=words)
+    axis.set(xlabel="multiply-accumulates an image (millions)", ylabel="accuracy (%)", xlim=(0, None))
+    axis.set_title(f"{title}\ndashed: the base model without errors", fontsize=9)
+    figure.legend(loc="outside right center", fontsize=8, frameon=False)
+    said = "; ".join(f"{name}: {row.CA:.0f} % with {row.macs_million:.0f} M" for name, row in alone.iterrows())
+    return figures.Picture(figure, f"Encoders alone against generators with the damaged base model, {title}. Alone: {said}.")
+
+
+def duels(rows: pd.DataFrame) -> HTML:
+    """`duel` of each base model whose data set has encoders."""
+    pairs = [(key, some, _encoders(rows, key)) for key, some in _groups(rows)]
+    return report._gallery([duel(some, alone, _title(key)) for key, some, alone in pairs if len(alone) and len(_best(some))])
+
+
+def table(rows: pd.DataFrame) -> HTML:
+    """The frame as a table that can be downloaded."""
+    shown = rows.drop(columns=["patterns"]).rename(columns=SHOWN)
+    return report.table(shown.dropna(axis=1, how="all") if len(shown) else shown, "mechanism")
+
+
+# ------------------------------------------------------------------------------------------------------------ sentences
+
+
+def _said(key: tuple, some: pd.DataFrame, alone: pd.DataFrame) -> str:
+    """What came out for one base model."""
+    whole, parts = some.iloc[0], []
+    for how, words in ((ONE, "one pattern for all images brings it to"), (TOLD, "a pattern a class, told the label, to")):
+        parts += [f"{words} {row.PA_NF:.1f} %" for row in some[some["how"] == how].itertuples()]
+    text = f"**{_title(key)}.** Alone {whole['PA']:.1f} % of the images are told under errors, {whole['CA']:.1f} % without"
+    text += ("; " + ", ".join(parts) if parts else "") + "."
+    plain, imitated = (some[some["how"] == how].set_index("generator") for how in (PLAIN, IMITATED))
+    both = plain.index.intersection(imitated.index)
+    if len(both):
+        gain = imitated.loc[both, "PA_NF"] - plain.loc[both, "PA_NF"]
+        text += (
+            f" With the same steps of Eq. 3, {report._count(int((gain > 0).sum()), 'generator')} of {len(both)} end higher after "
+            f"imitation (by {gain.min():+.1f} to {gain.max():+.1f} points)."
+        )
+    best = _best(some)
+    if len(best):
+        top = best.loc[best["PA_NF"].idxmax()]
+        text += f" Best generator: {top.name}, {whole['PA']:.1f} → {top['PA_NF']:.1f} %, clean {top['CA_NF']:.1f} %"
+        text += f" (the paper: {top['published_PA_NF']:g} %)." if not np.isnan(top["published_PA_NF"]) else "."
+    for name in best.index.intersection(alone.index):
+        there, here = alone.loc[name], best.loc[name]
+        text += (
+            f" The encoder of {name} alone, as a classifier at nominal voltage, tells {there['CA']:.1f} % with "
+            f"{there['macs_million']:.1f} M multiply-accumulates; the whole generator with the damaged base model "
+            f"{here['PA_NF']:.1f} % with {here['macs_million']:.1f} M."
+        )
+    return text
+
+
+def summary(rows: pd.DataFrame, profile: str) -> Markdown:
+    """What was measured, and what came out for each base model."""
+    lines = [_said(key, some, _encoders(rows, key)) for key, some in _groups(rows)]
+    return Markdown("\n\n".join([basis(rows, profile, "mechanism"), *lines]))
+
+
+def meaning(rows: pd.DataFrame) -> Markdown:
+    """What follows for the hypothesis, as far as the rows go."""
+    verdicts = []
+    for key, some in _groups(rows):
+        whole, told, one = some.iloc[0], some[some["how"] == TOLD], some[some["how"] == ONE]
+        if len(told) and len(one):
+            high = told["RP"].iloc[0] > max(one["RP"].iloc[0], 0) + SURE * np.hypot(told["RP_error"].iloc[0], one["RP_error"].iloc[0])
+            verdicts.append(
+                f"{_title(key)}: the label and ten small pictures are "
+                + (
+                    f"enough for {told['PA_NF'].iloc[0]:.1f} % under errors ({whole['PA']:.1f} % alone, {whole['CA']:.1f} % without "
+                    f"errors), where one picture for all gives {one['PA_NF'].iloc[0]:.1f} %. What a generator has to do is to tell the class."
+                    if high
+                    else "not better than one picture for all: nothing speaks for the hypothesis here."
+                )
+            )
+        alone, best = _encoders(rows, key), _best(some)
+        both = alone.index.intersection(best.index)
+        if len(both):
+            wins = int((alone.loc[both, "CA"] > best.loc[both, "PA_NF"]).sum())
+            printed = alone.index.intersection(best.index[best["published_PA_NF"].notna()])
+            more = int((alone.loc[printed, "CA"] > best.loc[printed, "published_PA_NF"]).sum())
+            verdicts.append(
+                f"{_title(key)}: {wins} of {len(both)} encoders are more accurate alone than our damaged base model behind the whole "
+                f"generator" + (f", and {more} of {len(printed)} than the paper's" if len(printed) else "") + ". Where that is so, a "
+                "chip that can run the generator without errors needs no base model; what the base model then adds is energy."
+            )
+    return Markdown("\n".join(f"* {line}" for line in verdicts) or "Nothing is measured yet that could tell.")

@@ -1,0 +1,128 @@
+"""The page "mechanism": what a row is, by hand; the verdicts follow the numbers; the notebook from nothing."""
+
+import dataclasses
+import json
+
+import pytest
+
+from nflib import energy, generators, grids, models, notebooks, tables
+from nflib.cells import Base, Cell
+from nflib.pages import mechanism as page
+from nflib.store import Store, results
+from nflib.training import BaseRecipe, GeneratorRecipe
+
+BASE = Base("cifar10", "vgg11", BaseRecipe())
+ORIGIN = {"commit": "0" * 40, "dirty": False, "device": "a chip"}
+PLAIN = GeneratorRecipe("conv_s", models_per_step=2, steps=10)
+TOLD = dataclasses.replace(PLAIN, name="class_patterns")
+IMITATED = dataclasses.replace(PLAIN, imitation_steps=5, teacher=TOLD)
+
+
+def store(clean: float, perturbed: list[float], recipe=None, base: Base = BASE, **more) -> None:
+    training = recipe and {"model_images": 3_000_000, "seconds": 60.0}
+    if recipe and recipe.teacher:
+        training["teacher"] = {"sha256": "", "model_images": 500_000, "seconds": 30.0}
+    metrics = {"clean": clean, "perturbed": perturbed, "changed_bits": [0.005] * len(perturbed), "images": 100}
+    metrics["generator_training"] = training
+    Store("paper").write(Cell("accuracy", base, recipe, patterns=len(perturbed), **more), metrics, ORIGIN)
+
+
+@pytest.fixture
+def known(workshop):
+    store(88.0, [40.0, 50.0])
+    store(88.0, [39.0, 51.0], dataclasses.replace(TOLD, name="universal"))
+    store(99.0, [94.0, 98.0], TOLD)
+    store(87.0, [44.0, 52.0], PLAIN)
+    store(86.0, [68.0, 72.0], IMITATED)
+    store(85.0, [80.0, 82.0], base=dataclasses.replace(BASE, model="conv_s_encoder"))
+    return tables.stored("paper")
+
+
+def test_known_records_give_a_known_frame(known):
+    rows = page.frame(known)
+    assert list(rows["how"]) == list(page.HOW)
+    assert list(rows["RP"].dropna()) == [0, 51, 3, 25] and list(rows["PA_NF"].dropna()) == [45, 96, 48, 70]
+    assert list(rows["model_images_million"].dropna()) == [3, 3, 3, 3.5]
+    assert list(rows["training_minutes"].dropna()) == [1, 1, 1, 1.5]
+    base, small = energy.macs(models.build("vgg11")) / 1e6, energy.macs(generators.build("conv_s")) / 1e6
+    encoder = energy.macs(models.build("conv_s_encoder")) / 1e6
+    assert list(rows["macs_million"]) == pytest.approx([base, base, base, base + small, base + small, encoder])
+    assert encoder < small < base
+    assert list(rows["published_PA_NF"].dropna()) == [43.0, 66.3, 66.3]  # UIP, Table 11; ConvS, Table 12
+
+
+@pytest.mark.parametrize("change", [{"law": "bit_flips"}, {"base": dataclasses.replace(BASE, recipe=BaseRecipe("modern"))}])
+def test_the_paper_stands_beside_the_official_setting_only(workshop, change):
+    store(87.0, [44.0, 52.0], dataclasses.replace(PLAIN, law=change.get("law", PLAIN.law)), **change)
+    assert page.frame(tables.stored("paper"))["published_PA_NF"].isna().all()
+
+
+def test_the_order_of_records_does_not_matter(known):
+    assert tables.to_csv(page.frame(known)) == tables.to_csv(page.frame(known[::-1]))
+
+
+def test_sentences_say_what_is_there(known):
+    rows = page.frame(known)
+    text = page.summary(rows, "paper").data
+    for said in (
+        "Alone 45.0 % of the images are told under errors, 88.0 % without; one pattern for all images brings it to 45.0 %, "
+        "a pattern a class, told the label, to 96.0 %.",
+        "1 generator of 1 end higher after imitation (by +22.0 to +22.0 points)",
+        "Best generator: ConvS, 45.0 → 70.0 %, clean 86.0 % (the paper: 66.3 %).",
+        "The encoder of ConvS alone, as a classifier at nominal voltage, tells 85.0 %",
+    ):
+        assert said in text
+    verdict = page.meaning(rows).data
+    assert "enough for 96.0 % under errors (45.0 % alone, 88.0 % without errors), where one picture for all gives 45.0 %" in verdict
+    assert "1 of 1 encoders are more accurate alone" in verdict and "and 1 of 1 than the paper's" in verdict
+
+
+def test_the_verdict_follows_the_numbers(workshop):
+    store(88.0, [40.0, 50.0])
+    store(88.0, [60.0, 68.0], dataclasses.replace(TOLD, name="universal"))
+    store(90.0, [59.0, 69.0], TOLD)
+    store(86.0, [78.0, 82.0], PLAIN)
+    store(70.0, [30.0, 32.0], base=dataclasses.replace(BASE, model="conv_s_encoder"))
+    verdict = page.meaning(page.frame(tables.stored("paper"))).data
+    assert "nothing speaks for the hypothesis" in verdict and "0 of 1 encoders" in verdict
+
+
+def test_pictures_say_in_words_what_they_show(known):
+    rows = page.frame(known)
+    shown = page.ladders(rows).data + page.duels(rows).data
+    assert shown.count("<img") == 2
+    assert "Alone 45 %" in shown and "ConvS, generator, imitation first: 70 %" in shown and "ConvS: 85 % with" in shown
+
+
+def test_nothing_measured_is_said(workshop):
+    rows = page.frame([])
+    assert rows.empty and list(rows.columns) == page.COLUMNS
+    assert "Not measured yet" in page.summary(rows, "paper").data and "Nothing is measured" in page.meaning(rows).data
+    assert "(0 rows)" in page.table(rows).data and "Nothing measured" in page.ladders(rows).data + page.duels(rows).data
+
+
+def test_the_notebooks_defaults_are_the_smoke_grid():
+    given = {name: value for name, value in notebooks.parameters("mechanism").items() if name not in ("device", "measure")}
+    assert grids.mechanism(**given) == grids.cells("smoke", "mechanism")
+
+
+def test_class_patterns_are_taught_once_for_all_generators_of_a_setting():
+    recipes = [cell.generator for cell in grids.cells("smoke", "mechanism") if cell.generator]
+    taught = [recipe for recipe in recipes if recipe.teacher]
+    told = [recipe for recipe in recipes if recipe.name == "class_patterns"]
+    assert len(told) == 1 and len(taught) == 6 and all(recipe.teacher == told[0] for recipe in taught)
+
+
+def test_the_notebook_runs_from_nothing_with_other_parameters(workshop, tmp_path):
+    """Flips at 2 % with one generator; then the other base recipe with another one."""
+
+    def run(**changes: str) -> str:
+        output = notebooks.execute("mechanism", tmp_path / "out.ipynb", {"patterns": "2", "rate": "0.02", **changes})
+        return json.dumps([cell.get("outputs") for cell in json.loads(output.read_text())["cells"]], ensure_ascii=False)
+
+    shown = run(generator_names="conv_s", error_model="bit_flips")
+    assert "BitFlips, BER 2 %" in shown and "The encoder of ConvS alone" in shown
+    shown = run(generator_names="unet_s", base_recipe="modern")
+    assert "base recipe modern" in shown and "The encoder of UNetS alone" in shown
+    cells = [json.loads(path.read_text())["cell"] for path in (results() / "records" / "smoke" / "accuracy").glob("*.json")]
+    assert len(cells) == 12 and sum(bool(cell["generator"] and cell["generator"].get("teacher")) for cell in cells) == 2
