@@ -12,7 +12,7 @@ from nflib.store import Store
 
 SAME = 3  # rows from which on a column that never changes is said once, above the table
 TALL = 20  # rows from which on a table scrolls in a box of its own
-POINTS = ("CA", "PA", "RP", "paper", "ES", "MAC", "true", "ours")  # columns that keep decimals where all are whole
+POINTS = ("CA", "PA", "RP", "paper", "ES", "MAC")  # columns that keep decimals where all are whole
 FREE = ("BER %", "% of bits", "bits %")  # columns whose numbers differ by orders of magnitude
 
 
