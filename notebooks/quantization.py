@@ -43,7 +43,7 @@ device: str = "auto"
 measure: bool = True  # False: show stored records only, of the profile's grid for the data set
 
 # %% tags=["hide-input"]
-from nflib import grids, report, study, tables
+from nflib import grids, show, study, tables
 from nflib.pages import quantization
 
 cells = grids.quantization(
@@ -94,7 +94,7 @@ quantization.table(rows)
 # close to the clean accuracy cannot spread widely, unless some chips beat the clean accuracy.
 
 # %% tags=["hide-input"]
-report.table(quantization.oddities(), "quantization_oddities")
+show.table(quantization.oddities().rename(columns=quantization.SHOWN), "quantization_oddities", wrap=True)
 
 # %% [markdown]
 # ## What it means
