@@ -27,6 +27,11 @@ def listed(values) -> str:
     return ", ".join(values[:-1]) + (" and " if len(values) > 1 else "") + values[-1] if values else "none"
 
 
+def several(values, thing: str) -> str:
+    """Different values with what they are: "generator ConvL", "generators ConvL and UNetS"."""
+    return f"{thing}{'' if len(set(values)) == 1 else 's'} {listed(values)}"
+
+
 def points(value: float, error: float = np.nan) -> str:
     """A difference in percentage points in words, with its standard error where there is one."""
     return f"{value:+.1f}" + ("" if np.isnan(error) else f" ± {error:.1f}")
@@ -39,7 +44,9 @@ def _texts(column: pd.Series, digits: int) -> list[str]:
     known = column.dropna()
     whole = (known % 1 == 0).all() and (known.abs().max() >= 1000 or not str(column.name).startswith(POINTS))
     text = "{:.3g}" if str(column.name).endswith(FREE) else "{:,.0f}" if whole else f"{{:,.{digits}f}}"
-    return ["–" if pd.isna(value) else text.format(value).replace("-", "−") for value in column]
+    shown = [text.format(value) for value in column]
+    nothing = f"-{text.format(0)}"  # a negative number that rounds to zero
+    return ["–" if pd.isna(value) else words.replace("-", "" if words == nothing else "−") for value, words in zip(column, shown)]
 
 
 def _said(column: str, value: str) -> str:
@@ -91,12 +98,12 @@ def progress(rows: pd.DataFrame, profile: str, table: str) -> str:
     if rows.empty:
         other = " Pages *At smoke scale* show small models in the meantime." if profile == "paper" else ""
         return f"**Not measured yet {size}:** {command} measures it ({share}). What is shown is the paper's.{other}"
-    text = f"**What was measured.** {listed(rows['dataset'])}; base models {listed(rows['base_model'])}"
+    text = f"**What was measured.** {listed(rows['dataset'])}; {several(rows['base_model'], 'base model')}"
     if "base_epochs" in rows:
         text += f", trained for {listed(int(n) for n in rows['base_epochs'])} epochs"
     behind = rows[rows["generator"] != "none"] if {"generator", "steps"} <= set(rows) else rows[:0]
     if len(behind):
-        text += f"; generators {listed(behind['generator'])}, trained for {listed(int(n) for n in behind['steps'])} steps"
+        text += f"; {several(behind['generator'], 'generator')}, trained for {listed(int(n) for n in behind['steps'])} steps"
     if "patterns" in rows:
         text += f"; {listed(int(n) for n in rows['patterns'])} error patterns per setting"
     text += f"; {listed(int(n) for n in rows['images'])} test images."

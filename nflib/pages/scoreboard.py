@@ -315,7 +315,8 @@ def interactive(rows: pd.DataFrame) -> HTML:
             shown.round(2), connected=False, table_id="published_and_ours", maxBytes=0, column_filters="header", pageLength=25, scrollX=True,
             layout={"topStart": "pageLength", "topEnd": "search", "bottomStart": "info", "bottomEnd": "paging", "bottom2Start": "buttons"},
             buttons=["csvHtml5"], display_logo_when_loading=False, showIndex=False,
-            css=".dt-container { font-size: 0.8rem } .dt-container thead input { width: 5.5em }",
+            css=".dt-container { font-size: 0.8rem } .dt-container thead input { width: 4.5em } "
+            ".dt-container td { white-space: normal !important; max-width: 13rem } .dt-container td:nth-child(2) { min-width: 12rem }",
         )  # fmt: skip
     table = table.replace('\\"NaN\\", ', '\\"–\\", ').replace(">NaN<", ">–<")  # what is shown; it sorts as missing
     return HTML(generate_init_offline_itables_html(options.dt_bundle) + table)
