@@ -7,12 +7,11 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from nflib import figures, grids, published, tables
+from nflib import figures, grids, published, show, tables
 from nflib.cells import PROFILES
 from nflib.names import UserError
 from nflib.pages import ablations, contradictions, error_models, mechanism, overhead, quantization, robust_training, scoreboard
 from nflib.pages import transfer, transformed_images, tsne
-from nflib.report import _list
 from nflib.store import ROOT, Store, results
 from nflib.study import Clock, duration
 from nflib.tables import stored, to_csv
@@ -66,11 +65,6 @@ def path(profile: str, name: str) -> Path:
     return results() / "tables" / profile / f"{name}.csv"
 
 
-def path(profile: str, name: str) -> Path:
-    """Where a derived table lies."""
-    return results() / "tables" / profile / f"{name}.csv"
-
-
 def readme_results() -> str:
     """The README's result table: every pair of base model and generator measured at full size, at 1 %."""
     rows = tables.accuracy(of_grid("paper", "accuracy"))
@@ -85,7 +79,9 @@ def readme_results() -> str:
             f"{row.error_model}, {row.ber_percent:g} % | {row.CA:.1f} | {row.PA:.1f} | {row.PA_NF:.1f} | "
             f"{row.RP:+.1f} ± {row.RP_error:.1f} |"
         )
-    lines += ["", f"Accuracies in per cent, means over {_list(rows['patterns'])} error patterns; ± is a standard error."]
+    if rows.empty:
+        return "No pair of base model and generator has been measured at full size yet.\n"
+    lines += ["", f"Accuracies in per cent, means over {show.listed(rows['patterns'])} error patterns; ± is a standard error."]
     lines += ["The official recipe trains a generator for 58,800 steps with ten perturbed models each."]
     return "\n".join(lines) + "\n"
 

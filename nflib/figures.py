@@ -45,7 +45,7 @@ class Picture:
     def _repr_html_(self) -> str:
         encoded = base64.b64encode(self.text.encode()).decode()
         alt = self.alt.replace('"', "'")
-        return f'<img src="data:image/svg+xml;base64,{encoded}" alt="{alt}" style="width:100%;max-width:46rem"/>'
+        return f'<div class="nflib-picture"><img src="data:image/svg+xml;base64,{encoded}" alt="{alt}"/></div>'
 
 
 def chips(records: list[dict], ber_percent: float = 1.0) -> Picture:

@@ -20,6 +20,8 @@ from nflib.trained import choose_device
 SOURCES = ROOT / "notebooks"
 EXECUTED = ROOT / "book" / "_executed"
 HTML = ROOT / "_build" / "html"
+
+
 def _both(name: str, **paper: Any) -> dict[str, tuple[str, dict]]:
     """Two pages of a notebook: full size and smoke scale, from stored records."""
     stored = {"measure": False}
@@ -221,13 +223,27 @@ def _page(page: str) -> str:
     """Execute the notebook of a page of the book; returns the page's name."""
     name, given = PAGES[page]
     execute(name, EXECUTED / f"{page}.ipynb", given)
-    _tidy(EXECUTED / f"{page}.ipynb")
+    _tidy(EXECUTED / f"{page}.ipynb", full_size=page.removesuffix("_smoke") if page.endswith("_smoke") else "")
     return page
 
 
-def _tidy(path: Path) -> None:
-    """Fold papermill's own cell away like the notebook's others, and drop what depends on the run (times)."""
+SMOKE_NOTE = """:::{{note}}
+This page is [{title}]({page}.ipynb) at **smoke scale**: small handwritten digits, narrow base models, training for
+minutes. It shows that every step works, and can be regenerated on any computer. Its numbers say nothing about the paper's.
+:::"""
+
+
+def _tidy(path: Path, full_size: str = "") -> None:
+    """Fold papermill's own cell away like the notebook's others, and drop what depends on the run (times).
+
+    full_size: the page that this one is the twin of at smoke scale, which is then said under its title.
+    """
     notebook = json.loads(path.read_text())
+    if full_size:
+        first = notebook["cells"][0]
+        title, rest = "".join(first["source"]).split("\n", 1)
+        note = SMOKE_NOTE.format(title=title.removeprefix("# "), page=full_size)
+        first["source"] = f"{title}, at smoke scale\n\n{note}\n{rest}"
     notebook["metadata"].pop("papermill", None)
     tags = [tag for cell in notebook["cells"] for tag in cell["metadata"].get("tags", [])]
     folded = "remove-input" if "remove-input" in tags else "hide-input"

@@ -1,19 +1,18 @@
 """What the notebooks show: sentences, tables and pictures, all computed from records and published numbers."""
 
-import base64
-import html
-
 import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
 
-from nflib import energy, figures, grids, published, tables
+from nflib import energy, figures, grids, published, show, tables
 from nflib.cells import cell_of
 from nflib.store import Store
 
 SHOWN = {
+    "dataset": "data set",
     "base_model": "base model",
     "base_recipe": "recipe",
+    "base_epochs": "epochs",
     "error_model": "error model",
     "ber_percent": "BER %",
     "generator": "generator",
@@ -36,43 +35,19 @@ SHOWN = {
 }
 
 
-def table(frame: pd.DataFrame, name: str, digits: int = 1) -> HTML:
-    """A frame as an HTML table that scrolls sideways, dashes for missing numbers, with a link that downloads its CSV."""
-    shown = frame.copy()
-    for column in shown.select_dtypes("number"):
-        whole = (shown[column].dropna() % 1 == 0).all() and not column.startswith(("CA", "PA", "RP", "paper", "ES", "MAC"))
-        text = "{:,.0f}" if whole else f"{{:.{digits}f}}"
-        shown[column] = [
-            "–" if pd.isna(v) else (f"{v:g}" if column == "BER %" else text.format(v)) for v in shown[column]
-        ]
-    body = shown.fillna("–").to_html(index=False, border=0, classes="table nflib")
-    data = base64.b64encode(tables.to_csv(frame).encode()).decode()
-    link = f'<a download="{html.escape(name)}.csv" href="data:text/csv;base64,{data}">Download as CSV</a>'
-    return HTML(f'<div style="overflow-x:auto">{body}</div><p>{link} ({len(frame)} rows)</p>')
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
-def _list(values) -> str:
-    values = [f"{v:g}" if isinstance(v, float) else str(v) for v in dict.fromkeys(values)]
-    return ", ".join(values[:-1]) + (" and " if len(values) > 1 else "") + values[-1] if values else "none"
-
-
 def how_measured(rows: pd.DataFrame, profile: str) -> Markdown:
     """One paragraph: what these rows rest on, and what is missing from the profile's grid."""
     if rows.empty:
         return Markdown(f"**Nothing measured yet.** `nflib sweep accuracy --profile {profile}` measures it.")
     text = (
-        f"**What was measured.** {_list(rows['dataset'])}; base models {_list(rows['base_model'])}, "
-        f"trained for {_list(rows['base_epochs'])} epochs; {_list(rows['patterns'])} error patterns per setting, "
-        f"{_list(rows['images'])} test images per pattern; computed on {_list(rows['device'])}."
+        f"**What was measured.** {show.listed(rows['dataset'])}; base models {show.listed(rows['base_model'])}, "
+        f"trained for {show.listed(rows['base_epochs'])} epochs; {show.listed(rows['patterns'])} error patterns per setting, "
+        f"{show.listed(rows['images'])} test images per pattern; computed on {show.listed(rows['device'])}."
     )
     steps = rows.loc[rows["generator"] != "none", "steps"]
     if len(steps) and profile == "paper":
         text += (
-            f" Generators were trained for {_list(int(s) for s in steps)} steps; the official recipe takes 58,800 steps "
+            f" Generators were trained for {show.listed(int(s) for s in steps)} steps; the official recipe takes 58,800 steps "
             "with ten perturbed models each, so these are first looks, not final numbers."
         )
     cells = grids.cells(profile, "accuracy")
@@ -81,10 +56,6 @@ def how_measured(rows: pd.DataFrame, profile: str) -> Markdown:
     text += f" Of the profile's {len(cells):,} cells for all data sets {done:,} are measured"
     text += "." if done == len(cells) else f"; `nflib sweep accuracy --profile {profile}` measures the others."
     return Markdown(text)
-
-
-def _gallery(pictures: list) -> HTML:
-    return HTML("\n".join(f"<p>{picture._repr_html_()}</p>" for picture in pictures) or "<p>Nothing measured yet.</p>")
 
 
 def recovery_pictures(
@@ -96,7 +67,7 @@ def recovery_pictures(
         wanted = dataset in (None, name) and ber_percent in (None, rate)
         if wanted and (some["generator"] != "none").any():
             pictures.append(figures.recovery(some, f"{name}, base recipe {recipe}, BER {rate:g} %"))
-    return _gallery(pictures)
+    return show.gallery(pictures)
 
 
 def chip_pictures(records: list[dict], ber_percent: float = 1.0) -> HTML:
@@ -106,7 +77,7 @@ def chip_pictures(records: list[dict], ber_percent: float = 1.0) -> HTML:
         base = record["cell"]["base"]
         if record["cell"]["generator"] is None:
             groups.setdefault((base["dataset"], base["model"]), []).append(record)
-    return _gallery([figures.chips(group, ber_percent) for _, group in sorted(groups.items())][:5])
+    return show.gallery([figures.chips(group, ber_percent) for _, group in sorted(groups.items())][:5])
 
 
 def accuracy_summary(rows: pd.DataFrame) -> Markdown:
@@ -117,7 +88,7 @@ def accuracy_summary(rows: pd.DataFrame) -> Markdown:
         best, sure = some.loc[some["RP"].idxmax()], (some["RP"] > 2 * some["RP_error"]).sum()
         line = (
             f"* {name}, base recipe `{recipe}`, {law} at {rate:g} %: recovery from {some['RP'].min():+.1f} to "
-            f"{some['RP'].max():+.1f} points over {_count(len(some), 'pair')} of base model and generator, "
+            f"{some['RP'].max():+.1f} points over {show.count(len(some), 'pair')} of base model and generator, "
             f"more than two standard errors above zero in {sure}. Best: {best['base_model']} with "
             f"{best['generator']}, {best['PA']:.1f} → {best['PA_NF']:.1f} % (worst chip {best['PA_worst']:.1f} → "
             f"{best['PA_NF_worst']:.1f} %), clean {best['CA']:.1f} → {best['CA_NF']:.1f} %."
@@ -131,7 +102,7 @@ def accuracy_summary(rows: pd.DataFrame) -> Markdown:
 def accuracy_table(rows: pd.DataFrame) -> HTML:
     """The accuracy table with the columns that have any content, names in words."""
     shown = rows[list(SHOWN)].rename(columns=SHOWN)
-    return table(shown.dropna(axis=1, how="all"), "accuracy")
+    return show.table(shown.dropna(axis=1, how="all"), "accuracy")
 
 
 def headline(rows: pd.DataFrame, profile: str) -> Markdown:
@@ -170,7 +141,7 @@ def agreement(rows: pd.DataFrame) -> Markdown:
     lines = []
     for row in base.drop_duplicates(["dataset", "base_model"]).itertuples():
         lines.append(
-            f"| {row.dataset} {row.base_model}, {_count(row.base_epochs, 'epoch')} | CA | {row.published_CA:g} | "
+            f"| {row.dataset} {row.base_model}, {show.count(row.base_epochs, 'epoch')} | CA | {row.published_CA:g} | "
             f"{row.CA:.1f} | {row.CA - row.published_CA:+.1f} |"
         )
     for row in base.itertuples():
@@ -246,7 +217,7 @@ def energy_summary(saving: pd.DataFrame, image_size: int, ratio: float) -> Markd
     text += (
         f"True weight reads change the saving by {gain.min():+.1f} to {gain.max():+.1f} points, most for "
         f"{row['base_model']}/{row['generator']} ({row['ES']:.1f} → {row['true_ES']:.1f} %). "
-        f"{_count(int((saving['true_ES'] < 0).sum()), 'pair')} of {len(saving)} would lose energy."
+        f"{show.count(int((saving['true_ES'] < 0).sum()), 'pair')} of {len(saving)} would lose energy."
     )
     return Markdown(text)
 
@@ -254,13 +225,13 @@ def energy_summary(saving: pd.DataFrame, image_size: int, ratio: float) -> Markd
 def reads_table(image_size: int) -> HTML:
     names = {"published_reads": "paper reads", "true_reads": "true reads", "published_macs_million": "paper MACs (M)"}
     shown = tables.weight_reads(image_size).rename(columns={**names, "macs_million": "true MACs (M)"})
-    return table(shown.dropna(axis=1, how="all"), "weight_reads", 2)
+    return show.table(shown.dropna(axis=1, how="all"), "weight_reads", 2)
 
 
 def saving_table(saving: pd.DataFrame) -> HTML:
     names = {"base_model": "base model", "published_ES": "paper ES", "true_ES": "true ES"}
     names |= {"published_MAC_ES": "paper MAC-ES", "MAC_ES": "MAC-ES", "true_MAC_ES": "true MAC-ES"}
-    return table(saving.rename(columns=names).dropna(axis=1, how="all"), "energy_saving")
+    return show.table(saving.rename(columns=names).dropna(axis=1, how="all"), "energy_saving")
 
 
 def energy_pictures(saving: pd.DataFrame, records: list[dict]) -> HTML:
@@ -273,18 +244,13 @@ def energy_pictures(saving: pd.DataFrame, records: list[dict]) -> HTML:
     ours = ours.drop_duplicates(["base_model", "generator"], keep="last")[["base_model", "generator", "RP"]]
     gain = gain.merge(ours.rename(columns={"RP": "measured"}), how="left", on=["base_model", "generator"])
     axes = (("true_ES", "energy saving ES, true reads (%)"), ("true_MAC_ES", "energy saving MAC-ES, true MACs (%)"))
-    return _gallery([figures.energy_scatter(saving, gain, x, label) for x, label in axes])
+    return show.gallery([figures.energy_scatter(saving, gain, x, label) for x, label in axes])
 
 
 def efficiency_table(records: list[dict]) -> HTML:
     names = {"base_model": "base model", "ber_percent": "BER %", "published": "paper", "published_recomputed": "paper, recomputed"}
     shown = tables.efficiency(records).rename(columns={**names, "ReleaseMap": "ours, ReleaseMap", "BitFlips": "ours, BitFlips"})
-    return table(shown.dropna(axis=1, how="all"), "efficiency")
-
-
-def inconsistency_table() -> HTML:
-    names = {"base_model": "base model", "ber_percent": "BER %"}
-    return table(published.inconsistencies().rename(columns=names), "inconsistencies", 2)
+    return show.table(shown.dropna(axis=1, how="all"), "efficiency")
 
 
 def provenance_table(records: list[dict], profile: str) -> HTML:
@@ -309,4 +275,4 @@ def provenance_table(records: list[dict], profile: str) -> HTML:
                 "date": origin["date"],
             }
         )
-    return table(pd.DataFrame(rows), f"provenance_{profile}", 0)
+    return show.table(pd.DataFrame(rows), f"provenance_{profile}", 0)

@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 from IPython.display import HTML, Markdown
 
-from nflib import cli, energy, generators, models, published, report
+from nflib import cli, energy, generators, models, published, show
 from nflib.names import UserError, choose
 from nflib.store import provenance, results, write_whole
 from nflib.study import duration
@@ -318,7 +318,7 @@ def reads_table(image_size: int = 32) -> HTML:
     names = {"network": "network", "shapes": "distinct layers", "simulated": "simulated", "published_reads": "paper reads"}
     names |= {"reads": "reads", "simulated_reads": "SCALE-Sim reads"}
     names |= {"true_reads": "true reads", "simulated_true_reads": "SCALE-Sim true reads"}
-    return report.table(frame(image_size)[list(names)].rename(columns=names), "weight_reads_simulated", 0)
+    return show.table(frame(image_size)[list(names)].rename(columns=names), "weight_reads_simulated", 0)
 
 
 def cycles_summary(image_size: int = 32) -> Markdown:
@@ -350,7 +350,7 @@ def cycles_table(image_size: int = 32) -> HTML:
     """What each generator adds, in per cent: cycles simulated and in closed form, and weight reads."""
     names = {"base_model": "base model", "cycles": "cycles, authors' layers", "true_cycles": "cycles, true layers"}
     names |= {"simulated_cycles": "SCALE-Sim, authors' layers", "simulated_true_cycles": "SCALE-Sim, true layers"}
-    return report.table(cycle_overhead(image_size).rename(columns=names | {"true_reads": "true reads"}), "cycle_overhead")
+    return show.table(cycle_overhead(image_size).rename(columns=names | {"true_reads": "true reads"}), "cycle_overhead")
 
 
 def main(words: list[str] | None = None) -> int:

@@ -146,6 +146,62 @@ def published_index() -> dict[tuple, list[dict]]:
     return index
 
 
+def described(record: dict) -> dict:
+    """A record's setting, generator and training in the words of the tables, and the numbers that the paper prints for it.
+
+    Printed numbers stand beside ReleaseMap and base recipe `release` only: those are what the official code does.
+    """
+    recipe = record["cell"]["generator"]
+    row = setting(record) | {"generator": "none", "steps": 0, "record": digest_of(record["cell"])}
+    row["classes"] = record["metrics"]["classes"]
+    if recipe:
+        row |= _training(record["cell"]) | {"generator": generators.label(recipe["name"])}
+    if (row["base_recipe"], row["error_model"]) == ("release", "ReleaseMap"):
+        for metric in METRICS if recipe else ("CA", "PA"):
+            lines = published_index().get(published_key(row, metric))
+            row[f"published_{metric}"] = lines[0]["mean"] if lines else np.nan
+    return row
+
+
+def ordered(rows: list[dict], columns: list[str], *last: str) -> pd.DataFrame:
+    """Rows of `described` in the order of all tables: setting, then generator, steps and the columns `last`."""
+    frame = pd.DataFrame(rows, columns=columns)
+    ranks = {"base_model": [*models.LABELS.values(), *models.EXTRA_LABELS.values()]}
+    ranks["generator"] = ["none", *generators.LABELS.values(), *generators.CONTROLS.values()]
+    by = [*(name for name in SETTING if name in columns), "generator", "steps", *last, "record"]
+    order = lambda column: column.map(ranks[column.name].index) if column.name in ranks else column  # noqa: E731
+    return frame.sort_values(by, key=order, kind="stable").reset_index(drop=True)
+
+
+def with_printed(rows: pd.DataFrame, origins: tuple[str, ...], dataset: str | None) -> pd.DataFrame:
+    """Generators' `rows` of `recoveries`; then, with dashes for ours, what else the printed tables `origins` have.
+
+    Printed settings are those of `dataset`, or of the data sets in `rows`.  Printed numbers stand only where base recipe
+    and error model are the official code's: release, ReleaseMap.
+    """
+    comparable = (rows["base_recipe"] == "release") & (rows["error_model"] == "ReleaseMap")
+    beside = [name for name in rows if name.startswith("published_") or name.endswith("_difference")]
+    rows = rows.assign(**{name: rows[name].where(comparable) for name in beside})
+    index, have = published_index(), {published_key(row, "RP") for row in rows[comparable].to_dict("records")}
+    wanted = {data.LABELS.get(dataset, dataset)} if dataset else set(rows["dataset"])
+    fields = ["dataset", "base_model", "bits", "ber_percent", "generator", "trained_for", "train_ber_percent", "loss_weight"]
+    printed = []
+    for key, lines in index.items():
+        if key[0] == "RP" and key[1] in wanted and key not in have and any(x["origin"].startswith(origins) for x in lines):
+            row = {**dict(zip(fields, key[1:])), "base_recipe": "release", "error_model": "ReleaseMap", "flips": key[-1]}
+            found = {metric: index.get(published_key(row, metric)) for metric in METRICS}
+            printed.append(row | {f"published_{metric}": lines[0]["mean"] for metric, lines in found.items() if lines})
+    return pd.DataFrame([*rows.to_dict("records"), *printed], columns=rows.columns)
+
+
+def paired(after: dict, one: str, others: list[str]) -> tuple[float, float]:
+    """Mean of PA(NF) of record `one` minus the mean of `others` on the same patterns, and its standard error, in points."""
+    if one not in after or not others:
+        return np.nan, np.nan
+    gap = after[one] - np.mean([after[other] for other in others], axis=0)
+    return gap.mean(), gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else np.nan
+
+
 def accuracy(records: Iterable[dict]) -> pd.DataFrame:
     """Accuracy recovery in relaxed access (Tables 12 to 15): the rows of `recoveries` whose base model and generator were
     trained by the main recipes, at 8 bits, the generator on its own base model under the error model that it meets."""

@@ -26,7 +26,7 @@
 profile: str = "smoke"  # "smoke": narrow models, minutes; "paper": full size
 dataset: str = "digits"  # digits, cifar10, cifar100, gtsrb, imagenette224, or a file of your own in data/
 base_models: list = ["vgg11"]
-base_recipe: str = "release"  # "release": no weight decay, as the official code; "modern": one-cycle, weight decay
+base_recipe: str = "release"  # "release": no weight decay, as the official code; "modern": weight decay
 generator_names: list = ["conv_l"]
 error_model: str = "release_map"  # or bit_flips, stuck_at
 rate: float = 0.01  # bit-error rate, as a fraction

@@ -23,7 +23,7 @@
 profile: str = "smoke"  # "smoke": narrow models, minutes; "paper": full size
 dataset: str = "digits"  # digits, cifar10, cifar100, gtsrb, imagenette224, or a file of your own in data/
 base_models: list = ["resnet18", "resnet50", "vgg11", "vgg16", "vgg19"]
-base_recipe: str = "release"  # "release": no weight decay, as the official code; "modern": one-cycle, weight decay
+base_recipe: str = "release"  # "release": no weight decay, as the official code; "modern": weight decay
 generators: list = ["conv_l", "conv_s", "deconv_l", "deconv_s", "unet_l", "unet_s"]
 error_models: list = ["release_map"]  # also bit_flips, stuck_at
 rates: list = [0.01]  # bit-error rates, as fractions
@@ -32,7 +32,7 @@ device: str = "auto"
 measure: bool = True  # False: show stored records only, whatever their training
 
 # %% tags=["hide-input"]
-from nflib import figures, grids, report, study, tables
+from nflib import grids, report, study, tables
 
 cells = [
     cell

@@ -35,8 +35,8 @@ report.energy_summary(saving, image_size, energy_ratio)
 # %% [markdown]
 # ## Weight reads and MACs of each network (Tables 6 and 7)
 #
-# `reads` are counted as the paper's simulation counts them. `true reads` count transposed convolutions, strided and
-# 1x1 layers at the positions where their weights really are applied.
+# *Reads* are counted as the paper's simulation counts them. *True reads* count transposed convolutions, strided and
+# 1×1 layers at the positions where their weights really are applied.
 
 # %% tags=["hide-input"]
 report.reads_table(image_size)
@@ -63,7 +63,7 @@ simulate.reads_table(image_size)
 # ## Energy saving (Tables 2 and 8)
 #
 # ES rests on weight reads, MAC-ES on multiply-accumulates, both in per cent of the base model's weight-read energy at
-# nominal voltage. `true` uses the corrected counts. Negative: the generator costs more than the low voltage saves.
+# nominal voltage. *True* uses the corrected counts. Negative: the generator costs more than the low voltage saves.
 
 # %% tags=["hide-input"]
 report.saving_table(saving)
@@ -101,7 +101,4 @@ report.energy_pictures(saving, records)
 report.efficiency_table(records)
 
 # %% [markdown]
-# ## Printed numbers that do not follow from the other printed ones
-
-# %% tags=["hide-input"]
-report.inconsistency_table()
+# [The scoreboard](scoreboard.ipynb) lists the printed numbers that do not follow from the other printed ones.

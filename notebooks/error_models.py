@@ -49,7 +49,7 @@ measure: bool = True  # False: show stored records only
 # mark each weight whose sign bit one error pattern changes. Left the official code's map, right independent stuck cells.
 
 # %% tags=["hide-input"]
-from nflib import grids, report, study, tables
+from nflib import grids, show, study, tables
 from nflib.pages import error_models as page
 
 page.comb(rate)
@@ -59,7 +59,7 @@ page.comb(rate)
 # apart. The table counts changed sign bits in each filter. Where errors are independent, variance over mean is about 1.
 
 # %% tags=["hide-input"]
-report.table(page.layout(rate, patterns).rename(columns=page.SHOWN), "layout")
+show.table(page.layout(rate, patterns).rename(columns=page.SHOWN), "layout")
 
 # %% [markdown]
 # ## What it does to accuracy

@@ -17,7 +17,7 @@
 # help there?
 #
 # The trained base model is quantised again to each code width, from 8 down to 2 bits, without further training. A code of
-# *b* bits takes whole values from −(2^(b−1) − 1) to 2^(b−1) − 1 times a step; the narrower the code, the larger the step.
+# *b* bits takes whole values from $-(2^{b-1} - 1)$ to $2^{b-1} - 1$ times a step; the narrower the code, the larger the step.
 # The generator keeps the 8 bits that it was trained with, and never saw a narrower base model. Each width is measured
 # without errors, which gives CA and CA(NF), and under many error patterns, which gives PA and PA(NF). These are the
 # paper's Tables 22 to 24 and Figures 4, 12 and 13.
@@ -32,7 +32,7 @@
 profile: str = "smoke"  # "smoke": narrow models, minutes; "paper": full size
 dataset: str = "digits"  # digits, cifar10, cifar100, gtsrb, imagenette224, or a file of your own in data/
 base_models: list = ["vgg11"]
-base_recipe: str = "release"  # "release": no weight decay, as the official code; "modern": one-cycle, weight decay
+base_recipe: str = "release"  # "release": no weight decay, as the official code; "modern": weight decay
 generator_names: list = ["conv_l", "unet_l"]
 error_models: list = ["release_map", "release_map_sign_slip", "bit_flips"]
 train_rate: float = 0.01  # bit-error rate that generators are trained at, a fraction
@@ -43,7 +43,7 @@ device: str = "auto"
 measure: bool = True  # False: show stored records only, of the profile's grid for the data set
 
 # %% tags=["hide-input"]
-from nflib import grids, report, study, tables
+from nflib import grids, show, study, tables
 from nflib.pages import quantization
 
 cells = grids.quantization(
@@ -85,7 +85,7 @@ quantization.pictures(rows, quantization.slip_changes)
 # the paper.
 
 # %% tags=["hide-input"]
-quantization.show(rows)
+quantization.table(rows)
 
 # %% [markdown]
 # ## Oddities in the paper's tables
@@ -94,7 +94,7 @@ quantization.show(rows)
 # close to the clean accuracy cannot spread widely, unless some chips beat the clean accuracy.
 
 # %% tags=["hide-input"]
-report.table(quantization.oddities(), "quantization_oddities")
+show.table(quantization.oddities().rename(columns=quantization.SHOWN), "quantization_oddities", wrap=True)
 
 # %% [markdown]
 # ## What it means

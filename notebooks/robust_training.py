@@ -35,7 +35,7 @@
 profile: str = "smoke"  # "smoke": narrow models, minutes; "paper": full size
 dataset: str = "digits"  # digits, cifar10, cifar100, gtsrb, or a file of your own in data/, of 32x32 images
 base_model: str = "vgg11"  # of the first experiment; the second is about PreActResNet18
-base_recipe: str = "release"  # "release": no weight decay, as the official code; "modern": one-cycle, weight decay
+base_recipe: str = "release"  # "release": no weight decay, as the official code; "modern": weight decay
 flips: list = [10, 100, 1000]  # K, the number of adversarially flipped bits; [] leaves ConvL on random patterns only
 generator_names: list = ["conv_l", "unet_s"]  # behind the AWP base model; [] leaves the second experiment out
 error_model: str = "release_map"  # also bit_flips, stuck_at
@@ -69,7 +69,7 @@ robust_training.summary(rows, profile, 25)
 robust_training.pictures(rows, 25)
 
 # %% tags=["hide-input"]
-robust_training.show(rows, 25)
+robust_training.table(rows, 25)
 
 # %% [markdown]
 # ## A base model trained by adversarial weight perturbation
@@ -85,7 +85,7 @@ robust_training.summary(rows, profile, 26)
 robust_training.pictures(rows, 26)
 
 # %% tags=["hide-input"]
-robust_training.show(rows, 26)
+robust_training.table(rows, 26)
 
 # %% [markdown]
 # ## What it means

@@ -52,7 +52,8 @@ scoreboard.by_table_table(rows)
 # %% [markdown]
 # ## Every number
 #
-# Type into a column's head to filter by it, click the arrows beside to sort; *Search* looks everywhere.
+# Type into a column's head to filter by it, click the arrows beside to sort; *Search* looks everywhere. A setting names base
+# model, generator, data set and bit-error rate, then what else fixes the number. The CSV has what the filters leave.
 
 # %% tags=["hide-input"]
 scoreboard.interactive(rows)

@@ -26,7 +26,7 @@
 profile: str = "smoke"  # "smoke": narrow models, minutes; "paper": full size
 dataset: str = "digits"  # digits, cifar10, cifar100, gtsrb, imagenette224, or a file of your own in data/
 base_models: list = ["vgg11"]  # the paper has resnet18
-base_recipe: str = "release"  # "release": no weight decay, as the official code; "modern": one-cycle, weight decay
+base_recipe: str = "release"  # "release": no weight decay, as the official code; "modern": weight decay
 generator_names: list = ["conv_l", "unet_s"]  # also conv_s, deconv_l, deconv_s, unet_l
 error_model: str = "release_map"  # what generators are trained under: also bit_flips, stuck_at
 rate: float = 0.01  # bit-error rate of their training, as a fraction
@@ -62,7 +62,7 @@ page.galleries(records, profile)
 # share of pixel values that clipping cuts. A dash means: not measured, or not in the paper.
 
 # %% tags=["hide-input"]
-page.show(rows)
+page.table(rows)
 
 # %% [markdown]
 # ## What it means

@@ -25,7 +25,7 @@
 profile: str = "smoke"  # "smoke": narrow models, minutes; "paper": full size
 dataset: str = "digits"  # digits, cifar10, cifar100, gtsrb, imagenette224, or a file of your own in data/
 base_model: str = "vgg11"  # the paper has resnet18
-base_recipe: str = "release"  # "release": no weight decay, as the official code; "modern": one-cycle, weight decay
+base_recipe: str = "release"  # "release": no weight decay, as the official code; "modern": weight decay
 generator_names: list = ["conv_l", "conv_s"]  # also deconv_l, deconv_s, unet_l, unet_s
 error_model: str = "release_map"  # also bit_flips, stuck_at
 rate: float = 0.01  # bit-error rate, as a fraction
@@ -65,7 +65,7 @@ tsne.pictures(records, profile)
 # in the paper.
 
 # %% tags=["hide-input"]
-tsne.show(rows)
+tsne.table(rows)
 
 # %% [markdown]
 # ## What it means

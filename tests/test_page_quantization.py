@@ -62,7 +62,7 @@ def test_what_is_missing_shows_as_missing(workshop):
     rows = page.frame(tables.stored("paper")).set_index("generator")
     assert rows.loc["ConvL", "PA_NF"] == 67
     assert rows.loc["ConvL", ["PA", "RP", "slip_PA", "slip_RP"]].isna().all()
-    assert "–" in page.show(rows.reset_index()).data and " nan" not in page.summary(rows.reset_index(), "paper").data
+    assert "–" in page.table(rows.reset_index()).data and " nan" not in page.summary(rows.reset_index(), "paper").data
 
 
 def test_only_the_release_recipe_under_the_map_stands_beside_the_paper(workshop):
@@ -82,8 +82,8 @@ def test_the_paper_s_settings_have_rows_where_ours_are_missing_and_only_there(fo
     assert one["record"].notna().all()
     assert page.frame([]).empty and page.frame([], "digits").empty
     for nothing in (page.frame([]), empty):
-        assert page.summary(nothing, "paper").data.startswith("Not measured yet: `nflib sweep quantization --profile paper`")
-        page.pictures(nothing), page.show(nothing)
+        assert page.summary(nothing, "paper").data.startswith("**Not measured yet at full size:** `nflib sweep quantization --profile paper`")
+        page.pictures(nothing), page.table(nothing)
 
 
 def test_the_narrowest_width_that_works_has_no_gap_above_it():

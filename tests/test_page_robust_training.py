@@ -90,7 +90,7 @@ def test_without_its_base_model_a_generator_has_no_recovery(workshop):
     assert rows["PA_NF"].notna().all() and rows[["PA", "RP"]].isna().all(axis=None)
     for table in (25, 26):
         assert " nan" not in page.summary(rows, "paper", table).data
-        assert "–" in page.show(page.frame(tables.stored("paper"), "cifar10"), table).data
+        assert "–" in page.table(page.frame(tables.stored("paper"), "cifar10"), table).data
         assert page.pictures(rows, table).data.count("<img") == 1
 
 
@@ -110,8 +110,8 @@ def test_the_paper_s_settings_have_rows_where_ours_are_missing_and_only_there(re
     for table in (25, 26):
         for nothing in (page.frame([]), empty):
             text = page.summary(nothing, "paper", table).data
-            assert text.startswith("Not measured yet: `nflib sweep robust_training --profile paper`")
-            page.pictures(nothing, table), page.show(nothing, table)
+            assert text.startswith("**Not measured yet at full size:** `nflib sweep robust_training --profile paper`")
+            page.pictures(nothing, table), page.table(nothing, table)
 
 
 def test_pictures_say_what_they_show(records):

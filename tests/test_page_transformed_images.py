@@ -109,15 +109,15 @@ def test_one_perturbation_for_all_images_is_called_so(workshop):
     text = page.summary(rows, "paper").data
     assert "is the same for every image" in text and "nan" not in text and "told as" not in text
     assert "Nothing is measured that could tell" in page.meaning(rows).data
-    assert "between classes, perturbations" not in page.show(rows).data
+    assert "between classes, perturbations" not in page.table(rows).data
 
 
 def test_nothing_measured_is_said(workshop):
     rows = page.frame([])
     assert rows.empty and list(rows.columns) == page.COLUMNS
     text = page.summary(rows, "paper").data
-    assert "Not measured yet: `nflib sweep transformed_images --profile paper` measures it" in text
-    assert "Nothing is measured" in page.meaning(rows).data and "(0 rows)" in page.show(rows).data
+    assert "`nflib sweep transformed_images --profile paper` measures it" in text
+    assert "Nothing is measured" in page.meaning(rows).data and "(0 rows)" in page.table(rows).data
     assert "Nothing measured yet" in page.galleries([], "paper").data
 
 

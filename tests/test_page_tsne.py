@@ -121,7 +121,7 @@ def test_sentences_say_what_is_there(two):
     assert "by -5.0 points at most" in text and "without numbers" in text  # means 75 - 80 and 87 - 91
     assert "In 2 of 2 networks" in tsne.meaning(rows).data
     assert "accuracy of 40.0 % and a neighbour accuracy of 80.0 %" in tsne.meaning(rows).data
-    shown = tsne.show(rows).data
+    shown = tsne.table(rows).data
     assert "paper PA(NF)" in shown and "–" in shown
 
 
@@ -129,8 +129,8 @@ def test_nothing_measured_is_said(workshop):
     rows = tsne.frame([])
     assert rows.empty and list(rows.columns) == tsne.COLUMNS
     text = tsne.summary(rows, "paper").data
-    assert "Not measured yet: `nflib sweep tsne --profile paper` measures it" in text
-    assert "surely" not in tsne.meaning(rows).data and "(0 rows)" in tsne.show(rows).data
+    assert "`nflib sweep tsne --profile paper` measures it" in text
+    assert "surely" not in tsne.meaning(rows).data and "(0 rows)" in tsne.table(rows).data
     assert "Nothing measured yet" in tsne.pictures([], "paper").data
 
 

@@ -8,9 +8,8 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import HTML, Markdown
 
-from nflib import figures, generators, grids, models, report, tables
+from nflib import figures, generators, grids, models, show, tables
 from nflib.cells import digest_of
-from nflib.pages.transfer import basis, paired, points, with_printed
 
 ORIGINS = ("table10", "table11")
 UIP = generators.label(generators.UNIVERSAL)
@@ -44,7 +43,7 @@ def frame(records: Iterable[dict], dataset: str | None = None) -> pd.DataFrame:
     own = (rows["generator"] != "none") & (rows["trained_for"] == rows["base_model"]) & (rows["flips"] == 0)
     own &= (rows["trained_under"] == rows["error_model"]) & (rows["train_ber_percent"] == rows["ber_percent"])
     own &= (rows["bits"] == 8) & rows["base_recipe"].isin(grids.RECIPES)
-    listed = with_printed(rows[own], ORIGINS, dataset).to_dict("records")
+    listed = tables.with_printed(rows[own], ORIGINS, dataset).to_dict("records")
     series: dict[tuple, list[dict]] = {}
     for row in listed:
         series.setdefault(tuple(repr(row[name]) for name in (*tables.KEYS, "generator", "steps")), []).append(row)
@@ -66,7 +65,7 @@ def _place(row: dict, some: list[dict], after: dict[str, np.ndarray]) -> dict:
         found |= dict.fromkeys(("published_CA_NF", "published_PA_NF", "published_RP", "RP_difference"), np.nan)
     against = min(numbers, default=None) if row["loss_weight"] == 5.0 else row["models_per_step"]
     others = [o["record"] for o in some if o["loss_weight"] == 5.0 and o["models_per_step"] == against and o is not row]
-    return found | dict(zip(("difference", "difference_error"), paired(after, row["record"], others)))
+    return found | dict(zip(("difference", "difference_error"), tables.paired(after, row["record"], others)))
 
 
 def _order(row: dict) -> tuple:
@@ -158,7 +157,7 @@ def by_weight(rows: pd.DataFrame) -> figures.Picture:
 def pictures(rows: pd.DataFrame, ablation: str) -> HTML:
     """`by_number` ("N") or `by_weight` ("lambda") for each data set, base recipe, error model and rate of a frame."""
     draw = {"N": by_number, "lambda": by_weight}[ablation]
-    return report._gallery([draw(some) for _, some in part(rows, ablation).groupby(GROUP, sort=False)])
+    return show.gallery([draw(some) for _, some in part(rows, ablation).groupby(GROUP, sort=False)])
 
 
 def table(rows: pd.DataFrame, ablation: str) -> HTML:
@@ -166,8 +165,8 @@ def table(rows: pd.DataFrame, ablation: str) -> HTML:
     shown = rows if ablation == "all" else part(rows, ablation)
     shown = shown[list(SHOWN)].rename(columns=SHOWN).dropna(axis=1, how="all")
     if shown.empty:
-        return report._gallery([])
-    return report.table(shown.assign(**{"lambda": shown["lambda"].map("{:g}".format)}), f"ablations_{ablation}")
+        return show.gallery([])
+    return show.table(shown.assign(**{"lambda": shown["lambda"].map("{:g}".format)}), f"ablations_{ablation}")
 
 
 def _series(rows: pd.DataFrame, ablation: str, sort: str) -> list[tuple]:
@@ -189,11 +188,11 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
 
     Where the frame's data sets are not in the paper, its CIFAR-10 stands for it.
     """
-    lines = [basis(rows, profile, "ablations"), ""]
+    lines = [show.progress(rows, profile, "ablations"), ""]
     for words, some in _series(rows, "N", "models_per_step"):
-        values = ", ".join(f"{points(r.RP, r.RP_error)} with N = {r.models_per_step}" for r in some.itertuples())
+        values = ", ".join(f"{show.points(r.RP, r.RP_error)} with N = {r.models_per_step}" for r in some.itertuples())
         first, last = some.iloc[0], some.iloc[-1]
-        change = points(last["difference"], last["difference_error"])
+        change = show.points(last["difference"], last["difference_error"])
         clear = "more" if abs(last["difference"]) > 2 * last["difference_error"] else "not more"
         lines.append(
             f"* {words}: recovery {values}. The last differs from the first by {change} points, {clear} than two standard "
@@ -207,7 +206,7 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
         lines.append(f"* The paper, {name}, {base} (Table 10): {_weights(some, 'published_')}.")
     for (name, recipe, law, rate), some in part(rows, UIP).dropna(subset=["RP"]).groupby(GROUP, sort=False):
         up, down = (some["RP"] > 2 * some["RP_error"]).sum(), (some["RP"] < -2 * some["RP_error"]).sum()
-        count, ends = report._count(len(some), "base model"), f"from {points(some['RP'].min())} to {points(some['RP'].max())}"
+        count, ends = show.count(len(some), "base model"), f"from {show.points(some['RP'].min())} to {show.points(some['RP'].max())}"
         lines.append(
             f"* {name}, base recipe `{recipe}`, {law} at {rate:g} %, UIP: recovery {ends} points over {count}, more than two "
             f"standard errors above zero in {up}, below in {down}."
@@ -227,7 +226,7 @@ def meaning(rows: pd.DataFrame) -> Markdown:
         clear = ends["difference"].abs() > 2 * ends["difference_error"]
         better, worse = (clear & (ends["difference"] > 0)).sum(), (clear & (ends["difference"] < 0)).sum()
         said.append(
-            f"The largest N is clearly better than the smallest in {better} of {report._count(len(ends), 'series')}, clearly "
+            f"The largest N is clearly better than the smallest in {better} of {show.count(len(ends), 'series')}, clearly "
             f"worse in {worse}. A step costs N + 1 passes through the base model, so N = 1 is the cheapest choice wherever "
             "more models bring nothing clear."
         )
@@ -239,14 +238,14 @@ def meaning(rows: pd.DataFrame) -> Markdown:
         clean = sum(some["CA_NF"].iloc[0] > some.loc[some["loss_weight"] == 5.0, "CA_NF"].max() for some in sweeps)
         said.append(
             f"With the smallest lambda PA(NF) is lower than with 5, by more than two standard errors, in {lower} of "
-            f"{report._count(len(sweeps), 'sweep')}, and CA(NF) is higher in {clean}; in the paper's sweeps both hold."
+            f"{show.count(len(sweeps), 'sweep')}, and CA(NF) is higher in {clean}; in the paper's sweeps both hold."
         )
     universal = part(rows, UIP).dropna(subset=["RP"])
     if len(universal):
         helped = (universal["RP"] > 2 * universal["RP_error"]).sum()
         said.append(
             f"A perturbation that is the same for every image recovers accuracy, by more than two standard errors, in {helped} "
-            f"of {report._count(len(universal), 'setting')}, at most {points(universal['RP'].max())} points; the paper finds no "
+            f"of {show.count(len(universal), 'setting')}, at most {show.points(universal['RP'].max())} points; the paper finds no "
             "use in it."
         )
     end = " Each generator was trained once: standard errors do not cover the chance of training."

@@ -6,7 +6,7 @@ from itertools import combinations
 import pandas as pd
 from IPython.display import HTML, Markdown
 
-from nflib import published, report
+from nflib import published, show
 
 COLUMNS = ["where", "printed", "follows", "check", "verdict"]
 PATTERNS = 10  # error patterns behind a printed spread
@@ -57,7 +57,7 @@ def _recomputed(known: pd.DataFrame) -> list[tuple]:
             implied = sorted({round(told + value, 1) for value in some["recomputed"] - some["printed"]})
             made.append((
                 f"{place[origin]}, {base}, {rate:g} %", f"PA {told:g}",
-                f"PA {report._list(implied)} from {len(some)} of {len(_rows(known, origin, 'RP', base_model=base, ber_percent=rate))} RPs",
+                f"PA {show.listed(implied)} from {len(some)} of {len(_rows(known, origin, 'RP', base_model=base, ber_percent=rate))} RPs",
                 "PA = PA(NF) − RP", "misprint" if len(implied) == 1 else "do not agree",
             ))  # fmt: skip
             rows = rows.drop(some.index)
@@ -66,7 +66,7 @@ def _recomputed(known: pd.DataFrame) -> list[tuple]:
         row = dict(zip(keys, key))
         name = MEANS[row["metric"]]
         made.append((
-            f"{report._list(place[origin] for origin in some['origin'])}, {_setting(row, row['metric'] != 'ES_percent')}",
+            f"{show.listed(place[origin] for origin in some['origin'])}, {_setting(row, row['metric'] != 'ES_percent')}",
             f"{name} {row['printed']:g}", f"{name} {row['recomputed']:.1f}", row["note"], "misprint",
         ))  # fmt: skip
     return made
@@ -98,7 +98,7 @@ def _repeated(known: pd.DataFrame) -> list[tuple]:
             bars = _rows(known, "fig04", "PA_NF", dataset=dataset, base_model=base, generator=generator).set_index("bits")["mean"]
             other = ", ".join(f"{bars[bits]:g}" for bits in some["bits"])
             made.append((
-                f"{table}, {base} with {generator}", f"{mean:g} ± {std:g} at {report._list(int(b) for b in some['bits'])} bits",
+                f"{table}, {base} with {generator}", f"{mean:g} ± {std:g} at {show.listed(int(b) for b in some['bits'])} bits",
                 f"Figure 13's generator for the same widths: {other}", "equal mean and std in a column of code widths", "copy slip",
             ))  # fmt: skip
     return made
@@ -183,12 +183,11 @@ def frame() -> pd.DataFrame:
 
 def table(found: pd.DataFrame) -> HTML:
     """`frame` with cells that wrap."""
-    style = "<style>table.wrap td, table.wrap th { white-space: normal !important; text-align: left !important; }</style>"
-    return HTML(style + report.table(found, "contradictions").data.replace('table nflib"', 'table nflib wrap"'))
+    return show.table(found, "contradictions", wrap=True)
 
 
 def summary(found: pd.DataFrame) -> Markdown:
     """How many suspicions were checked, by verdict."""
     counts = found["verdict"].value_counts(sort=False)
-    said = report._list(f"{number} “{verdict}”" for verdict, number in counts.items())
-    return Markdown(f"{report._count(int(counts.sum()), 'suspicion')} checked; verdicts: {said}.")
+    said = show.listed(f"{number} “{verdict}”" for verdict, number in counts.items())
+    return Markdown(f"{show.count(int(counts.sum()), 'suspicion')} checked; verdicts: {said}.")

@@ -10,10 +10,9 @@ import torch
 from IPython.display import HTML, Markdown
 from torch import Tensor
 
-from nflib import faults, figures, generators, grids, models, report, tables
+from nflib import faults, figures, generators, grids, models, report, show, tables
 from nflib.cells import FIRST_SEED, Cell, digest_of, plain
 from nflib.quantize import weighted_layers
-from nflib.store import Store
 
 FLOOR = 5.0  # points below the clean accuracy that a chip may lie and still counts in the yield
 SURE = 2.0  # standard errors beyond which a difference is called one
@@ -82,8 +81,7 @@ def frame(records: Iterable[dict], wanted: Iterable[Cell] = ()) -> pd.DataFrame:
 def accuracy_table(rows: pd.DataFrame) -> HTML:
     """`frame` as a table that can be downloaded."""
     shown = rows.drop(columns=["largest_layer", "patterns"])
-    shown["changed_bits_percent"] = [np.nan if np.isnan(v) else f"{v:.2f}" for v in shown["changed_bits_percent"]]
-    return report.table(shown.rename(columns=SHOWN).dropna(axis=1, how="all"), "error_models")
+    return show.table(shown.rename(columns=SHOWN).dropna(axis=1, how="all"), "error_models")
 
 
 def _laws(rows: pd.DataFrame) -> list[tuple[str, pd.Series | None]]:
@@ -142,7 +140,7 @@ def _gallery(rows: pd.DataFrame, draw: Callable[[pd.DataFrame, str], figures.Pic
     """A picture for each base model and scale, its panels the base recipes."""
     groups = rows.groupby(["dataset", "base_model", "patterns", "images"], sort=False)
     title = "{} {}, {} error patterns, {:.0f} test images"
-    return report._gallery([draw(some, title.format(*key)) for key, some in groups])
+    return show.gallery([draw(some, title.format(*key)) for key, some in groups])
 
 
 def _panels(rows: pd.DataFrame, title: str, height: float):
@@ -351,26 +349,21 @@ def _caution(rows: pd.DataFrame, profile: str) -> str:
         text += f"The largest layer has {largest:,} weights, {largest / words:.1f} times what the map holds. "
     steps = rows.loc[rows["generator"] != "none", "steps"]
     if len(steps) and steps.max() < 58800:
-        text += f"Generators were trained for {report._list(int(s) for s in steps)} steps; the official recipe takes 58,800. "
+        text += f"Generators were trained for {show.listed(int(s) for s in steps)} steps; the official recipe takes 58,800. "
     if profile == "smoke":
         text += "These are narrow models after a few epochs. "
     if "CIFAR-10" not in set(rows["dataset"]):
-        text += f"Measured on {report._list(rows['dataset'])}: not a conclusion about CIFAR-10. "
+        text += f"Measured on {show.listed(rows['dataset'])}: not a conclusion about CIFAR-10. "
     return text + f"Only base recipe `release` under {LAWS[0]} is comparable with the paper."
 
 
 def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     """What was measured, what came out for each base model, whether it holds in both recipes, and how far it carries."""
-    cells, store = grids.cells(profile, "error_models"), Store(profile)
-    done = sum(store.has(cell) for cell in cells)
-    left = f"Of the profile's {report._count(len(cells), 'cell')} {done:,} are measured"
-    left += "." if done == len(cells) else f"; `nflib sweep error_models --profile {profile}` measures the others."
     groups = list(_groups(rows))
     if not groups:
-        return Markdown(f"**Not measured yet:** `nflib sweep error_models --profile {profile}` measures it. {left}")
+        return Markdown(show.progress(rows.iloc[:0], profile, "error_models"))
     measured = pd.concat([some for _, some in groups])
-    lines = [f"**What was measured.** {report._list(measured['dataset'])}; {report._list(measured['patterns'])} error patterns, "
-             f"{report._list(int(n) for n in measured['images'])} test images for each. {left}", ""]  # fmt: skip
+    lines = [show.progress(measured, profile, "error_models"), ""]
     clear = {}
     for (dataset, model, recipe, epochs, *_), some in groups:
         named = _laws(some)
@@ -382,7 +375,7 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
         gap = _minus(_damage(named[0][1]), _damage(named[3][1]))
         if not np.isnan(gap[0]):
             clear.setdefault(recipe, []).append(gap[0] > SURE * gap[1])
-    said = "; ".join(f"`{recipe}` in {sum(sure)} of {report._count(len(sure), 'base model')}" for recipe, sure in clear.items())
+    said = "; ".join(f"`{recipe}` in {sum(sure)} of {show.count(len(sure), 'base model')}" for recipe, sure in clear.items())
     both = "The other recipe is not measured" if len(clear) < 2 else "It holds in both recipes"
     both = both if all(all(sure) for sure in clear.values()) else "So it is not shown everywhere"
     if clear:

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
 
-from nflib import energy, figures, generators, grids, models, report, tables
+from nflib import energy, figures, generators, models, report, show, tables
 from nflib.cells import digest_of
-from nflib.pages.transfer import basis
 
 SURE = 2.0  # standard errors beyond which a difference is called one
 GROUP = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model", "ber_percent"]
@@ -149,7 +148,7 @@ def ladder(some: pd.DataFrame, title: str) -> figures.Picture:
 
 def ladders(rows: pd.DataFrame) -> HTML:
     """`ladder` of each base model."""
-    return report._gallery([ladder(some, _title(key)) for key, some in _groups(rows)])
+    return show.gallery([ladder(some, _title(key)) for key, some in _groups(rows)])
 
 
 def duel(some: pd.DataFrame, alone: pd.DataFrame, title: str) -> figures.Picture:
@@ -178,13 +177,13 @@ def duel(some: pd.DataFrame, alone: pd.DataFrame, title: str) -> figures.Picture
 def duels(rows: pd.DataFrame) -> HTML:
     """`duel` of each base model whose data set has encoders."""
     pairs = [(key, some, _encoders(rows, key)) for key, some in _groups(rows)]
-    return report._gallery([duel(some, alone, _title(key)) for key, some, alone in pairs if len(alone) and len(_best(some))])
+    return show.gallery([duel(some, alone, _title(key)) for key, some, alone in pairs if len(alone) and len(_best(some))])
 
 
 def table(rows: pd.DataFrame) -> HTML:
     """The frame as a table that can be downloaded."""
     shown = rows.drop(columns=["patterns"]).rename(columns=SHOWN)
-    return report.table(shown.dropna(axis=1, how="all") if len(shown) else shown, "mechanism")
+    return show.table(shown.dropna(axis=1, how="all") if len(shown) else shown, "mechanism")
 
 
 # ------------------------------------------------------------------------------------------------------------ sentences
@@ -202,7 +201,7 @@ def _said(key: tuple, some: pd.DataFrame, alone: pd.DataFrame) -> str:
     if len(both):
         gain = imitated.loc[both, "PA_NF"] - plain.loc[both, "PA_NF"]
         text += (
-            f" With the same steps of Eq. 3, {report._count(int((gain > 0).sum()), 'generator')} of {len(both)} end higher after "
+            f" With the same steps of Eq. 3, {show.count(int((gain > 0).sum()), 'generator')} of {len(both)} end higher after "
             f"imitation (by {gain.min():+.1f} to {gain.max():+.1f} points)."
         )
     best = _best(some)
@@ -223,7 +222,7 @@ def _said(key: tuple, some: pd.DataFrame, alone: pd.DataFrame) -> str:
 def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     """What was measured, and what came out for each base model."""
     lines = [_said(key, some, _encoders(rows, key)) for key, some in _groups(rows)]
-    return Markdown("\n\n".join([basis(rows, profile, "mechanism"), *lines]))
+    return Markdown("\n\n".join([show.progress(rows, profile, "mechanism"), *lines]))
 
 
 def meaning(rows: pd.DataFrame) -> Markdown:

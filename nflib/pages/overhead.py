@@ -9,7 +9,7 @@ import seaborn as sns
 import torch
 from IPython.display import HTML, Markdown
 
-from nflib import energy, figures, generators, grids, models, published, report
+from nflib import energy, figures, generators, grids, models, published, show
 from nflib.cells import digest_of
 from nflib.store import Store
 
@@ -90,7 +90,7 @@ def frame(records: Iterable[dict]) -> pd.DataFrame:
         if cell["table"] != "overhead":
             continue
         base, generator = models.label(cell["base"]["model"]), generators.label(cell["generator"]["name"])
-        threads = f", {report._count(origin['threads'], 'thread')}" if cell["on"] == "cpu" else ""
+        threads = f", {show.count(origin['threads'], 'thread')}" if cell["on"] == "cpu" else ""
         for mode in MODES:
             row = {
                 "device": origin["device"] + threads, "precision": origin["precision"], "base_model": base,
@@ -160,14 +160,14 @@ def pictures(rows: pd.DataFrame) -> HTML:
     for (device, size), some in _timed(rows).groupby(["device", "image_size"], sort=True):
         batch = some["batch"].min()
         made.append(picture(some[some["batch"] == batch], f"{size}×{size} pixels, batch {batch}, {device}"))
-    return report._gallery(made)
+    return show.gallery(made)
 
 
 def size_table() -> HTML:
     """Table 7 beside ours."""
     names = {"image_size": "pixels", "published_parameters": "parameters, paper", "macs_million": "MACs (M), as the paper"}
     names |= {"published_macs_million": "paper MACs (M)", "true_macs_million": "true MACs (M)"}
-    return report.table(sizes().rename(columns=names), "parameters_and_macs", 2)
+    return show.table(sizes().rename(columns=names), "parameters_and_macs", 2)
 
 
 def size_summary() -> Markdown:
@@ -184,7 +184,7 @@ def size_summary() -> Markdown:
         f"parameter counts and {right[2]} of {right[3]} MACs, when operations are counted as the authors' tool did. That tool "
         "counts transposed convolutions over their outputs, four times too many: the print exceeds the true "
         f"number by a factor of up to {over.max():.2f} ({worst['network']}, {worst['published_macs_million']:g} M printed, "
-        f"{worst['true_macs_million']:.2f} M true). At 224×224 pixels {report._list(above)} "
+        f"{worst['true_macs_million']:.2f} M true). At 224×224 pixels {show.listed(above)} "
         f"{'needs' if len(above) == 1 else 'need'} more MACs than ResNet18 itself ({large['ResNet18']:,.0f} M)."
     )
 
@@ -195,7 +195,7 @@ def latency_tables(rows: pd.DataFrame) -> HTML:
     for device, some in rows.fillna({"device": "Not measured here: Table 9 (V100, batch 1)"}).groupby("device", sort=False):
         precision = "".join(f", {text}" for text in some["precision"].dropna().unique())
         shown = some[list(SHOWN)].rename(columns=SHOWN).dropna(axis=1, how="all")
-        parts.append(f"<p><strong>{device}{precision}</strong></p>{report.table(shown, 'overhead', 2).data}")
+        parts.append(f"<p><strong>{device}{precision}</strong></p>{show.table(shown, 'overhead', 2).data}")
     return HTML("\n".join(parts))
 
 
@@ -225,7 +225,7 @@ def _unets(rows: pd.DataFrame, column: str, who: str) -> str:
     same = ((ratio >= SHARE[0]) & (ratio <= SHARE[1])).sum()
     return (
         f"{who}: UNetS takes {100 * ratio.min():.0f} to {100 * ratio.max():.0f} % of UNetL's extra time; within 10 % of it "
-        f"in {same} of {report._count(len(ratio), 'setting')}."
+        f"in {same} of {show.count(len(ratio), 'setting')}."
     )
 
 
@@ -242,7 +242,7 @@ def _device_lines(rows: pd.DataFrame) -> list[str]:
         faster = modes["compiled"] / modes["eager"]
         lines.append(
             f"Compiling: base model and generator together take {100 * faster.median():.0f} % of the eager time (median of "
-            f"{report._count(len(faster), 'setting')}; {100 * faster.min():.0f} to {100 * faster.max():.0f} %)."
+            f"{show.count(len(faster), 'setting')}; {100 * faster.min():.0f} to {100 * faster.max():.0f} %)."
         )
     else:
         lines.append("Compiling: not measured on this device.")
@@ -250,7 +250,7 @@ def _device_lines(rows: pd.DataFrame) -> list[str]:
     batches = _both(rows, "batch", "overhead_percent", (batch, largest)) if largest > batch else pd.DataFrame()
     if len(batches):
         lines.append(
-            f"Batch: over {report._count(len(batches), 'setting')} the median overhead is {batches[batch].median():.1f} % at a "
+            f"Batch: over {show.count(len(batches), 'setting')} the median overhead is {batches[batch].median():.1f} % at a "
             f"batch of {batch} and {batches[largest].median():.1f} % at {largest}; it is smaller at {largest} in "
             f"{(batches[largest] < batches[batch]).sum()}."
         )
@@ -270,7 +270,7 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
         lines.append(f"* Not measured yet: `nflib sweep overhead --profile {profile}` measures it.")
     for device, some in timed.groupby("device", sort=True):
         lines += [f"* {device}", *(f"  * {line}" for line in _device_lines(some))]
-    lines.append(f"* {done} of {report._count(len(cells), 'cell')} of the profile's grid are measured.")
+    lines.append(f"* {done} of {show.count(len(cells), 'cell')} of the profile's grid {'is' if len(cells) == 1 else 'are'} measured.")
     return Markdown("\n".join(lines))
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import HTML, Markdown
 
-from nflib import faults, figures, report
+from nflib import faults, figures, show
 from nflib.names import UserError, choose
 from nflib.store import results
 
@@ -85,7 +85,7 @@ def stage_frame(records: dict[str, dict]) -> pd.DataFrame:
 
 def _where(record: dict) -> str:
     origin = record["provenance"]
-    return f"{origin['device']}, {report._count(origin['threads'], 'thread')}, {origin['precision']}, PyTorch {origin['torch']}"
+    return f"{origin['device']}, {show.count(origin['threads'], 'thread')}, {origin['precision']}, PyTorch {origin['torch']}"
 
 
 def goals(rows: pd.DataFrame) -> list[str]:
@@ -154,7 +154,7 @@ def _evaluation(record: dict, rows: pd.DataFrame) -> list[str]:
         gap = comparison["largest_difference_in_images"]
         lines.append(
             f"{comparison['name']}: {row['ratio']:.1f} times as fast as the official way, which computes transformed images and "
-            f"clean accuracies for each pattern; accuracies differ by {report._count(gap, 'image')} at most."
+            f"clean accuracies for each pattern; accuracies differ by {show.count(gap, 'image')} at most."
         )
     return lines
 
@@ -204,12 +204,12 @@ def pictures(records: dict[str, dict]) -> HTML:
     rows, groups = frame(records), {}
     for part, record in records.items():
         groups.setdefault(_where(record), []).append(part)
-    return report._gallery([picture(rows[rows["part"].isin(parts)], where) for where, parts in groups.items()])
+    return show.gallery([picture(rows[rows["part"].isin(parts)], where) for where, parts in groups.items()])
 
 
 def table(records: dict[str, dict]) -> HTML:
     rows = frame(records).rename(columns=SHOWN).drop(columns="part")
-    return report.table(rows.dropna(axis=1, how="all"), "performance", 2) if len(rows) else HTML("<p>Nothing measured yet.</p>")
+    return show.table(rows.dropna(axis=1, how="all"), "performance", 2) if len(rows) else HTML("<p>Nothing measured yet.</p>")
 
 
 def stage_summary(records: dict[str, dict]) -> Markdown:
@@ -232,4 +232,4 @@ def stage_summary(records: dict[str, dict]) -> Markdown:
 def stage_table(records: dict[str, dict]) -> HTML:
     names = {"error_model": "error model", "ber_percent": "BER %", "draw": "draw ms", "apply": "apply ms", "undo": "undo ms"}
     rows = stage_frame(records).rename(columns={**names, "all": "all ms", "weights_hit": "weights hit"})
-    return report.table(rows, "injection_stages", 2) if len(rows) else HTML("")
+    return show.table(rows, "injection_stages", 2) if len(rows) else HTML("")

@@ -7,9 +7,8 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import HTML, Markdown
 
-from nflib import data, faults, figures, generators, grids, models, published, report, tables
+from nflib import data, faults, figures, generators, grids, models, published, report, show, tables
 from nflib.cells import digest_of
-from nflib.store import Store
 
 NAME = "quantization"
 TRUE, SLIP = faults.LABELS["release_map"], faults.LABELS["release_map_sign_slip"]
@@ -166,22 +165,12 @@ def slip_changes(rows: pd.DataFrame, title: str) -> figures.Picture:
 def pictures(rows: pd.DataFrame, draw=curves) -> HTML:
     """`draw` (`curves` or `slip_changes`) of each base model and training of generators that has something to show."""
     groups = [(some, title) for title, some in _groups(rows) if draw is curves or some["slip_PA"].notna().any()]
-    return report._gallery([draw(*group) for group in groups])
+    return show.gallery([draw(*group) for group in groups])
 
 
-def show(rows: pd.DataFrame) -> HTML:
+def table(rows: pd.DataFrame) -> HTML:
     """The frame as a table, columns in words, those without content left out."""
-    return report.table(rows[list(SHOWN)].rename(columns=SHOWN).dropna(axis=1, how="all"), NAME)
-
-
-def progress(rows: pd.DataFrame, profile: str, table: str) -> str:
-    """Whether anything in `rows` is measured, how many cells of the table's grid are, and what measures the others."""
-    cells, store = grids.cells(profile, table), Store(profile)
-    done, command = sum(map(store.has, cells)), f"`nflib sweep {table} --profile {profile}`"
-    if rows["record"].isna().all():
-        return f"Not measured yet: {command} measures it ({done:,} of {report._count(len(cells), 'cell')} done)."
-    text = f"Of the {report._count(len(cells), 'cell')} that profile {profile} has for this page, {done:,} are measured"
-    return text + ("." if done == len(cells) else f"; {command} measures the others.")
+    return show.table(rows[list(SHOWN)].rename(columns=SHOWN).dropna(axis=1, how="all"), NAME)
 
 
 def _sentences(some: pd.DataFrame) -> list[str]:
@@ -203,20 +192,14 @@ def _sentences(some: pd.DataFrame) -> list[str]:
         if len(known := line[line[metric].notna()]):
             each = [f"{r[metric]:+.1f} ± {r[f'{metric}_error']:.1f} at {bits} bits" for bits, r in known.iterrows()]
             sure = known.index[known[metric].abs() > 2 * known[f"{metric}_error"]]
-            where = f"at {report._list(sure)} bits" if len(sure) else "at no width"
+            where = f"at {show.listed(sure)} bits" if len(sure) else "at no width"
             lines.append(f"  * The slip changes {what} by {', '.join(each)}; beyond two standard errors {where}.")
     return lines
 
 
 def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     """What was measured, the narrowest width that works, what the slip changes, and how far the paper's numbers are."""
-    ours, lines = rows[rows["record"].notna()], [progress(rows, profile, NAME)]
-    if len(ours):
-        lines[0] += (
-            f" Shown here: {report._list(ours['dataset'])}, {report._list(ours['base_model'])}, "
-            f"{report._list(ours['patterns'])} error patterns per setting, {report._list(ours['images'])} test images."
-        )
-    lines.append("")
+    ours, lines = rows[rows["record"].notna()], [show.progress(rows, profile, NAME), ""]
     for title, some in _groups(ours):
         found = _sentences(some)
         lines += [f"* **{title}**", *found] if found else []
@@ -256,7 +239,7 @@ def oddities() -> pd.DataFrame:
         if origin in ORIGINS[:3]:
             for (mean, std), some in line[line["std"] > 0].groupby(["mean", "std"]):
                 if len(some) > 1:
-                    printed = {"bits": report._list(some["bits"]), "printed": f"{mean:g} ± {std:g}"}
+                    printed = {"bits": show.listed(some["bits"]), "printed": f"{mean:g} ± {std:g}"}
                     found.append({**place, **printed, "what": f"the same at {len(some)} widths"})
             clean = known[(known["origin"] == origin) & (known["base_model"] == model) & known["generator"].isin(["none", name])]
             tops = clean[clean["metric"] != "PA_NF"].groupby("bits")["mean"].max()
@@ -275,5 +258,5 @@ def oddities() -> pd.DataFrame:
             what = f"{apart} of {len(tabled)} differ from {tabled['table_y'].iloc[0]}, whose generators were trained at 1 %; "
             what += f"{main['table']} (trained at 0.5 %) has {main['mean']:g} at 8 bits"
             printed = ", ".join(f"{value:g}" for value in line["mean"])
-            found.append({**place, "bits": report._list(line["bits"]), "printed": printed, "what": what})
+            found.append({**place, "bits": show.listed(line["bits"]), "printed": printed, "what": what})
     return pd.DataFrame(found)

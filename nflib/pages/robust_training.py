@@ -8,8 +8,7 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import HTML, Markdown
 
-from nflib import data, faults, figures, generators, models, published, quantize, report, tables
-from nflib.pages.quantization import progress
+from nflib import data, faults, figures, generators, models, published, quantize, report, show, tables
 
 NAME = "robust_training"
 TRUE = faults.LABELS["release_map"]
@@ -149,13 +148,14 @@ def awp_picture(rows: pd.DataFrame, title: str) -> figures.Picture:
 def pictures(rows: pd.DataFrame, table: int) -> HTML:
     """`flips_picture` (table 25) or `awp_picture` (table 26) of each setting."""
     groups, draw = (_attacks, flips_picture) if table == 25 else (_protected, awp_picture)
-    return report._gallery([draw(some, title) for title, some in groups(rows)])
+    return show.gallery([draw(some, title) for title, some in groups(rows)])
 
 
-def show(rows: pd.DataFrame, table: int) -> HTML:
-    """The rows of Table 25 or 26, columns in words, those without content left out."""
-    some = rows[(rows["base_model"] == PREACT) == (table == 26)]
-    return report.table(some[list(SHOWN)].rename(columns=SHOWN).dropna(axis=1, how="all"), f"{NAME}_{table}")
+def table(rows: pd.DataFrame, number: int) -> HTML:
+    """The rows of Table 25 or 26, columns in words, those without content left out; K belongs to Table 25."""
+    some = rows[(rows["base_model"] == PREACT) == (number == 26)]
+    names = {key: words for key, words in SHOWN.items() if number == 25 or not key.startswith("flips")}
+    return show.table(some[list(names)].rename(columns=names).dropna(axis=1, how="all"), f"{NAME}_{number}")
 
 
 def _against(change: float, error: float) -> str:
@@ -171,7 +171,7 @@ def _attack_lines(rows: pd.DataFrame) -> list[str]:
             attacked, random = here[here["flips"] > 0], here[here["flips"] == 0]
             lines.append(f"* **{title}, {law}**. Its patterns change {here['changed_bits_percent'].mean():.2g} % of the stored bits.")
             for row in random.itertuples():
-                many = report._count(int(row.models_per_step), "perturbed model")
+                many = show.count(int(row.models_per_step), "perturbed model")
                 lines.append(f"  * ConvL trained on random patterns, {many} a step: RP {row.RP:+.1f} ± {row.RP_error:.1f}.")
             for row in attacked.itertuples():
                 text = f"  * K = {row.flips:,.0f}, {row.flips_percent:.2g} % of the stored bits: RP {row.RP:+.1f} ± {row.RP_error:.1f}"
@@ -181,7 +181,7 @@ def _attack_lines(rows: pd.DataFrame) -> list[str]:
                 lines.append(text + (f"; the paper has {row.published_RP:+g}." if pd.notna(row.published_RP) else "."))
             if len(attacked):
                 useful = attacked.loc[attacked["RP"] > 2 * attacked["RP_error"], "flips"]
-                where = f"for K = {report._list(f'{k:,.0f}' for k in useful)}" if len(useful) else "for no K"
+                where = f"for K = {show.listed(f'{k:,.0f}' for k in useful)}" if len(useful) else "for no K"
                 lines.append(f"  * RP is more than two standard errors above zero {where}.")
     return lines
 
@@ -209,7 +209,7 @@ def _awp_lines(rows: pd.DataFrame) -> list[str]:
 def summary(rows: pd.DataFrame, profile: str, table: int) -> Markdown:
     """What was measured and came out for Table 25 or 26, and what the paper has."""
     some = rows[(rows["base_model"] == PREACT) == (table == 26)]
-    lines = [progress(some, profile, NAME), "", *(_attack_lines(some) if table == 25 else _awp_lines(some))]
+    lines = [show.progress(some, profile, NAME), "", *(_attack_lines(some) if table == 25 else _awp_lines(some))]
     known = published.load()
     gain, perturbed = known[known["metric"] == "RP"], known[(known["metric"] == "PA") & (known["origin"] == ORIGINS[1])]
     if table == 25:

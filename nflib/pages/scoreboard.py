@@ -10,7 +10,7 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import HTML, Markdown
 
-from nflib import figures, grids, published, report, tables
+from nflib import figures, grids, published, show, tables
 from nflib.cells import Cell
 from nflib.pages import overhead
 from nflib.store import Store
@@ -36,8 +36,7 @@ COLUMNS = [
     "ours", "difference", "spreads", "verdict", "trained", "record", "published_row",
 ]  # fmt: skip
 SHOWN = {
-    "table": "table", "dataset": "data set", "base_model": "base model", "generator": "generator", "variant": "variant",
-    "ber_percent": "BER %", "metric": "metric", "published": "published", "published_std": "±", "ours": "ours",
+    "table": "table", "setting": "setting", "metric": "metric", "published": "published", "published_std": "±", "ours": "ours",
     "difference": "difference", "spreads": "in spreads", "verdict": "verdict", "trained": "trained", "record": "record",
 }  # fmt: skip
 
@@ -52,7 +51,7 @@ def _measured(records: Iterable[dict]) -> dict[int, dict]:
     rows = rows[(rows["generator"] == "none") | (rows["trained_under"] == "ReleaseMap")]
     for row in rows.to_dict("records"):
         alone = row["generator"] == "none"
-        trained = f"{report._count(row['base_epochs'], 'epoch')}" + ("" if alone else f", {row['steps']:,.0f} steps")
+        trained = f"{show.count(row['base_epochs'], 'epoch')}" + ("" if alone else f", {row['steps']:,.0f} steps")
         far = 0 if alone else abs(row["models_per_step"] - OFFICIAL_MODELS_PER_STEP)
         rank = (row["base_epochs"], row["steps"], -far, row["images"], row["patterns"], row["record"])
         spread = {**{k: row[v] for k, v in SPREAD.items()}, "RP": row["RP_error"] * np.sqrt(row["patterns"])}
@@ -176,7 +175,7 @@ def by_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def by_table_table(rows: pd.DataFrame) -> HTML:
     shown = by_table(rows).assign(table=lambda frame: frame["table"].str.replace("ICLR 2024 ", ""))
-    return report.table(shown, "scoreboard_by_table", 2)
+    return show.table(shown, "scoreboard_by_table", 2)
 
 
 def summary(rows: pd.DataFrame, profile: str) -> Markdown:
@@ -288,7 +287,15 @@ def spread_picture(rows: pd.DataFrame) -> figures.Picture:
 
 
 def pictures(rows: pd.DataFrame) -> HTML:
-    return report._gallery([agreement_picture(rows), spread_picture(rows)])
+    return show.gallery([agreement_picture(rows), spread_picture(rows)])
+
+
+def _setting(row) -> str:
+    """What a printed number is about, in one text: one column in place of five leaves room for the numbers."""
+    networks = " + ".join(name for name in (row.base_model, row.generator) if isinstance(name, str) and name != "none")
+    dataset = row.dataset.replace(" input size", "") if isinstance(row.dataset, str) else ""
+    rate = f"{row.ber_percent:g} %" if row.ber_percent > 0 else ""
+    return ", ".join(part for part in (networks, dataset, rate, row.variant) if part)
 
 
 def interactive(rows: pd.DataFrame) -> HTML:
@@ -299,8 +306,8 @@ def interactive(rows: pd.DataFrame) -> HTML:
     from itables import options, to_html_datatable
     from itables.javascript import generate_init_offline_itables_html
 
-    shown = rows[list(SHOWN)].assign(metric=rows["metric"].map(METRICS), table=rows["table"].str.replace("ICLR 2024 ", ""))
-    shown = shown.rename(columns=SHOWN)
+    shown = rows.assign(setting=[_setting(row) for row in rows.itertuples()], metric=rows["metric"].map(METRICS))
+    shown = shown.assign(table=rows["table"].str.replace("ICLR 2024 ", ""))[list(SHOWN)].rename(columns=SHOWN)
     words = shown.columns.difference(shown.select_dtypes("number").columns)
     shown[words] = shown[words].astype(object).where(shown[words].notna(), "–")
     with pd.option_context("display.float_format", lambda value: f"{value:,.10g}"):
@@ -308,7 +315,8 @@ def interactive(rows: pd.DataFrame) -> HTML:
             shown.round(2), connected=False, table_id="published_and_ours", maxBytes=0, column_filters="header", pageLength=25, scrollX=True,
             layout={"topStart": "pageLength", "topEnd": "search", "bottomStart": "info", "bottomEnd": "paging", "bottom2Start": "buttons"},
             buttons=["csvHtml5"], display_logo_when_loading=False, showIndex=False,
-            css=".dt-container { font-size: 0.8rem } .dt-container thead input { width: 6.5em }",
+            css=".dt-container { font-size: 0.8rem } .dt-container thead input { width: 4.5em } "
+            ".dt-container td { white-space: normal !important; max-width: 13rem } .dt-container td:nth-child(2) { min-width: 12rem }",
         )  # fmt: skip
     table = table.replace('\\"NaN\\", ', '\\"–\\", ').replace(">NaN<", ">–<")  # what is shown; it sorts as missing
     return HTML(generate_init_offline_itables_html(options.dt_bundle) + table)

@@ -8,9 +8,8 @@ import seaborn as sns
 from IPython.display import HTML, Markdown
 from matplotlib.patches import Rectangle
 
-from nflib import data, figures, generators, grids, models, report, tables
+from nflib import figures, generators, grids, models, show, tables
 from nflib.cells import Cell, digest_of
-from nflib.store import Store
 
 ORIGINS = ("table01", "table16", "table17", "table18", "table19", "table20", "table21")
 RELAXED = ("table12", "table13", "table15")  # a surrogate on itself, where training and measurement share a rate
@@ -34,52 +33,6 @@ SHOWN = {
 def grid(profile: str) -> list[Cell]:
     """The cells of the page: the grid "transfer", and relaxed access of the same targets, which is in "accuracy"."""
     return [cell for name in ("transfer", "accuracy") for cell in grids.cells(profile, name)]
-
-
-def basis(rows: pd.DataFrame, profile: str, name: str) -> str:
-    """What the measured `rows` rest on, and how many cells of the profile's grid `name` have a record."""
-    store, cells = Store(profile), dict.fromkeys(grids.cells(profile, name))
-    done, rows = sum(store.has(cell) for cell in cells), rows[rows["PA_NF"].notna()]
-    count, command = f"Of the {len(cells):,} cells of this page at {profile} scale", f"`nflib sweep {name} --profile {profile}`"
-    count += f", for all data sets, {done:,} are measured"
-    if rows.empty:
-        return f"**Not measured yet:** {command} measures it. {count}."
-    rest = "." if done == len(cells) else f"; {command} measures the others."
-    return (
-        f"**What was measured.** {report._list(rows['dataset'])}; base models {report._list(rows['base_model'])}, trained for "
-        f"{report._list(rows['base_epochs'])} epochs; generators {report._list(rows['generator'])}, trained for "
-        f"{report._list(rows['steps'])} steps; {report._list(rows['patterns'])} error patterns per setting, "
-        f"{report._list(rows['images'])} test images. {count}{rest}"
-    )
-
-
-def with_printed(rows: pd.DataFrame, origins: tuple[str, ...], dataset: str | None) -> pd.DataFrame:
-    """Generators' `rows` of `tables.recoveries`; then, with dashes for ours, what else the printed tables `origins` have.
-
-    Printed settings are those of `dataset`, or of the data sets in `rows`.  Printed numbers stand only where base recipe
-    and error model are the official code's: release, ReleaseMap.
-    """
-    comparable = (rows["base_recipe"] == "release") & (rows["error_model"] == "ReleaseMap")
-    beside = [name for name in rows if name.startswith("published_") or name.endswith("_difference")]
-    rows = rows.assign(**{name: rows[name].where(comparable) for name in beside})
-    index, have = tables.published_index(), {tables.published_key(row, "RP") for row in rows[comparable].to_dict("records")}
-    wanted = {data.LABELS.get(dataset, dataset)} if dataset else set(rows["dataset"])
-    fields = ["dataset", "base_model", "bits", "ber_percent", "generator", "trained_for", "train_ber_percent", "loss_weight"]
-    printed = []
-    for key, lines in index.items():
-        if key[0] == "RP" and key[1] in wanted and key not in have and any(x["origin"].startswith(origins) for x in lines):
-            row = {**dict(zip(fields, key[1:])), "base_recipe": "release", "error_model": "ReleaseMap", "flips": key[-1]}
-            found = {metric: index.get(tables.published_key(row, metric)) for metric in tables.METRICS}
-            printed.append(row | {f"published_{metric}": lines[0]["mean"] for metric, lines in found.items() if lines})
-    return pd.DataFrame([*rows.to_dict("records"), *printed], columns=rows.columns)
-
-
-def paired(after: dict, one: str, others: list[str]) -> tuple[float, float]:
-    """Mean of PA(NF) of record `one` minus the mean of `others` on the same patterns, and its standard error, in points."""
-    if one not in after or not others:
-        return np.nan, np.nan
-    gap = after[one] - np.mean([after[other] for other in others], axis=0)
-    return gap.mean(), gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else np.nan
 
 
 def _key(row: dict, trained_for: str, train_ber_percent: float) -> tuple:
@@ -107,7 +60,7 @@ def _references(row: dict, known: dict[tuple, dict], after: dict[str, np.ndarray
     for name, trainings in (("own", [relaxed]), ("singles", singles)):
         records = [here(training)["record"] for training in trainings]
         records = records if all(record in after for record in records) else []
-        found[f"{name}_difference"], found[f"{name}_difference_error"] = paired(after, row["record"], records)
+        found[f"{name}_difference"], found[f"{name}_difference_error"] = tables.paired(after, row["record"], records)
     if row["base_recipe"] == "release" and row["error_model"] == "ReleaseMap":
         found["published_own_RP"] = printed(relaxed)
         alone = np.mean([printed(training) for training in singles]) if singles else np.nan
@@ -131,7 +84,7 @@ def frame(records: Iterable[dict], dataset: str | None = None) -> pd.DataFrame:
     rows = tables.recoveries(records)
     plain = rows["generator"].isin(generators.LABELS.values()) & (rows["flips"] == 0) & (rows["loss_weight"] == 5.0)
     plain &= (rows["trained_under"] == rows["error_model"]) & (rows["bits"] == 8) & rows["base_recipe"].isin(grids.RECIPES)
-    listed = with_printed(rows[plain], ORIGINS + RELAXED, dataset).to_dict("records")
+    listed = tables.with_printed(rows[plain], ORIGINS + RELAXED, dataset).to_dict("records")
     known = {_key(row, row["trained_for"], row["train_ber_percent"]): row for row in listed}
     made = [row | _references(row, known, after) for row in listed]
     used = {_teacher(row) for row in made if row["target"] != "own model"}
@@ -149,11 +102,6 @@ def _order(row: dict) -> tuple:
     places = [names.index(name) for name in row["trained_for"].split("+")]
     trained = (-row["train_ber_percent"], kinds.index(row["generator"]), len(places), places, names.index(row["base_model"]))
     return (row["dataset"], row["base_recipe"], row["error_model"], -row["ber_percent"], *trained, str(row["record"]))
-
-
-def points(value: float, error: float = np.nan) -> str:
-    """Percentage points in words, with the standard error where there is one (a single pattern has none)."""
-    return f"{round(value, 1) + 0:+.1f}" + ("" if np.isnan(error) else f" ± {error:.1f}")
 
 
 def matrix(rows: pd.DataFrame) -> figures.Picture:
@@ -177,7 +125,7 @@ def matrix(rows: pd.DataFrame) -> figures.Picture:
         for row in rows[rows[name].notna()].to_dict("records"):
             y, x = lines.index((row["generator"], row["trained_for"].replace("+", " + "))), targets.index(row["base_model"])
             values[y, x] = row[name]
-            texts[y, x] = points(row[name], row["RP_error"] if name == "RP" and len(sources) == 1 else np.nan)
+            texts[y, x] = show.points(row[name], row["RP_error"] if name == "RP" and len(sources) == 1 else np.nan)
             if row["target"] != "unseen":
                 style = {"linestyle": "-" if row["target"] == "own model" else ":", "linewidth": 2, "edgecolor": "black"}
                 axis.add_patch(Rectangle((x + 0.06, y + 0.08), 0.88, 0.84, fill=False, zorder=3, **style))
@@ -201,13 +149,13 @@ def matrix(rows: pd.DataFrame) -> figures.Picture:
 
 def pictures(rows: pd.DataFrame) -> HTML:
     """`matrix` for each setting of a frame."""
-    return report._gallery([matrix(some) for _, some in rows.groupby(GROUP, sort=False)])
+    return show.gallery([matrix(some) for _, some in rows.groupby(GROUP, sort=False)])
 
 
 def table(rows: pd.DataFrame) -> HTML:
     """The frame with the columns that have any content, names in words."""
     shown = rows[list(SHOWN)].rename(columns=SHOWN).dropna(axis=1, how="all")
-    return report.table(shown, "transfer") if len(rows) else report._gallery([])
+    return show.table(shown, "transfer") if len(rows) else show.gallery([])
 
 
 def _averages(some: pd.DataFrame, words: str, prefix: str) -> list[str]:
@@ -225,7 +173,7 @@ def _averages(some: pd.DataFrame, words: str, prefix: str) -> list[str]:
 
 
 def _mean(values: pd.Series) -> str:
-    return points(values.mean()) if values.notna().any() else "–"
+    return show.points(values.mean()) if values.notna().any() else "–"
 
 
 def summary(rows: pd.DataFrame, profile: str) -> Markdown:
@@ -234,7 +182,7 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     Where the frame's data sets are not in the paper, its CIFAR-10 stands for it.
     """
     measured = rows[rows["RP"].notna()]
-    text = f"{basis(rows, profile, 'transfer')} Averages of RP, in percentage points:"
+    text = f"{show.progress(rows, profile, 'transfer')} Averages of RP, in percentage points:"
     printed = rows if rows["published_RP"].notna().any() else frame((), "cifar10")
     lines = [text, "", "| setting | pairs | one surrogate, unseen target | relaxed access, same targets | kept | own model | "]
     lines[-1] += "several surrogates, unseen target | against one of them |"
@@ -246,7 +194,7 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     gap = rows["RP_difference"].dropna()
     lines += ["", "A dash under *kept* means that relaxed access itself recovers nothing clear (two standard errors)."]
     if len(gap):
-        lines[-1] += f" In {report._count(len(gap), 'setting')} that the paper prints too, our recovery minus the paper's is "
+        lines[-1] += f" In {show.count(len(gap), 'setting')} that the paper prints too, our recovery minus the paper's is "
         lines[-1] += f"{gap.mean():+.1f} points on average, from {gap.min():+.1f} to {gap.max():+.1f}."
     return Markdown("\n".join(lines))
 
@@ -265,7 +213,7 @@ def meaning(rows: pd.DataFrame) -> Markdown:
     verdict = "mostly helps" if up > number / 2 else "mostly harms" if down > number / 2 else "does not reliably help"
     sure = "" if prefix else " by more than two standard errors"
     text = f"{'In the paper' if prefix else 'Here'}, a generator {verdict} a base model that it never saw: it recovers "
-    text += f"accuracy{sure} in {up} of {report._count(number, 'pair')} and costs some{sure} in {down}."
+    text += f"accuracy{sure} in {up} of {show.count(number, 'pair')} and costs some{sure} in {down}."
     if own.notna().any():
         text += f" It is worse than a generator trained on the target itself{sure} in {(own < -own_error).sum()} of "
         text += f"{own.notna().sum()}, better in {(own > own_error).sum()}."

@@ -9,9 +9,7 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
 
-from nflib import figures, report, tables
-from nflib.pages.quantization import progress
-from nflib.pages.tsne import described, ordered
+from nflib import figures, show, tables
 from nflib.store import Store
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -51,18 +49,18 @@ def frame(records: Iterable[dict]) -> pd.DataFrame:
     rows = []
     for record in records:
         if record["cell"]["table"] == "transformed_images":
-            metrics, row = record["metrics"], described(record)
+            metrics, row = record["metrics"], tables.described(record)
             row |= {"CA": metrics["clean_without"], "CA_NF": metrics["clean"], "chance": 100 / metrics["classes"]}
             row |= {name: metrics[name] for name in ("largest_class", *PLAIN)}
             rows.append(row | {f"{name}_{kind}": metrics[name][kind] for name in ("nearest_mean", "between_classes") for kind in KINDS})
-    frame = ordered(rows, COLUMNS)
+    frame = tables.ordered(rows, COLUMNS)
     return frame.astype({name: float for name in (*ALONE, *SPLIT)})
 
 
-def show(rows: pd.DataFrame) -> HTML:
+def table(rows: pd.DataFrame) -> HTML:
     """The frame as a table, columns in words, those without content left out."""
     shown = rows[list(SHOWN)].rename(columns=SHOWN)
-    return report.table(shown.dropna(axis=1, how="all") if len(shown) else shown, "transformed_images")
+    return show.table(shown.dropna(axis=1, how="all") if len(shown) else shown, "transformed_images")
 
 
 # ------------------------------------------------------------------------------------------------------------- pictures
@@ -93,7 +91,7 @@ def gallery(record: dict, arrays: dict[str, np.ndarray]) -> figures.Picture:
             names.append(f"{name} {example + 1}")
     rows.append((0.5 + arrays["class_means"].astype(np.float32) / (2 * scale)).clip(0, 1))
     names.append("class mean\nperturbation")
-    where = described(record)
+    where = tables.described(record)
     title = f"{where['dataset']} {where['base_model']} + {where['generator']} ({where['steps']} steps), base recipe {where['base_recipe']}"
     whole = _mosaic(rows)
     high, wide = whole.shape[0] / len(rows), whole.shape[1] / len(classes)
@@ -118,7 +116,7 @@ def galleries(records: Iterable[dict], profile: str) -> HTML:
     known = {record["provenance"]["command"].rpartition("=")[2]: record for record in records}
     store = Store(profile)
     shown = [known[name] for name in frame(known.values())["record"]]
-    return report._gallery([gallery(record, store.arrays(record)) for record in shown])
+    return show.gallery([gallery(record, store.arrays(record)) for record in shown])
 
 
 # ------------------------------------------------------------------------------------------------------------ sentences
@@ -167,7 +165,7 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
         )  # fmt: skip
         printed = row["published_CA"], row["published_CA_NF"]
         lines.append(line + (f"; the paper has {printed[0]:g} → {printed[1]:g} %." if not np.isnan(printed).any() else "."))
-    lines += ["", f"Figures 16 and 17 of the paper show such images without numbers. {progress(rows, profile, 'transformed_images')}"]
+    lines += ["", f"Figures 16 and 17 of the paper show such images without numbers. {show.progress(rows, profile, 'transformed_images')}"]
     return Markdown("\n".join(lines).lstrip())
 
 
@@ -181,7 +179,7 @@ def meaning(rows: pd.DataFrame) -> Markdown:
     text = (
         "A generator that paints the class over the image decides the answer, whatever the image: with the perturbation of an "
         "image of another class, an image is then told more often as the perturbation's class than as its own. "
-        f"{len(painted)} of {report._count(len(swapped), 'generator')} {'does' if len(painted) == 1 else 'do'} so. In {len(classy)} of "
+        f"{len(painted)} of {show.count(len(swapped), 'generator')} {'does' if len(painted) == 1 else 'do'} so. In {len(classy)} of "
         f"{len(swapped)} the class explains more of the perturbations' variance than of the images'. "
     )
     if len(painted) == len(swapped):

@@ -12,10 +12,7 @@ from matplotlib import patheffects
 from matplotlib.figure import Figure
 from scipy import stats
 
-from nflib import figures, generators, models, report, tables
-from nflib.cells import digest_of
-from nflib.measures import NEIGHBOURS
-from nflib.pages.quantization import progress
+from nflib import figures, generators, show, tables
 from nflib.store import Store
 
 SURE = 0.95  # confidence (Student's t over patterns) from which on a difference is called one
@@ -39,33 +36,6 @@ SHOWN = {
     for name in ("neighbours", "silhouette")
     for part, words in zip(PARTS, ("clean", "perturbed", "± std", "gain", "± error"))
 } | {"record": "record"}  # fmt: skip
-
-
-def described(record: dict) -> dict:
-    """A record's setting, generator and training in the words of the tables, and the numbers that the paper prints for it.
-
-    Printed numbers stand beside ReleaseMap and base recipe `release` only: those are what the official code does.
-    """
-    recipe = record["cell"]["generator"]
-    row = tables.setting(record) | {"generator": "none", "steps": 0, "record": digest_of(record["cell"])}
-    row["classes"] = record["metrics"]["classes"]
-    if recipe:
-        row |= tables._training(record["cell"]) | {"generator": generators.label(recipe["name"])}
-    if (row["base_recipe"], row["error_model"]) == ("release", "ReleaseMap"):
-        for metric in tables.METRICS if recipe else ("CA", "PA"):
-            lines = tables.published_index().get(tables.published_key(row, metric))
-            row[f"published_{metric}"] = lines[0]["mean"] if lines else np.nan
-    return row
-
-
-def ordered(rows: list[dict], columns: list[str], *last: str) -> pd.DataFrame:
-    """Rows of `described` in the order of all tables: setting, then generator, steps and the columns `last`."""
-    frame = pd.DataFrame(rows, columns=columns)
-    ranks = {"base_model": [*models.LABELS.values(), *models.EXTRA_LABELS.values()]}
-    ranks["generator"] = ["none", *generators.LABELS.values(), *generators.CONTROLS.values()]
-    by = [*(name for name in tables.SETTING if name in columns), "generator", "steps", *last, "record"]
-    order = lambda column: column.map(ranks[column.name].index) if column.name in ranks else column  # noqa: E731
-    return frame.sort_values(by, key=order, kind="stable").reset_index(drop=True)
 
 
 def _gain(after: np.ndarray, before: np.ndarray | None) -> tuple[float, float]:
@@ -93,7 +63,7 @@ def frame(records: Iterable[dict]) -> pd.DataFrame:
             alone[tuple(here[key] for key in tables.KEYS)] = record["metrics"]
     rows = []
     for record in records:
-        here, metrics = described(record), record["metrics"]
+        here, metrics = tables.described(record), record["metrics"]
         base = alone.get(tuple(here[key] for key in tables.KEYS))
         perturbed = np.array(metrics["perturbed"])
         before = base and np.array(base["perturbed"])
@@ -112,13 +82,13 @@ def frame(records: Iterable[dict]) -> pd.DataFrame:
                 row |= {f"{name}_{part}": value for part, value in zip(PARTS, values)}
             row |= {"accuracy_worst": perturbed[worst], "neighbours_worst": metrics[f"{prefix}neighbours"][1 + worst]}
             rows.append(row)
-    return ordered(rows, COLUMNS, "place")
+    return tables.ordered(rows, COLUMNS, "place")
 
 
-def show(rows: pd.DataFrame) -> HTML:
+def table(rows: pd.DataFrame) -> HTML:
     """The frame as a table, columns in words, those without content left out."""
     shown = rows[list(SHOWN)].rename(columns=SHOWN)
-    return report.table(shown.dropna(axis=1, how="all") if len(shown) else shown, "tsne", 2)
+    return show.table(shown.dropna(axis=1, how="all") if len(shown) else shown, "tsne", 2)
 
 
 # ------------------------------------------------------------------------------------------------------------- pictures
@@ -170,12 +140,12 @@ def pictures(records: Iterable[dict], profile: str) -> HTML:
         groups.setdefault(tuple(map(str, (tables.setting(record)[key] for key in tables.KEYS))), []).append(record)
     drawn = []
     for _, group in sorted(groups.items()):
-        group = sorted(group, key=lambda record: tuple(described(record)[key] for key in ("generator", "steps", "record")))
+        group = sorted(group, key=lambda record: tuple(tables.described(record)[key] for key in ("generator", "steps", "record")))
         alone = [record for record in group if record["cell"]["generator"] is None]
         behind = [record for record in group if record["cell"]["generator"] is not None]
         for k in range(0, max(1, len(behind)), 2):
             drawn.append(picture([(record, store.arrays(record)) for record in (*alone, *behind[k : k + 2])]))
-    return report._gallery(drawn)
+    return show.gallery(drawn)
 
 
 # ------------------------------------------------------------------------------------------------------------ sentences
@@ -236,11 +206,11 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
         at = dict(zip(SETTING, key))
         lines.append(
             f"* {at['dataset']} {at['base_model']}, base recipe `{at['base_recipe']}` ({at['base_epochs']} epochs), "
-            f"{at['error_model']} at {at['ber_percent']:g} %; {report._count(at['patterns'], 'error pattern')}, {at['images']} "
+            f"{at['error_model']} at {at['ber_percent']:g} %; {show.count(at['patterns'], 'error pattern')}, {at['images']} "
             f"test images of {at['classes']} classes ({100 / at['classes']:.0f} % of neighbours agree by chance):"
         )
         lines += [f"  * {line}" for line in _lines(some)]
-    lines += ["", f"Figure 15 of the paper shows such panels without numbers. {progress(rows, profile, 'tsne')}"]
+    lines += ["", f"Figure 15 of the paper shows such panels without numbers. {show.progress(rows, profile, 'tsne')}"]
     return Markdown("\n".join(lines).lstrip())
 
 
@@ -253,7 +223,7 @@ def meaning(rows: pd.DataFrame) -> Markdown:
         edge = _edge(tried["neighbours_gain_error"], tried["patterns"])
         up, down = (tried["neighbours_gain"] > edge).sum(), (tried["neighbours_gain"] < -edge).sum()
         lines.append(
-            f"Of {report._count(len(tried), 'generator')} measured beside the base model alone, {up} surely "
+            f"Of {show.count(len(tried), 'generator')} measured beside the base model alone, {up} surely "
             f"{'brings' if up == 1 else 'bring'} separation back and {down} surely {'lowers' if down == 1 else 'lower'} it "
             f"(neighbour accuracy in the outputs, {100 * SURE:g} % confidence over error patterns)."
         )
@@ -262,7 +232,7 @@ def meaning(rows: pd.DataFrame) -> Markdown:
         far = outputs["neighbours_perturbed"] - after > FAR
         shifted = int(far.sum())
         text = (
-            f"In {shifted} of {report._count(len(outputs), 'network')} the neighbours in the outputs are right more than {FAR:g} "
+            f"In {shifted} of {show.count(len(outputs), 'network')} the neighbours in the outputs are right more than {FAR:g} "
             "points more often than the model's answer under the same errors."
         )
         if shifted:

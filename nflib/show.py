@@ -1,0 +1,110 @@
+"""How pages show things: tables, galleries of pictures, numbers and lists in words, and how much is measured."""
+
+import base64
+import html
+
+import numpy as np
+import pandas as pd
+from IPython.display import HTML
+
+from nflib import grids, tables
+from nflib.store import Store
+
+SAME = 3  # rows from which on a column that never changes is said once, above the table
+TALL = 20  # rows from which on a table scrolls in a box of its own
+POINTS = ("CA", "PA", "RP", "paper", "ES", "MAC")  # columns that keep decimals where all are whole
+FREE = ("BER %", "% of bits", "bits %")  # columns whose numbers differ by orders of magnitude
+
+
+def count(number: int, thing: str) -> str:
+    """A number of things: "1 cell", "1,370 cells"."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def listed(values) -> str:
+    """Different values in words: "a, b and c"; "none" without any."""
+    values = [f"{v:g}" if isinstance(v, float) else str(v) for v in dict.fromkeys(values)]
+    return ", ".join(values[:-1]) + (" and " if len(values) > 1 else "") + values[-1] if values else "none"
+
+
+def several(values, thing: str) -> str:
+    """Different values with what they are: "generator ConvL", "generators ConvL and UNetS"."""
+    return f"{thing}{'' if len(set(values)) == 1 else 's'} {listed(values)}"
+
+
+def points(value: float, error: float = np.nan) -> str:
+    """A difference in percentage points in words, with its standard error where there is one."""
+    return f"{value:+.1f}" + ("" if np.isnan(error) else f" ± {error:.1f}")
+
+
+def _texts(column: pd.Series, digits: int) -> list[str]:
+    """A column's cells as a table shows them: numbers rounded alike, a dash for what is missing."""
+    if not pd.api.types.is_numeric_dtype(column):
+        return ["–" if pd.isna(value) else str(value) for value in column]
+    known = column.dropna()
+    whole = (known % 1 == 0).all() and (known.abs().max() >= 1000 or not str(column.name).startswith(POINTS))
+    text = "{:.3g}" if str(column.name).endswith(FREE) else "{:,.0f}" if whole else f"{{:,.{digits}f}}"
+    shown = [text.format(value) for value in column]
+    nothing = f"-{text.format(0)}"  # a negative number that rounds to zero
+    return ["–" if pd.isna(value) else words.replace("-", "" if words == nothing else "−") for value, words in zip(column, shown)]
+
+
+def _said(column: str, value: str) -> str:
+    return f"{column.removesuffix(' %')} {value} %" if column.endswith(" %") else f"{column} {value}"
+
+
+def table(frame: pd.DataFrame, name: str, digits: int = 1, wrap: bool = False) -> HTML:
+    """A frame as an HTML table in a box that scrolls, with a link that downloads its CSV.
+
+    Columns that have one value in all rows are said once, above the table; the CSV has every column.  A long table has a
+    box of limited height and, in the book, a field that filters its rows.  digits: decimals of numbers that are not
+    whole.  wrap: let long texts in cells take several lines.
+    """
+    texts = {column: _texts(frame[column], digits) for column in frame}
+    same = [column for column, values in texts.items() if len(values) >= SAME and len(set(values)) == 1]
+    same = same if len(same) < len(texts) else []
+    kinds = {column: "number" if pd.api.types.is_numeric_dtype(frame[column]) else "text" for column in texts if column not in same}
+    head = "".join(f'<th class="{kind}">{html.escape(str(column))}</th>' for column, kind in kinds.items())
+    cells = [[f'<td class="{kind}">{html.escape(value)}</td>' for value in texts[column]] for column, kind in kinds.items()]
+    body = "\n".join(f"<tr>{''.join(row)}</tr>" for row in zip(*cells))
+    said = html.escape("; ".join(_said(str(column).strip(), texts[column][0]) for column in same))
+    said = f'<p class="nflib-same">In all rows: {said}.</p>' if said else ""
+    box = "nflib-table" + (" tall" if len(frame) >= TALL else "") + (" wrap" if wrap else "")
+    data = base64.b64encode(tables.to_csv(frame).encode()).decode()
+    link = f'<a download="{html.escape(name)}.csv" href="data:text/csv;base64,{data}">Download as CSV</a>'
+    return HTML(
+        f'{said}<div class="{box}"><table class="table nflib"><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
+        f"<p>{link} ({count(len(frame), 'row')})</p>"
+    )
+
+
+def gallery(pictures: list) -> HTML:
+    """Pictures one below the other."""
+    return HTML("\n".join(picture._repr_html_() for picture in pictures) or "<p>Nothing measured yet.</p>")
+
+
+def progress(rows: pd.DataFrame, profile: str, table: str) -> str:
+    """What the measured `rows` rest on, how many cells of the profile's grid `table` have a record, and how to get more.
+
+    rows: with the columns dataset, base_model, patterns, images and record (missing where only the paper has numbers), and,
+    where they are known, base_epochs, generator and steps.
+    """
+    store, cells = Store(profile), dict.fromkeys(grids.cells(profile, table))
+    done, command = sum(map(store.has, cells)), f"`nflib sweep {table} --profile {profile}`"
+    size = "at full size" if profile == "paper" else "at smoke scale"
+    rows = rows[rows["record"].notna()]
+    share = f"{done:,} of the {count(len(cells), 'cell')} that this page has {size}, over all data sets, "
+    share += "is measured" if done == 1 else "are measured"
+    if rows.empty:
+        other = " Pages *At smoke scale* show small models in the meantime." if profile == "paper" else ""
+        return f"**Not measured yet {size}:** {command} measures it ({share}). What is shown is the paper's.{other}"
+    text = f"**What was measured.** {listed(rows['dataset'])}; {several(rows['base_model'], 'base model')}"
+    if "base_epochs" in rows:
+        text += f", trained for {listed(int(n) for n in rows['base_epochs'])} epochs"
+    behind = rows[rows["generator"] != "none"] if {"generator", "steps"} <= set(rows) else rows[:0]
+    if len(behind):
+        text += f"; {several(behind['generator'], 'generator')}, trained for {listed(int(n) for n in behind['steps'])} steps"
+    if "patterns" in rows:
+        text += f"; {listed(int(n) for n in rows['patterns'])} error patterns per setting"
+    text += f"; {listed(int(n) for n in rows['images'])} test images."
+    return f"{text} {share[0].upper()}{share[1:]}" + ("." if done == len(cells) else f"; {command} measures the others.")

@@ -1,0 +1,38 @@
+"""What pages show: tables say the same everywhere, and lose nothing in the CSV."""
+
+import base64
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nflib import show
+
+FRAME = pd.DataFrame({
+    "base model": ["VGG11"] * 3, "BER %": [1.0] * 3, "generator": ["none", "ConvL", "UNetS"], "CA": [90.0, 88.0, np.nan],
+    "paper reads": [2755968.0, 41508.0, np.nan], "RP": [-1.25, 0.5, 3.0], "K, % of bits": [0.00086, 0.0086, 0.086],
+})  # fmt: skip
+
+
+def test_a_column_of_one_value_is_said_once_and_stays_in_the_csv():
+    page = show.table(FRAME, "name").data
+    assert "In all rows: base model VGG11; BER 1 %." in page and "VGG11</td>" not in page and ">generator</th>" in page
+    csv = base64.b64decode(page.split("base64,")[1].split('"')[0]).decode()
+    assert csv.splitlines()[0].split(",")[:3] == ["base model", "BER %", "generator"] and csv.count("VGG11") == 3
+
+
+def test_numbers_are_rounded_by_their_column_with_a_true_minus_and_a_dash_for_what_is_missing():
+    page = show.table(FRAME, "name").data
+    for text in ("2,755,968", "−1.2", "90.0", "–", "0.00086", "(3 rows)"):
+        assert text in page
+    assert "2755968.0" not in page.split("<p>")[0]
+
+
+def test_a_table_of_one_row_or_none_keeps_its_columns():
+    assert ">base model</th>" in show.table(FRAME[:1], "name").data and "(1 row)" in show.table(FRAME[:1], "name").data
+    assert ">base model</th>" in show.table(FRAME[:0], "name").data and "(0 rows)" in show.table(FRAME[:0], "name").data
+
+
+@pytest.mark.parametrize(("values", "words"), [([], "none"), (["a"], "a"), (["a", "b", "a"], "a and b"), ([1, 2, 3], "1, 2 and 3")])
+def test_lists_in_words(values, words):
+    assert show.listed(values) == words
