@@ -305,14 +305,17 @@ def mechanism(
     patterns: int,
 ) -> list[Cell]:
     """Each base model alone; behind one pattern for all images, behind class patterns that are told the label, and behind
-    each generator with and without imitation of these; and each generator's encoder alone, as a classifier of its own."""
+    each generator trained on Eq. 3 alone, by imitation of the class patterns alone, and by the one after the other; and
+    each generator's encoder alone, as a classifier of its own."""
     setting, cells = {"law": error_model, "rate": rate}, []
     told = generator_recipe(profile, generators.CLASS_PATTERNS, **setting)
     for model in base_models:
         whole = base(profile, dataset, model, base_recipe)
         recipes = [None, dataclasses.replace(told, name=generators.UNIVERSAL), told]
         for name in generator_names:
-            recipes += [generator_recipe(profile, name, **setting, imitation=imitation) for imitation in (False, True)]
+            both = generator_recipe(profile, name, **setting, imitation=True)
+            plain = generator_recipe(profile, name, **setting, imitation=False)
+            recipes += [plain, dataclasses.replace(both, steps=0), both]
         cells += [Cell("accuracy", whole, recipe, patterns=patterns, **setting) for recipe in recipes]
     encoders = [base(profile, dataset, f"{name}_encoder", "modern") for name in generator_names]
     return cells + [Cell("accuracy", encoder, patterns=patterns, **setting) for encoder in encoders]
@@ -332,7 +335,8 @@ def shortened(cells: Iterable[Cell], patterns: int = 20) -> list[Cell]:
         recipe = cell.generator
         if recipe and recipe.name not in generators.CONTROLS:
             imitation_steps = FIRST_LOOK_IMITATION * bool(recipe.teacher)
-            recipe = dataclasses.replace(recipe, steps=FIRST_LOOK_STEPS, batch=128, imitation_steps=imitation_steps)
+            steps = min(recipe.steps, FIRST_LOOK_STEPS)
+            recipe = dataclasses.replace(recipe, steps=steps, batch=128, imitation_steps=imitation_steps)
         surrogates = tuple(short(whole) for whole in cell.surrogates)
         images = cell.images or FIRST_LOOK_IMAGES
         fewer = {"patterns": min(patterns, cell.patterns), "images": images}

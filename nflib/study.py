@@ -56,8 +56,11 @@ def work(cell: Cell) -> dict[str, float]:
         recipe, on = cell.generator, cell.trained_on
         through = sum(2 * (recipe.models_per_step + 1) * _macs("base", b.model, b.width, size) for b in on)
         own, images = 3 * _macs("generator", recipe.name, recipe.width, size), min(recipe.batch, train)
-        parts[generator_key(cell)] = images * (recipe.steps * (through + own) + recipe.imitation_steps * own)
-        if recipe.teacher:
+        parts[generator_key(cell)] = images * recipe.steps * (through + own)
+        if recipe.teacher and recipe.steps:  # the imitation alone has a checkpoint of its own, and so has what it imitates
+            parts |= work(dataclasses.replace(cell, generator=dataclasses.replace(recipe, steps=0)))
+        elif recipe.teacher:
+            parts[generator_key(cell)] = images * recipe.imitation_steps * own
             parts |= work(dataclasses.replace(cell, generator=recipe.teacher))
     forward = _macs("base", cell.base.model, cell.base.width, size)
     parts["evaluation"] = (cell.patterns + 1) * (cell.images or test) * forward

@@ -106,8 +106,18 @@ def generator_key(cell: Cell) -> str:
 
 def generator_model(cell: Cell, device: torch.device, deadline: float | None = None):
     """The trained, quantised generator of a cell; its training facts; its checkpoint's digest.  Trains it if need be."""
+    model, facts, digest = _generator(cell, device, deadline)
+    return Quantized(model.to(memory_format=torch.channels_last), cell.generator.bits).model, facts, digest
+
+
+def _generator(cell: Cell, device: torch.device, deadline: float | None):
+    """The same with the float weights behind the codes.  What it imitates, and the imitation itself, are generators with
+    checkpoints of their own, so that recipes that share them train them once."""
     recipe, dataset = cell.generator, dataset_on(cell.base.dataset, device)
     words = f"{cell.words}: generator"
+
+    def other(**changes: object):
+        return _generator(dataclasses.replace(cell, generator=dataclasses.replace(recipe, **changes)), device, deadline)
 
     def build() -> torch.nn.Module:
         return generators.build(recipe.name, recipe.width, recipe.seed, dataset.image_size, dataset.classes)
@@ -115,16 +125,20 @@ def generator_model(cell: Cell, device: torch.device, deadline: float | None = N
     def train(model: torch.nn.Module, resume: Path) -> dict:
         bases = [base_model(base, device, deadline)[0] for base in cell.trained_on]
         law = faults.error_model(recipe.law, recipe.rate)
-        teacher = origin = None
-        if recipe.teacher:
-            teacher, facts, digest = generator_model(dataclasses.replace(cell, generator=recipe.teacher), device, deadline)
-            origin = {"sha256": digest, "seconds": facts["seconds"], "model_images": facts["model_images"]}
+        teacher = imitated = None
+        more = {}
+        if recipe.teacher and recipe.steps:
+            start, imitated, _ = other(steps=0)
+            model.load_state_dict(start.state_dict())
+            more = {"teacher": imitated["teacher"]}
+        elif recipe.teacher:
+            taught = dataclasses.replace(cell, generator=recipe.teacher)
+            teacher, facts, digest = generator_model(taught, device, deadline)
+            more = {"teacher": {"sha256": digest, "seconds": facts["seconds"], "model_images": facts["model_images"]}}
         where = (dataset.train, dataset.augmentation)
-        facts = train_generator(model, bases, *where, recipe, law, resume, words, deadline, teacher)
-        return facts | ({"teacher": origin} if origin else {})
+        return train_generator(model, bases, *where, recipe, law, resume, words, deadline, teacher, imitated) | more
 
-    model, facts, digest = _trained(generator_key(cell), build, train, device)
-    return Quantized(model.to(memory_format=torch.channels_last), recipe.bits).model, facts, digest
+    return _trained(generator_key(cell), build, train, device)
 
 
 @contextlib.contextmanager

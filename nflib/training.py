@@ -381,15 +381,20 @@ def train_generator(
     words: str = "",
     deadline: float | None = None,
     teacher: nn.Module | None = None,
+    imitated: dict | None = None,
 ) -> dict:
     """Train `generator` in place against the frozen `bases` (one: relaxed access; several: surrogates, averaged).
 
     teacher: what is imitated in the first `recipe.imitation_steps` steps, which follow a one-cycle schedule of their own.
+    imitated: what this function returned for the same recipe with 0 steps, where `generator` comes from there; only Eq. 3
+    is left then, and the end is the same.
     Returns {"seconds", "steps", "model_images" (images x perturbed models), "losses" ([step, clean, perturbed] means of
     every twentieth of the steps)}, and with a teacher "imitation_losses" ([step, mean squared distance], likewise).
     """
     device = next(generator.parameters()).device
-    set_initial_gain(generator, recipe.initial_gain)
+    before = imitated or {"imitation_losses": [], "seconds": 0.0}
+    if not imitated:
+        set_initial_gain(generator, recipe.initial_gain)
     for layer in generator.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = recipe.momentum
@@ -403,8 +408,9 @@ def train_generator(
     parts = {"optimizer": main[1], "scheduler": main[2], "first_optimizer": first[1], "first_scheduler": first[2]}
     state = Resumable(resume, deadline, model=generator, **parts)
     stored = state.load()
-    done, losses, seconds = stored.get("step", 0), stored.get("losses", []), stored.get("seconds", 0.0)
-    imitation_losses, total = stored.get("imitation_losses", []), recipe.imitation_steps + recipe.steps
+    done, losses = stored.get("step", recipe.imitation_steps if imitated else 0), stored.get("losses", [])
+    seconds, imitation_losses = (stored.get(name, before[name]) for name in ("seconds", "imitation_losses"))
+    total = recipe.imitation_steps + recipe.steps
     per_epoch = max(1, len(train.labels) // recipe.batch)
     window = torch.tensor(stored.get("window", [0.0, 0.0]), device=device)
     began = time.perf_counter() - seconds

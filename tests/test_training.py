@@ -204,6 +204,17 @@ def test_imitation_comes_first_needs_no_base_model_and_brings_the_generator_near
     assert distances[-1] < 0.9 * distances[0] and facts["losses"] == [] and facts["model_images"] == 0
 
 
+def test_imitation_alone_and_then_the_rest_end_bit_by_bit_as_both_at_once(few):
+    whole, facts = train_by_imitation(few)
+    generator = generators.build(IMITATION.name, IMITATION.width, IMITATION.seed)
+    first = replace(IMITATION, steps=0)
+    imitated = train_generator(generator, [], few, "crop", first, LAW, teacher=class_patterns())
+    rest = train_generator(generator, [frozen()], few, "crop", IMITATION, LAW, imitated=imitated)
+    assert same(whole, state(generator))
+    assert [rest[name] for name in ("losses", "imitation_losses")] == [facts[name] for name in ("losses", "imitation_losses")]
+    assert rest["seconds"] >= imitated["seconds"]
+
+
 def test_a_recipe_names_a_teacher_exactly_when_it_imitates(refused):
     for change in ({"teacher": None}, {"imitation_steps": 0}, {"imitation_steps": -1}):
         with refused("imitation_steps is"):

@@ -13,19 +13,21 @@ from nflib.cells import digest_of
 
 SURE = 2.0  # standard errors beyond which a difference is called one
 GROUP = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model", "ber_percent"]
-ALONE, ONE, TOLD, PLAIN, IMITATED, ENCODER = HOW = (
+ALONE, ONE, TOLD, PLAIN, IMITATED, BOTH, ENCODER = HOW = (
     "base model alone",
     "one pattern for all images",
     "a pattern a class, told the label",
     "generator, Eq. 3 from the start",
-    "generator, imitation first",
+    "generator, imitation only",
+    "generator, imitation, then Eq. 3",
     "encoder alone, no base model",
 )
+TRAINED = (PLAIN, IMITATED, BOTH)
 COLUMNS = [*tables.SETTING, "generator", "how", "imitation_steps", "steps", "model_images_million", "training_minutes", "macs_million"]
 COLUMNS += [*tables.MEASURED, "published_PA_NF", "record"]
 SHOWN = report.SHOWN | {"how": "what stands before it", "imitation_steps": "imitation steps", "macs_million": "MACs (M)"}
 SHOWN |= {"model_images_million": "model-images (M)", "training_minutes": "training (min)"}
-ORANGE, BLUE, GREEN, GREY = "#d55e00", "#0173b2", "#029e73", "#767676"
+ORANGE, BLUE, GREEN, PINK, GREY = "#d55e00", "#0173b2", "#029e73", "#cc78bc", "#767676"
 LABELS = {models.label(name): name for name in models.ALL_NAMES}
 OF_ENCODER = {models.label(name): generators.label(of) for name, of in models.ENCODERS.items()}
 
@@ -45,7 +47,8 @@ def _how(row: dict) -> str:
     if row["generator"] == "none":
         return ENCODER if row["base_model"] in OF_ENCODER else ALONE
     known = {generators.label(generators.UNIVERSAL): ONE, generators.label(generators.CLASS_PATTERNS): TOLD}
-    return known.get(row["generator"], IMITATED if row["imitation_steps"] else PLAIN)
+    imitated = BOTH if row["steps"] else IMITATED
+    return known.get(row["generator"], imitated if row["imitation_steps"] else PLAIN)
 
 
 def _cost(record: dict) -> dict:
@@ -104,7 +107,7 @@ def _encoders(rows: pd.DataFrame, key: tuple) -> pd.DataFrame:
 
 def _best(some: pd.DataFrame) -> pd.DataFrame:
     """The best row of each generator in a group, indexed by generator."""
-    own = some[some["how"].isin([PLAIN, IMITATED])].sort_values("PA_NF")
+    own = some[some["how"].isin(TRAINED)].sort_values("PA_NF")
     return own.drop_duplicates("generator", keep="last").set_index("generator")
 
 
@@ -121,20 +124,21 @@ def ladder(some: pd.DataFrame, title: str) -> figures.Picture:
     error patterns, hollow diamonds the paper's PA(NF)."""
     whole = some.iloc[0]
     names = [ALONE, *(how for how in (ONE, TOLD) if (some["how"] == how).any())]
-    names += list(dict.fromkeys(some.loc[some["how"].isin([PLAIN, IMITATED]), "generator"]))
-    figure, (axis,) = figures._figure(height=1.3 + 0.3 * len(names))
+    names += list(dict.fromkeys(some.loc[some["how"].isin(TRAINED), "generator"]))
+    figure, (axis,) = figures._figure(height=1.4 + 0.34 * len(names))
     axis.axvline(whole["CA"], color=GREY, linestyle="--", linewidth=1, label="clean accuracy CA")
-    looks = {PLAIN: (BLUE, "white", -0.16), IMITATED: (BLUE, BLUE, 0.16), ONE: (GREY, GREY, 0), TOLD: (GREEN, GREEN, 0)}
+    looks = {PLAIN: (BLUE, "white", -0.24), IMITATED: (PINK, PINK, 0), BOTH: (BLUE, BLUE, 0.24)}
+    looks |= {ONE: (GREY, GREY, 0), TOLD: (GREEN, GREEN, 0)}
     axis.errorbar(whole["PA"], 0, xerr=whole["PA_std"], fmt="o", color="black", capsize=2)
     for row in some[some["how"] != ALONE].to_dict("records"):
         edge, face, side = looks[row["how"]]
-        y = names.index(row["generator"] if row["how"] in (PLAIN, IMITATED) else row["how"])
+        y = names.index(row["generator"] if row["how"] in TRAINED else row["how"])
         style = {"fmt": "o", "color": edge, "markerfacecolor": face, "capsize": 2, "markersize": 6}
         axis.errorbar(row["PA_NF"], y + side, xerr=row["PA_NF_std"], **style)
         if not np.isnan(row["published_PA_NF"]):
             axis.plot(row["published_PA_NF"], y, "D", color="none", markeredgecolor=ORANGE, markersize=7)
     for how, (edge, face, _) in looks.items():
-        if how in (PLAIN, IMITATED) and (some["how"] == how).any():
+        if how in TRAINED and (some["how"] == how).any():
             axis.plot([], [], "o", color=edge, markerfacecolor=face, label=how)
     if some["published_PA_NF"].notna().any():
         axis.plot([], [], "D", color="none", markeredgecolor=ORANGE, label="paper, PA(NF)")
@@ -196,14 +200,15 @@ def _said(key: tuple, some: pd.DataFrame, alone: pd.DataFrame) -> str:
         parts += [f"{words} {row.PA_NF:.1f} %" for row in some[some["how"] == how].itertuples()]
     text = f"**{_title(key)}.** Alone {whole['PA']:.1f} % of the images are told under errors, {whole['CA']:.1f} % without"
     text += ("; " + ", ".join(parts) if parts else "") + "."
-    plain, imitated = (some[some["how"] == how].set_index("generator") for how in (PLAIN, IMITATED))
-    both = plain.index.intersection(imitated.index)
-    if len(both):
-        gain = imitated.loc[both, "PA_NF"] - plain.loc[both, "PA_NF"]
-        text += (
-            f" With the same steps of Eq. 3, {show.count(int((gain > 0).sum()), 'generator')} of {len(both)} end higher after "
-            f"imitation (by {gain.min():+.1f} to {gain.max():+.1f} points)."
-        )
+    for how in (IMITATED, BOTH):
+        plain, other = (some[some["how"] == name].set_index("generator")["PA_NF"] for name in (PLAIN, how))
+        gain = (other - plain).dropna()
+        if len(gain):
+            words = "Imitation alone, which needs no damaged model," if how == IMITATED else "Imitation before the same steps of Eq. 3"
+            text += (
+                f" {words} ends higher than Eq. 3 from the start for {int((gain > 0).sum())} of "
+                f"{show.count(len(gain), 'generator')} (by {gain.min():+.1f} to {gain.max():+.1f} points)."
+            )
     best = _best(some)
     if len(best):
         top = best.loc[best["PA_NF"].idxmax()]
