@@ -234,10 +234,15 @@ class ReleaseMap(ErrorModel):
     map_per_layer: bool = False
     sign_slip: bool = False
 
-    def _memory(self, seed: int, bits: int) -> tuple[np.ndarray, np.ndarray]:
-        """Bytes (keep, toggle), uint8, of the weights that one pass over the map holds."""
-        faulty = np.random.RandomState(seed).rand(MAP_ROWS, MAP_COLUMNS) < self.rate
-        ones = faulty & (np.random.RandomState(seed + 1).rand(MAP_ROWS, MAP_COLUMNS) < 0.5)
+    def _memory(self, seed: int, bits: int, weights: int) -> tuple[np.ndarray, np.ndarray]:
+        """Bytes (keep, toggle), uint8, of the weights that one pass over the map holds; at least of the first `weights`.
+
+        The map is drawn row by row, so that a narrow model, which ends within its first rows, needs no others.
+        """
+        per_row = (MAP_COLUMNS // bits) ** (2 if self.tiling_slip else 1)
+        shape = min(MAP_ROWS, max(1, -(-weights // per_row))), MAP_COLUMNS
+        faulty = np.random.RandomState(seed).rand(*shape) < self.rate
+        ones = faulty & (np.random.RandomState(seed + 1).rand(*shape) < 0.5)
         hit = self._hittable(bits)
         faulty, toggle = _words(faulty, bits) & hit, _words(ones, bits) & hit
         repeats = faulty.shape[1] if self.tiling_slip else 1
@@ -248,7 +253,8 @@ class ReleaseMap(ErrorModel):
         pattern, memory = {}, None
         for number, (name, size) in enumerate(sizes.items()):
             if memory is None or self.map_per_layer:
-                keep, toggle = memory = self._memory((seed + 100003 * number * self.map_per_layer) % 2**32, bits)
+                own = (seed + 100003 * number * self.map_per_layer) % 2**32
+                keep, toggle = memory = self._memory(own, bits, size if self.map_per_layer else max(sizes.values()))
                 faulty = np.flatnonzero(keep != 255)
             banks = -(-size // len(keep))
             index = (faulty + len(keep) * np.arange(banks)[:, None]).ravel()

@@ -1,15 +1,17 @@
 """Shared by all tests: examples drawn the same way each time, refusals in one line, a workshop away from the checkout."""
 
 import os
+import shutil
 import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.path.join(tempfile.gettempdir(), "hypothesis"))
 from hypothesis import settings  # noqa: E402  (it reads the folder's name when it is imported)
 
-from nflib import trained
+from nflib import grids, trained
 from nflib.names import UserError
 
 settings.register_profile("study", deadline=None, derandomize=True, database=None)
@@ -37,3 +39,21 @@ def workshop(tmp_path, monkeypatch):
     trained.dataset_on.cache_clear()
     yield tmp_path
     trained.dataset_on.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def vgg11_checkpoints(tmp_path_factory) -> Path:
+    """A folder with the smoke profile's VGG11 of both recipes, trained once for all notebooks that measure with it."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    with pytest.MonkeyPatch.context() as patch, trained.precision_of("smoke"):
+        patch.setenv("NFLIB_CHECKPOINTS", str(folder))
+        for recipe in grids.RECIPES:
+            trained.base_model(grids.base("smoke", "digits", "vgg11", recipe), trained.choose_device("cpu"))
+    return folder
+
+
+@pytest.fixture
+def trained_workshop(workshop, vgg11_checkpoints) -> Path:
+    """A workshop without records whose VGG11 is trained already; `test_notebooks` has one that trains from nothing."""
+    shutil.copytree(vgg11_checkpoints, workshop / "checkpoints", dirs_exist_ok=True)
+    return workshop

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import signal
 import threading
+import time
 
 import pytest
 
@@ -30,14 +31,23 @@ def measured() -> list[list[float]]:
     return [Store("smoke").read(Store("smoke").path(cell))["metrics"]["perturbed"] for cell in CELLS]
 
 
+def lose_a_busy_worker(local, victims: list[int]) -> None:
+    """Kill the first worker process that has a task in hand; its process number goes into `victims`."""
+    while not (busy := [one.name for one in list(local.scheduler.workers.values()) if one.processing]):
+        time.sleep(0.01)
+    victims.append(local.workers[busy[0]].pid)
+    os.kill(victims[0], signal.SIGKILL)
+
+
 def test_cells_are_measured_once_each_although_a_worker_is_lost(workshop, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as local:
-        victim = next(iter(local.workers.values())).pid
-        timer = threading.Timer(3, os.kill, (victim, signal.SIGKILL))
-        timer.start()
+        victims = []
+        killer = threading.Thread(target=lose_a_busy_worker, args=(local, victims), daemon=True)
+        killer.start()
         assert cluster.run(CELLS, "smoke", "cpu", scheduler=local.scheduler_address) == 0
-        timer.join()
+        killer.join(0)
+        assert len(victims) == 1 and victims[0] not in [nanny.pid for nanny in local.workers.values()]
         here = measured()
         assert cluster.run(CELLS, "smoke", "cpu", scheduler="tcp://127.0.0.1:1") == 0  # nothing is left to do
     monkeypatch.setenv("NFLIB_RESULTS", str(workshop / "one process"))

@@ -174,6 +174,16 @@ def test_all_layers_read_one_map_from_its_start_unless_each_has_its_own():
     assert digest({"x": own["a"]}) != digest({"x": own["b"]})
 
 
+@pytest.mark.parametrize("slip", [True, False])
+@pytest.mark.parametrize("bits", [8, 5])
+def test_what_a_layer_reads_does_not_depend_on_how_far_the_map_is_drawn(slip, bits):
+    """Only the rows that the largest layer reaches are drawn; a layer as long as three maps needs them all."""
+    law = ReleaseMap(0.05, tiling_slip=slip)
+    whole = {"a": 5000, "b": 3 * 8192 * (128 // bits) ** (2 if slip else 1)}
+    for narrow in ({"a": 5000}, {"a": 5000, "b": 1}):
+        assert same({"a": law.draw(narrow, 7, bits)["a"]}, {"a": law.draw(whole, 7, bits)["a"]})
+
+
 # ------------------------------------------------------------------------------------------------------- rates
 
 

@@ -132,7 +132,7 @@ def test_the_notebooks_defaults_are_cells_of_the_smoke_grid():
     assert set(grids.ablations(**given)) < set(grids.cells("smoke", "ablations"))
 
 
-def test_the_notebook_runs_from_nothing_with_other_parameters(workshop, tmp_path):
+def test_the_notebook_runs_without_records_with_other_parameters(trained_workshop, tmp_path):
     """The number of perturbed models at 2 %; then lambda and the universal perturbation on the same base model."""
 
     def run(**changes: str) -> str:

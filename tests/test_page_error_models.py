@@ -143,7 +143,7 @@ def outputs(path) -> str:
     return json.dumps([cell.get("outputs") for cell in json.loads(path.read_text())["cells"]], ensure_ascii=False)
 
 
-def test_the_notebook_runs_from_nothing_with_other_parameters(workshop, tmp_path):
+def test_the_notebook_runs_without_records_with_other_parameters(trained_workshop, tmp_path):
     given = {"base_recipes": "modern", "generator_names": "[]", "rate": "0.02", "patterns": "2"}
     shown = outputs(notebooks.execute("error_models", tmp_path / "out.ipynb", given))
     paths = (results() / "records" / "smoke" / "accuracy").glob("*.json")

@@ -135,7 +135,7 @@ def test_the_checks_find_the_paper_s_oddities():
         {"generator_names": "[]", "widths": "5,3", "patterns": "2", "error_models": "bit_flips", "rate": "0.02"},
     ],
 )
-def test_the_notebook_runs_from_nothing(given, workshop, tmp_path):
+def test_the_notebook_runs_without_records(given, trained_workshop, tmp_path):
     output = notebooks.execute("quantization", tmp_path / "out.ipynb", {"base_models": "vgg11", **given})
     cells = [json.loads(path.read_text())["cell"] for path in (results() / "records" / "smoke" / "accuracy").glob("*.json")]
     widths = {int(width) for width in given["widths"].split(",")}

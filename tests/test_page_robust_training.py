@@ -131,7 +131,7 @@ def test_pictures_say_what_they_show(records):
         {"flips": "[]", "generator_names": "conv_s", "patterns": "2", "error_model": "bit_flips", "rates": "0.02"},
     ],
 )
-def test_the_notebook_runs_with_other_parameters(given, workshop, tmp_path):
+def test_the_notebook_runs_with_other_parameters(given, trained_workshop, tmp_path):
     """The first experiment from nothing; PreActResNet18, which trains for minutes, has records already, of two patterns."""
     values = notebooks.parameters("robust_training") | notebooks.strict("robust_training", given)
     cells = grids.robust_training(**{name: value for name, value in values.items() if name not in ("device", "measure")})

@@ -123,7 +123,7 @@ def test_the_notebooks_defaults_are_cells_of_the_smoke_grid():
     assert set(grids.transfer(**given)) == set(grids.cells("smoke", "transfer"))
 
 
-def test_the_notebook_runs_from_nothing_with_other_parameters(workshop, tmp_path):
+def test_the_notebook_runs_without_records_with_other_parameters(trained_workshop, tmp_path):
     """True bit flips at other rates; then the same generator on chips with fewer errors, so that little is trained anew."""
 
     def run(**changes: str) -> str:

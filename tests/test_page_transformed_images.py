@@ -153,7 +153,7 @@ def test_classes_have_their_names():
         ({"generator_names": "deconv_s", "error_model": "bit_flips", "rate": "0.02"}, ["DeConvS"]),
     ],
 )
-def test_the_notebook_runs_from_nothing(workshop, tmp_path, given, names):
+def test_the_notebook_runs_without_records(trained_workshop, tmp_path, given, names):
     output = notebooks.execute("transformed_images", tmp_path / "out.ipynb", given)
     assert len(list((results() / "records" / "smoke" / "transformed_images").glob("*.json"))) == len(names)
     rows = page.frame(tables.stored("smoke", kind="transformed_images"))

@@ -163,7 +163,7 @@ def test_equal_points_can_be_drawn(workshop):
         ({"generator_names": "[]", "error_model": "bit_flips", "rate": "0.02", "patterns": "1", "images": "80"}, []),
     ],
 )
-def test_the_notebook_runs_from_nothing(workshop, tmp_path, given, generators):
+def test_the_notebook_runs_without_records(trained_workshop, tmp_path, given, generators):
     output = notebooks.execute("tsne", tmp_path / "out.ipynb", given)
     records = [json.loads(path.read_text()) for path in (results() / "records" / "smoke" / "tsne").glob("*.json")]
     assert len(records) == 1 + len(generators)

@@ -132,9 +132,13 @@ def test_a_run_goes_on_where_it_was_stopped_and_counts_nothing_twice(counted, mo
     assert sorted(counted) == sorted(SMALL) and [layer.cycles for layer in counted] == sorted(layer.cycles for layer in SMALL)
 
 
-def test_a_layer_that_does_not_fit_the_budget_is_not_begun(counted):
-    assert simulate.main(["--budget", "0.001s"]) == 0
-    assert not counted and "Nothing simulated yet" in simulate.reads_summary().data
+def test_a_layer_that_does_not_fit_the_budget_is_not_begun(counted, monkeypatch):
+    """The first layer says that it took the whole budget, so the next one, which has more cycles, cannot fit."""
+    quick = simulate.simulate
+    monkeypatch.setattr(simulate, "simulate", lambda layer: quick(layer)._replace(seconds=3600.0))
+    assert simulate.main(["--budget", "1h"]) == 0
+    assert [layer.cycles for layer in counted] == [min(layer.cycles for layer in SMALL)]
+    assert simulate.stored().keys() == set(counted)
 
 
 def test_mistakes_are_told_in_one_line(workshop, refused, monkeypatch, capsys):
