@@ -62,6 +62,7 @@ class Cell:
     error model and bit-error rate of the evaluation.  patterns: error patterns, with seeds first_seed, first_seed + 1, ...
     images: how many test images (the first ones); 0 means all.  bits: code width of the base model in the evaluation; 0
     means the one that it was trained with.  on: the kind of device that a latency belongs to, "cpu" or "cuda".
+    teller: the classifier that tells class patterns the class, in place of the true label.
     """
 
     table: str  # the kind; named so since the first records
@@ -75,9 +76,12 @@ class Cell:
     images: int = 0
     bits: int = field(default=0, metadata={"since": 2})
     on: str = field(default="", metadata={"since": 2})
+    teller: Base | None = field(default=None, metadata={"since": 3})
 
     def __post_init__(self):
         object.__setattr__(self, "rate", float(self.rate))
+        if self.teller and not (self.generator and self.generator.name == generators.CLASS_PATTERNS):
+            raise UserError("a teller goes with class patterns only; no other generator is told the class")
         if self.bits:
             check_bits(self.bits)
 
@@ -95,6 +99,8 @@ class Cell:
         parts = [self.base.words]
         if self.generator:
             parts.append(f"+ {generators.label(self.generator.name)}{' after imitation' if self.generator.teacher else ''}")
+        if self.teller:
+            parts.append(f"told by {models.label(self.teller.model)}")
         if self.surrogates:
             parts.append(f"trained on {' and '.join(models.label(s.model) for s in self.surrogates)}")
         if self.bits:
@@ -115,6 +121,7 @@ class Cell:
             "generator": self.generator.name if self.generator else "none",
             "steps": self.generator.steps if self.generator else 0,
             "imitation_steps": self.generator.imitation_steps if self.generator else 0,
+            "teller": self.teller.model if self.teller else "none",
             "surrogates": "+".join(s.model for s in self.surrogates) or "none",
             "law": self.law,
             "rate": self.rate,
@@ -137,7 +144,8 @@ def cell_of(stored: dict) -> Cell:
 
     surrogates = tuple(base(value) for value in stored["surrogates"])
     recipe = generator(stored["generator"]) if stored["generator"] else None
-    return Cell(**{**stored, "base": base(stored["base"]), "generator": recipe, "surrogates": surrogates})
+    teller = {"teller": base(stored["teller"])} if stored.get("teller") else {}
+    return Cell(**{**stored, "base": base(stored["base"]), "generator": recipe, "surrogates": surrogates, **teller})
 
 
 def only(cells: Iterable[Cell], conditions: Iterable[str]) -> list[Cell]:

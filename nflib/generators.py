@@ -5,6 +5,8 @@ transformed image is clip(x + G(x), -1, 1).  Layouts follow the official 8-bit c
 paper's Table 7 are reproduced exactly at width 1.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -131,6 +133,20 @@ class ClassPatterns(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         return torch.tanh(self.raw[labels])
+
+
+class Told(nn.Module):
+    """Class patterns that a classifier tells the class, so that nothing needs the true label: a generator in two parts.
+
+    teller: maps images to logits [B, classes].
+    """
+
+    def __init__(self, patterns: ClassPatterns, teller: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.patterns, self.teller = patterns, teller
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.patterns(x, self.teller(x).argmax(1))
 
 
 _BUILDERS = {

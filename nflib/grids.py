@@ -305,8 +305,9 @@ def mechanism(
     patterns: int,
 ) -> list[Cell]:
     """Each base model alone; behind one pattern for all images, behind class patterns that are told the label, and behind
-    each generator trained on Eq. 3 alone, by imitation of the class patterns alone, and by the one after the other; and
-    each generator's encoder alone, as a classifier of its own."""
+    each generator trained on Eq. 3 alone, by imitation of the class patterns alone, and by the one after the other; each
+    generator's encoder alone, as a classifier of its own, and telling the class patterns the class."""
+    encoders = [base(profile, dataset, name, "modern") for name, of in models.ENCODERS.items() if of in generator_names]
     setting, cells = {"law": error_model, "rate": rate}, []
     told = generator_recipe(profile, generators.CLASS_PATTERNS, **setting)
     for model in base_models:
@@ -317,7 +318,7 @@ def mechanism(
             plain = generator_recipe(profile, name, **setting, imitation=False)
             recipes += [plain, dataclasses.replace(both, steps=0), both]
         cells += [Cell("accuracy", whole, recipe, patterns=patterns, **setting) for recipe in recipes]
-    encoders = [base(profile, dataset, f"{name}_encoder", "modern") for name in generator_names]
+        cells += [Cell("accuracy", whole, told, patterns=patterns, **setting, teller=encoder) for encoder in encoders]
     return cells + [Cell("accuracy", encoder, patterns=patterns, **setting) for encoder in encoders]
 
 
@@ -337,10 +338,11 @@ def shortened(cells: Iterable[Cell], patterns: int = 20) -> list[Cell]:
             imitation_steps = FIRST_LOOK_IMITATION * bool(recipe.teacher)
             steps = min(recipe.steps, FIRST_LOOK_STEPS)
             recipe = dataclasses.replace(recipe, steps=steps, batch=128, imitation_steps=imitation_steps)
-        surrogates = tuple(short(whole) for whole in cell.surrogates)
+        surrogates, teller = tuple(short(whole) for whole in cell.surrogates), cell.teller and short(cell.teller)
         images = cell.images or FIRST_LOOK_IMAGES
         fewer = {"patterns": min(patterns, cell.patterns), "images": images}
-        changed.append(dataclasses.replace(cell, base=short(cell.base), generator=recipe, surrogates=surrogates, **fewer))
+        whole = {"base": short(cell.base), "surrogates": surrogates, "teller": teller}
+        changed.append(dataclasses.replace(cell, generator=recipe, **whole, **fewer))
     return changed
 
 

@@ -31,6 +31,9 @@ def _models(cell: Cell, device: torch.device, deadline: float | None):
     )
     facts = {"base_training": base_facts, "generator_training": generator_facts}
     digests = {"data": dataset_on(cell.base.dataset, device).digest, "base": base_digest, "generator": generator_digest}
+    if cell.teller:
+        teller, facts["teller_training"], digests["teller"] = base_model(cell.teller, device, deadline)
+        generator = generators.Told(generator, teller)
     return base, generator, facts, digests
 
 

@@ -22,7 +22,7 @@ VGGS = {
 }
 PREACT_RESNETS = {"preact_resnet18": [2, 2, 2, 2]}
 NAMES = (*RESNETS, *VGGS)  # the five of the paper's grids
-ENCODERS = {f"{name}_encoder": name for name in generators.NAMES}
+ENCODERS = {f"{name}_encoder": name for name in ("conv_l", "conv_s", "unet_l", "unet_s")}  # DeConvL's is ConvL's, and so on
 ALL_NAMES = (*NAMES, *PREACT_RESNETS, *ENCODERS)
 LABELS = {"resnet18": "ResNet18", "resnet50": "ResNet50", "vgg11": "VGG11", "vgg16": "VGG16", "vgg19": "VGG19"}
 EXTRA_LABELS = {"preact_resnet18": "PreActResNet18"}

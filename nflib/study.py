@@ -49,7 +49,7 @@ def work(cell: Cell) -> dict[str, float]:
     if cell.table == "overhead":
         return {}
     parts = {}
-    for base in {cell.base, *(cell.trained_on if cell.generator else ())}:
+    for base in {cell.base, *(cell.trained_on if cell.generator else ()), *((cell.teller,) if cell.teller else ())}:
         cost = 3 * base.recipe.epochs * train * _macs("base", base.model, base.width, size)
         parts[f"base-{digest_of(base)}"] = cost
     if cell.generator:

@@ -83,13 +83,15 @@ def recoveries(records: Iterable[dict]) -> pd.DataFrame:
         if recipe is not None:
             after = np.array(metrics["perturbed"])
             row |= {"generator": generators.label(recipe["name"]), **_training(record["cell"])}
+            teller = record["cell"].get("teller")
+            row |= {"teller": models.label(teller["model"])} if teller else {}
             row |= {"CA_NF": metrics["clean"], "PA_NF": after.mean(), "PA_NF_std": after.std(), "PA_NF_worst": after.min()}
             if base is not None:
                 gain = after - before
                 row |= {"RP": gain.mean(), "RP_error": gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.nan}
         row["changed_bits_percent"] = 100 * float(np.mean(metrics["changed_bits"]))
         rows.append(row | {"device": record["provenance"]["device"], "record": digest_of(record["cell"])})
-    columns = [*KEYS, "generator", *TRAINING, *MEASURED, "changed_bits_percent", "device", "record"]
+    columns = [*KEYS, "generator", "teller", *TRAINING, *MEASURED, "changed_bits_percent", "device", "record"]
     frame = pd.DataFrame(rows).reindex(columns=columns)
     index = published_index()
     for metric in METRICS:

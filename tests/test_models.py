@@ -163,12 +163,27 @@ def test_the_preact_resnet18_ends_in_batch_norm_and_relu_before_pooling():
 
 def test_the_five_of_the_grids_stay_five_and_every_base_model_has_a_label():
     assert models.NAMES == tuple(models.LABELS) == ("resnet18", "resnet50", "vgg11", "vgg16", "vgg19")
-    assert models.ALL_NAMES == (*models.NAMES, "preact_resnet18", *(f"{name}_encoder" for name in generators.NAMES))
+    assert models.ALL_NAMES == (*models.NAMES, "preact_resnet18", *models.ENCODERS)
     labels = [models.label(name) for name in models.ALL_NAMES]
     assert labels[:6] == [*models.LABELS.values(), "PreActResNet18"] and labels[6] == "ConvL encoder"
 
 
-@pytest.mark.parametrize("name", generators.NAMES)
+@pytest.mark.parametrize(("one", "other"), [("conv_l", "deconv_l"), ("conv_s", "deconv_s")])
+def test_generators_of_one_size_share_their_encoder(one, other):
+    weights = [generators.encoder(name)[0].state_dict() for name in (one, other)]
+    assert weights[0].keys() == weights[1].keys() and all(torch.equal(w, weights[1][k]) for k, w in weights[0].items())
+
+
+def test_class_patterns_can_be_told_the_class_by_a_classifier():
+    patterns, batch = generators.build("class_patterns", classes=3, image_size=16), images(4, 16)
+    with torch.no_grad():
+        patterns.raw.normal_(generator=torch.Generator().manual_seed(0))
+    logits = torch.tensor([[0.0, 2, 1], [9, 2, 1], [0, 0, 1], [0, 1, 0]])
+    told = generators.Told(patterns, lambda x: logits)
+    assert torch.equal(transform(told, batch), transform(patterns, batch, torch.tensor([1, 0, 2, 1])))
+
+
+@pytest.mark.parametrize("name", models.ENCODERS.values())
 def test_an_encoder_is_the_first_half_of_its_generator_and_classifies(name):
     """It holds the generator's own weights, down to its smallest maps, and a linear layer; it needs fewer operations."""
     whole, alone = generators.build(name, seed=3), models.build(f"{name}_encoder", 7, seed=3)

@@ -53,7 +53,9 @@ NEEDED = {
     "adversarial_flips": {"models_per_step": 1},
     "imitation_steps": {"teacher": dataclasses.replace(GENERATOR, steps=9)},
     "teacher": {"imitation_steps": 1},
+    "teller": {"generator": dataclasses.replace(GENERATOR, name="class_patterns")},
 }  # what a changed field cannot do without
+ABSENT = {"teacher": [GENERATOR, dataclasses.replace(GENERATOR, steps=7)], "teller": [BASE, dataclasses.replace(BASE, width=0.5)]}
 
 
 def variants(value: object) -> list:
@@ -68,7 +70,7 @@ def variants(value: object) -> list:
         elif isinstance(old, tuple):
             news = [(), old + old, *((new,) for new in variants(old[0]))]
         elif old is None:
-            news = [GENERATOR, dataclasses.replace(GENERATOR, steps=7)]
+            news = ABSENT[field.name]
         else:
             news = [old + (4 if field.name == "bits" and not old else 1)]
         needed = NEEDED.get(field.name, {})

@@ -13,10 +13,11 @@ from nflib.cells import digest_of
 
 SURE = 2.0  # standard errors beyond which a difference is called one
 GROUP = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model", "ber_percent"]
-ALONE, ONE, TOLD, PLAIN, IMITATED, BOTH, ENCODER = HOW = (
+ALONE, ONE, TOLD, RELAYED, PLAIN, IMITATED, BOTH, ENCODER = HOW = (
     "base model alone",
     "one pattern for all images",
     "a pattern a class, told the label",
+    "a pattern a class, told by an encoder",
     "generator, Eq. 3 from the start",
     "generator, imitation only",
     "generator, imitation, then Eq. 3",
@@ -29,7 +30,8 @@ SHOWN = report.SHOWN | {"how": "what stands before it", "imitation_steps": "imit
 SHOWN |= {"model_images_million": "model-images (M)", "training_minutes": "training (min)"}
 ORANGE, BLUE, GREEN, PINK, GREY = "#d55e00", "#0173b2", "#029e73", "#cc78bc", "#767676"
 LABELS = {models.label(name): name for name in models.ALL_NAMES}
-OF_ENCODER = {models.label(name): generators.label(of) for name, of in models.ENCODERS.items()}
+ENCODERS = [models.label(name) for name in models.ENCODERS]
+ENCODER_OF = {"DeConvL": "ConvL encoder", "DeConvS": "ConvS encoder"}  # the same layers
 
 
 @functools.cache
@@ -45,7 +47,9 @@ def _macs(label: str, width: float, image_size: int = 32) -> float:
 
 def _how(row: dict) -> str:
     if row["generator"] == "none":
-        return ENCODER if row["base_model"] in OF_ENCODER else ALONE
+        return ENCODER if row["base_model"] in ENCODERS else ALONE
+    if isinstance(row["teller"], str):
+        return RELAYED
     known = {generators.label(generators.UNIVERSAL): ONE, generators.label(generators.CLASS_PATTERNS): TOLD}
     imitated = BOTH if row["steps"] else IMITATED
     return known.get(row["generator"], imitated if row["imitation_steps"] else PLAIN)
@@ -54,11 +58,12 @@ def _how(row: dict) -> str:
 def _cost(record: dict) -> dict:
     """What a record's generator took to train, its teacher included: millions of model-images, minutes; MACs of an image."""
     cell, training = record["cell"], record["metrics"]["generator_training"]
-    size = 224 if "imagen" in cell["base"]["dataset"] else 32
-    macs = _macs(models.label(cell["base"]["model"]), cell["base"]["width"], size)
+    size, teller = 224 if "imagen" in cell["base"]["dataset"] else 32, cell.get("teller")
+    macs = sum(_macs(models.label(base["model"]), base["width"], size) for base in (cell["base"], teller) if base)
     if training is None:
         return {"macs_million": macs}
     parts = [training, training["teacher"]] if "teacher" in training else [training]
+    parts += [{"model_images": 0, **record["metrics"]["teller_training"]}] if teller else []
     return {
         "model_images_million": sum(part.get("model_images", np.nan) for part in parts) / 1e6,
         "training_minutes": sum(part.get("seconds", np.nan) for part in parts) / 60,
@@ -79,14 +84,17 @@ def frame(records: Iterable[dict]) -> pd.DataFrame:
     for row in tables.recoveries(records).to_dict("records"):
         comparable = row["base_recipe"] == "release" and row["error_model"] == "ReleaseMap"
         row |= {"how": _how(row), **cost[row["record"]]} | ({} if comparable else {"published_PA_NF": np.nan})
+        if row["how"] == RELAYED:
+            row["generator"] = f"{row['generator']}, {row['teller']}"
         rows.append(row)
     names = [*models.LABELS.values(), *models.EXTRA_LABELS.values()]
-    kinds = ["none", *generators.LABELS.values(), *generators.CONTROLS.values()]
+    told = generators.label(generators.CLASS_PATTERNS)
+    kinds = ["none", *generators.CONTROLS.values(), *(f"{told}, {name}" for name in ENCODERS), *generators.LABELS.values()]
 
     def order(row: dict) -> tuple:
         place = (HOW.index(row["how"]) == HOW.index(ENCODER), names.index(row["base_model"]))
         return (row["dataset"], row["error_model"], -row["ber_percent"], *place, row["base_recipe"], row["base_epochs"],
-                min(HOW.index(row["how"]), 3), kinds.index(row["generator"]), row["imitation_steps"], row["steps"], row["record"])  # fmt: skip
+                min(HOW.index(row["how"]), HOW.index(PLAIN)), kinds.index(row["generator"]), row["imitation_steps"], row["steps"], row["record"])  # fmt: skip
 
     return pd.DataFrame(sorted(rows, key=order), columns=COLUMNS)
 
@@ -99,14 +107,22 @@ def _groups(rows: pd.DataFrame):
 
 
 def _encoders(rows: pd.DataFrame, key: tuple) -> pd.DataFrame:
-    """The encoders alone on the data set of a group, indexed by generator."""
-    found = rows[(rows["how"] == ENCODER) & (rows["dataset"] == key[0])]
-    found = found.assign(generator=found["base_model"].map(OF_ENCODER)).sort_values("base_epochs")
-    return found.drop_duplicates("generator", keep="last").set_index("generator")
+    """The encoders alone on the data set of a group, indexed by label; of several the one that was trained longest."""
+    found = rows[(rows["how"] == ENCODER) & (rows["dataset"] == key[0])].sort_values("base_epochs", kind="stable")
+    return found.drop_duplicates("base_model", keep="last").set_index("base_model")
+
+
+def _encoder_of(generator: str) -> str:
+    return ENCODER_OF.get(generator, f"{generator} encoder")
+
+
+def _pairs(best: pd.DataFrame, alone: pd.DataFrame) -> list[tuple[pd.Series, pd.Series]]:
+    """(generator's best row, its encoder alone) where both are measured."""
+    return [(best.loc[name], alone.loc[_encoder_of(name)]) for name in best.index if _encoder_of(name) in alone.index]
 
 
 def _best(some: pd.DataFrame) -> pd.DataFrame:
-    """The best row of each generator in a group, indexed by generator."""
+    """The best row of each of the six generators in a group, indexed by generator."""
     own = some[some["how"].isin(TRAINED)].sort_values("PA_NF")
     return own.drop_duplicates("generator", keep="last").set_index("generator")
 
@@ -124,15 +140,15 @@ def ladder(some: pd.DataFrame, title: str) -> figures.Picture:
     error patterns, hollow diamonds the paper's PA(NF)."""
     whole = some.iloc[0]
     names = [ALONE, *(how for how in (ONE, TOLD) if (some["how"] == how).any())]
-    names += list(dict.fromkeys(some.loc[some["how"].isin(TRAINED), "generator"]))
+    names += list(dict.fromkeys(some.loc[some["how"].isin([RELAYED, *TRAINED]), "generator"]))
     figure, (axis,) = figures._figure(height=1.4 + 0.34 * len(names))
     axis.axvline(whole["CA"], color=GREY, linestyle="--", linewidth=1, label="clean accuracy CA")
     looks = {PLAIN: (BLUE, "white", -0.24), IMITATED: (PINK, PINK, 0), BOTH: (BLUE, BLUE, 0.24)}
-    looks |= {ONE: (GREY, GREY, 0), TOLD: (GREEN, GREEN, 0)}
+    looks |= {ONE: (GREY, GREY, 0), TOLD: (GREEN, GREEN, 0), RELAYED: (GREEN, "white", 0)}
     axis.errorbar(whole["PA"], 0, xerr=whole["PA_std"], fmt="o", color="black", capsize=2)
     for row in some[some["how"] != ALONE].to_dict("records"):
         edge, face, side = looks[row["how"]]
-        y = names.index(row["generator"] if row["how"] in TRAINED else row["how"])
+        y = names.index(row["generator"] if row["generator"] in names else row["how"])
         style = {"fmt": "o", "color": edge, "markerfacecolor": face, "capsize": 2, "markersize": 6}
         axis.errorbar(row["PA_NF"], y + side, xerr=row["PA_NF_std"], **style)
         if not np.isnan(row["published_PA_NF"]):
@@ -156,20 +172,23 @@ def ladders(rows: pd.DataFrame) -> HTML:
 
 
 def duel(some: pd.DataFrame, alone: pd.DataFrame, title: str) -> figures.Picture:
-    """Each generator's encoder alone (squares: accuracy without errors) beside the damaged base model behind the whole
-    generator (circles: our best; hollow diamonds: the paper's), against the multiply-accumulates that each needs."""
+    """Accuracy against the multiply-accumulates that it needs: each encoder alone (squares, without errors), and the
+    damaged base model behind class patterns that the encoder tells the class (triangles) and behind whole generators
+    (circles: our best; hollow diamonds: the paper's)."""
     best, colours = _best(some), dict(zip(generators.LABELS.values(), figures.sns.color_palette("colorblind", 6)))
     figure, (axis,) = figures._figure(height=3.6)
     axis.axhline(some["CA"].iloc[0], color=GREY, linestyle="--", linewidth=1)
+    relayed = some[some["how"] == RELAYED].assign(encoder=lambda rows: rows["generator"].str.rpartition(", ")[2])
+    for name, row in [*alone.iterrows(), *relayed.set_index("encoder").iterrows()]:
+        mark, height = ("s", row["CA"]) if row["how"] == ENCODER else ("^", row["PA_NF"])
+        axis.plot(row["macs_million"], height, mark, color=colours[name.removesuffix(" encoder")], markersize=8)
+    for name, row in best.iterrows():
+        axis.plot(row["macs_million"], row["PA_NF"], "o", color=colours[name], markersize=8)
+        axis.plot(row["macs_million"], row["published_PA_NF"], "D", color="none", markeredgecolor=colours[name], markersize=8)
     for name, colour in colours.items():
-        if name in alone.index:
-            axis.plot(alone.loc[name, "macs_million"], alone.loc[name, "CA"], "s", color=colour, markersize=8)
-        if name in best.index:
-            row = best.loc[name]
-            axis.plot(row["macs_million"], row["PA_NF"], "o", color=colour, markersize=8)
-            axis.plot(row["macs_million"], row["published_PA_NF"], "D", color="none", markeredgecolor=colour, markersize=8)
         axis.plot([], [], "s", color=colour, label=name)
-    for mark, words in (("s", "encoder alone"), ("o", "generator + base model, ours"), ("D", "the same, paper")):
+    marks = {"s": "encoder alone", "^": "encoder tells class patterns", "o": "generator, ours", "D": "generator, paper"}
+    for mark, words in marks.items():
         axis.plot([], [], mark, color="none", markeredgecolor="0.3", label=words)
     axis.set(xlabel="multiply-accumulates an image (millions)", ylabel="accuracy (%)", xlim=(0, None))
     axis.set_title(f"{title}\ndashed: the base model without errors", fontsize=9)
@@ -181,7 +200,7 @@ def duel(some: pd.DataFrame, alone: pd.DataFrame, title: str) -> figures.Picture
 def duels(rows: pd.DataFrame) -> HTML:
     """`duel` of each base model whose data set has encoders."""
     pairs = [(key, some, _encoders(rows, key)) for key, some in _groups(rows)]
-    return show.gallery([duel(some, alone, _title(key)) for key, some, alone in pairs if len(alone) and len(_best(some))])
+    return show.gallery([duel(some, alone, _title(key)) for key, some, alone in pairs if len(alone)])
 
 
 def table(rows: pd.DataFrame) -> HTML:
@@ -209,17 +228,23 @@ def _said(key: tuple, some: pd.DataFrame, alone: pd.DataFrame) -> str:
                 f" {words} ends higher than Eq. 3 from the start for {int((gain > 0).sum())} of "
                 f"{show.count(len(gain), 'generator')} (by {gain.min():+.1f} to {gain.max():+.1f} points)."
             )
-    best = _best(some)
+    relayed, best = some[some["how"] == RELAYED], _best(some)
+    for row in relayed.nlargest(1, "PA_NF").itertuples():
+        text += (
+            f" Told the class by the {row.generator.rpartition(', ')[2]} in place of the label, the patterns bring it to "
+            f"**{row.PA_NF:.1f} %** (worst chip {row.PA_NF_worst:.1f} %, clean {row.CA_NF:.1f} %)"
+        )
+        printed = best["published_PA_NF"].dropna()
+        text += f"; the best generator of the paper among these gives {printed.max():g} %." if len(printed) else "."
     if len(best):
         top = best.loc[best["PA_NF"].idxmax()]
-        text += f" Best generator: {top.name}, {whole['PA']:.1f} → {top['PA_NF']:.1f} %, clean {top['CA_NF']:.1f} %"
+        text += f" Best of the six generators: {top.name}, {whole['PA']:.1f} → {top['PA_NF']:.1f} %, clean {top['CA_NF']:.1f} %"
         text += f" (the paper: {top['published_PA_NF']:g} %)." if not np.isnan(top["published_PA_NF"]) else "."
-    for name in best.index.intersection(alone.index):
-        there, here = alone.loc[name], best.loc[name]
+    for there, here in _pairs(best, alone):
         text += (
-            f" The encoder of {name} alone, as a classifier at nominal voltage, tells {there['CA']:.1f} % with "
-            f"{there['macs_million']:.1f} M multiply-accumulates; the whole generator with the damaged base model "
-            f"{here['PA_NF']:.1f} % with {here['macs_million']:.1f} M."
+            f" The encoder of {there.name} alone, as a classifier at nominal voltage, tells {here['CA']:.1f} % with "
+            f"{here['macs_million']:.1f} M multiply-accumulates; the whole generator with the damaged base model "
+            f"{there['PA_NF']:.1f} % with {there['macs_million']:.1f} M."
         )
     return text
 
@@ -246,15 +271,16 @@ def meaning(rows: pd.DataFrame) -> Markdown:
                     else "not better than one picture for all: nothing speaks for the hypothesis here."
                 )
             )
-        alone, best = _encoders(rows, key), _best(some)
-        both = alone.index.intersection(best.index)
-        if len(both):
-            wins = int((alone.loc[both, "CA"] > best.loc[both, "PA_NF"]).sum())
-            printed = alone.index.intersection(best.index[best["published_PA_NF"].notna()])
-            more = int((alone.loc[printed, "CA"] > best.loc[printed, "published_PA_NF"]).sum())
+        pairs = _pairs(_best(some), _encoders(rows, key))
+        if pairs:
+            wins = sum(here["CA"] > there["PA_NF"] for there, here in pairs)
+            printed = [(there, here) for there, here in pairs if not np.isnan(there["published_PA_NF"])]
+            more = sum(here["CA"] > there["published_PA_NF"] for there, here in printed)
             verdicts.append(
-                f"{_title(key)}: {wins} of {len(both)} encoders are more accurate alone than our damaged base model behind the whole "
-                f"generator" + (f", and {more} of {len(printed)} than the paper's" if len(printed) else "") + ". Where that is so, a "
-                "chip that can run the generator without errors needs no base model; what the base model then adds is energy."
+                f"{_title(key)}: for {wins} of {show.count(len(pairs), 'generator')} the encoder alone is more accurate than our "
+                "damaged base model behind the whole generator"
+                + (f", and for {more} of {len(printed)} than the paper's" if printed else "")
+                + ". Where that is so, a chip that can run the generator without errors needs no base model; what the base "
+                "model then adds is energy."
             )
     return Markdown("\n".join(f"* {line}" for line in verdicts) or "Nothing is measured yet that could tell.")
