@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from nflib import figures, grids, published, show, tables
+from nflib import figures, grids, published, tables
 from nflib.cells import PROFILES
 from nflib.names import UserError
 from nflib.pages import ablations, contradictions, error_models, mechanism, overhead, quantization, robust_training, scoreboard
 from nflib.pages import transfer, transformed_images, tsne
+from nflib.show import listed
 from nflib.store import ROOT, Store, results
 from nflib.study import Clock, duration
 from nflib.tables import stored, to_csv
@@ -66,22 +67,23 @@ def path(profile: str, name: str) -> Path:
 
 
 def readme_results() -> str:
-    """The README's result table: every pair of base model and generator measured at full size, at 1 %."""
-    rows = tables.accuracy(of_grid("paper", "accuracy"))
-    rows = rows[(rows["generator"] != "none") & (rows["ber_percent"] == 1.0) & rows["RP"].notna()]
-    lines = [
-        "| data, base model (recipe, epochs) | generator (steps) | error model, BER | CA | PA | PA(NF) | recovery RP |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows.itertuples():
-        lines.append(
-            f"| {row.dataset} {row.base_model} (`{row.base_recipe}`, {row.base_epochs}) | {row.generator} ({row.steps}) | "
-            f"{row.error_model}, {row.ber_percent:g} % | {row.CA:.1f} | {row.PA:.1f} | {row.PA_NF:.1f} | "
-            f"{row.RP:+.1f} ± {row.RP_error:.1f} |"
-        )
-    if rows.empty:
-        return "No pair of base model and generator has been measured at full size yet.\n"
-    lines += ["", f"Accuracies in per cent, means over {show.listed(rows['patterns'])} error patterns; ± is a standard error."]
+    """The README's result table: what each thing in front of a damaged base model at full size brings."""
+    rows = mechanism.frame(of_grid("paper", "mechanism"))
+    lines = ["| what classifies | training | without errors | under errors | worst chip | the paper |", "|---|---|---|---|---|---|"]
+    for row in rows.fillna({"training_minutes": 0.0}).to_dict("records"):
+        base = f"{row['dataset']} {row['base_model']} (`{row['base_recipe']}`, {row['base_epochs']} epochs)"
+        alone = row["generator"] == "none"
+        front = "alone" if row["how"] == mechanism.ALONE else row["how"].replace("generator", row["generator"], 1)
+        front = front.replace("an encoder", f"the {row['generator'].rpartition(', ')[2]}")
+        values = [row[name if alone else f"{name}_NF"] for name in ("CA", "PA")] + [row["PA_worst" if alone else "PA_NF_worst"]]
+        if row["how"] == mechanism.ENCODER:
+            front, values = "alone, no errors", [values[0], np.nan, np.nan]
+        minutes = f"{row['training_minutes']:.0f} min" if row["training_minutes"] else ""
+        printed = row["published_PA" if alone else "published_PA_NF"]
+        texts = ["–" if np.isnan(value) else f"{value:.1f}" for value in (*values, printed)]
+        lines.append(f"| {base}: {front} | {minutes} | {' | '.join(texts)} |")
+    settings = [f"{law} at {rate:g} %" for law, rate in zip(rows["error_model"], rows["ber_percent"])]
+    lines += ["", f"Accuracies in per cent; error model {listed(settings)}; means over {listed(rows['patterns'])} error patterns."]
     lines += ["The official recipe trains a generator for 58,800 steps with ten perturbed models each."]
     return "\n".join(lines) + "\n"
 

@@ -25,7 +25,7 @@ ALONE, ONE, TOLD, RELAYED, PLAIN, IMITATED, BOTH, ENCODER = HOW = (
 )
 TRAINED = (PLAIN, IMITATED, BOTH)
 COLUMNS = [*tables.SETTING, "generator", "how", "imitation_steps", "steps", "model_images_million", "training_minutes", "macs_million"]
-COLUMNS += [*tables.MEASURED, "published_PA_NF", "record"]
+COLUMNS += [*tables.MEASURED, "published_PA", "published_PA_NF", "record"]
 SHOWN = report.SHOWN | {"how": "what stands before it", "imitation_steps": "imitation steps", "macs_million": "MACs (M)"}
 SHOWN |= {"model_images_million": "model-images (M)", "training_minutes": "training (min)"}
 ORANGE, BLUE, GREEN, PINK, GREY = "#d55e00", "#0173b2", "#029e73", "#cc78bc", "#767676"
@@ -76,14 +76,14 @@ def frame(records: Iterable[dict]) -> pd.DataFrame:
 
     how: one of HOW.  model_images_million: images times perturbed models of training, the teacher's included;
     training_minutes likewise; macs_million: multiply-accumulates of one image, generator and base model together.
-    Accuracies in per cent, RP in points.  published_PA_NF: for ReleaseMap and base recipe `release` only.
+    Accuracies in per cent, RP in points.  published_*: for ReleaseMap and base recipe `release` only.
     """
     records = list(records)
     cost = {digest_of(record["cell"]): _cost(record) for record in records}
     rows = []
     for row in tables.recoveries(records).to_dict("records"):
         comparable = row["base_recipe"] == "release" and row["error_model"] == "ReleaseMap"
-        row |= {"how": _how(row), **cost[row["record"]]} | ({} if comparable else {"published_PA_NF": np.nan})
+        row |= {"how": _how(row), **cost[row["record"]]} | ({} if comparable else {"published_PA": np.nan, "published_PA_NF": np.nan})
         if row["how"] == RELAYED:
             row["generator"] = f"{row['generator']}, {row['teller']}"
         rows.append(row)

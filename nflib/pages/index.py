@@ -1,0 +1,205 @@
+"""The first page: what NeuralFuse is, whether it works, why, what it costs, and how far our numbers agree with the paper's."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from IPython.display import HTML, Markdown
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+from nflib import energy, figures, published, show, tables
+from nflib.pages import mechanism
+
+AT = {"dataset": "CIFAR-10", "base_model": "VGG11", "base_recipe": "release", "ber_percent": 1.0}  # the example of the page
+CLOSE = 0.06  # two numbers printed with one decimal agree when they are no farther apart
+BLUE, ORANGE, GREY = "#0173b2", "#d55e00", "0.45"
+
+
+def example(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the page's example, of its longest-trained base model and the most patterns."""
+    some = rows[np.logical_and.reduce([rows[name] == value for name, value in AT.items()])]
+    return some[some["base_epochs"] == some["base_epochs"].max()]
+
+
+def idea() -> figures.Picture:
+    """The path of an image: generator at nominal voltage, frozen classifier at low voltage with bit errors."""
+    figure, (axis,) = figures._figure(height=1.9)
+    axis.set(xlim=(0, 100), ylim=(0, 24))
+    axis.axis("off")
+    boxes = [
+        (1, 15, "image x", "", GREY),
+        (23, 19, "generator G", "nominal voltage,\nno errors", BLUE),
+        (50, 15, "x + G(x)", "clipped", GREY),
+        (73, 26, "frozen classifier", "low voltage: random bits of\nits 8-bit weights flip", ORANGE),
+    ]
+    for left, width, name, note, colour in boxes:
+        axis.add_patch(FancyBboxPatch((left, 9), width, 9, boxstyle="round,pad=0.6", facecolor="none", edgecolor=colour, linewidth=2))
+        axis.text(left + width / 2, 13.5, name, ha="center", va="center", fontsize=10)
+        axis.text(left + width / 2, 6.5, note, ha="center", va="top", fontsize=8, color=colour)
+    for (left, width, *_), (start, *_) in zip(boxes, boxes[1:]):
+        axis.add_patch(FancyArrowPatch((left + width + 1, 13.5), (start - 1, 13.5), arrowstyle="-|>", mutation_scale=12, color="0.3"))
+    axis.text(86, 21.5, "→ class", ha="center", fontsize=9)
+    alt = "An image passes through the generator, which runs at nominal voltage, and then through the frozen classifier, whose memory "
+    return figures.Picture(figure, alt + "runs at low voltage and flips bits of its weights.")
+
+
+def _damage(rows: pd.DataFrame) -> list[str]:
+    found = {row["error_model"]: row for row in rows[rows["generator"] == "none"].to_dict("records")}
+    if "ReleaseMap" not in found:
+        return []
+    row = found["ReleaseMap"]
+    text = (
+        f"* **The damage.** {row['base_model']} on {row['dataset']} tells {row['CA']:.1f} % of the test images; with 1 % of its weight "
+        f"bits in faulty cells of the official code's error map, {row['PA']:.1f} % on average over {row['patterns']} chips (the paper: "
+        f"{row['published_CA']:g} and {row['published_PA']:g} %), {row['PA_worst']:.1f} % on the worst."
+    )
+    if "BitFlips" in found:
+        text += f" Had each bit flipped by itself with that probability, as the paper's text says: {found['BitFlips']['PA']:.1f} %."
+    return [text]
+
+
+def _recovery(some: pd.DataFrame) -> list[str]:
+    """some: rows of `mechanism.frame` of one setting."""
+    lines, best = [], mechanism._best(some)
+    if len(best):
+        top = best.loc[best["PA_NF"].idxmax()]
+        line = (
+            f"* **It works.** Behind the generator {top.name} the same chips tell **{top['PA_NF']:.1f} %** (recovery "
+            f"{top['RP']:+.1f} ± {top['RP_error']:.1f} points; without errors {top['CA_NF']:.1f} %)."
+        )
+        if not np.isnan(top["published_PA_NF"]):
+            line += f" The paper has {top['published_PA_NF']:g} % for this pair, on a base model that is more fragile."
+        lines.append(line)
+    told, one = some[some["how"] == mechanism.TOLD], some[some["how"] == mechanism.ONE]
+    if len(told) and len(one):
+        lines.append(
+            f"* **Why it works.** Ten fixed pictures, one for each class, added to the images of *their* class bring the damaged "
+            f"model to **{told['PA_NF'].iloc[0]:.1f} %** (worst chip {told['PA_NF_worst'].iloc[0]:.1f} %); one picture for all classes to "
+            f"{one['PA_NF'].iloc[0]:.1f} %. So a generator needs to do one thing: tell the class. It is a classifier that repeats its "
+            "answer in a form which survives the errors. [How we know](mechanism.ipynb)"
+        )
+    return lines
+
+
+def _control(rows: pd.DataFrame) -> list[str]:
+    """rows: `mechanism.frame`."""
+    lines = []
+    for key, some in mechanism._groups(rows):
+        pairs = mechanism._pairs(mechanism._best(some), mechanism._encoders(rows, key))
+        wins = [(there, here) for there, here in pairs if here["CA"] > there["published_PA_NF"]]
+        if wins and key[:3] == tuple(list(AT.values())[:3]):
+            there, here = wins[0]
+            lines.append(
+                f"* **The catch.** The first half of {there.name} alone, with a linear layer, no classifier behind it and no errors, "
+                f"tells {here['CA']:.1f} % with {here['macs_million']:.0f} million multiply-accumulates; the paper's {there.name} in front "
+                f"of the damaged classifier {there['published_PA_NF']:g} % with {there['macs_million']:.0f} million. A chip that can "
+                "run the generator without errors could do without the classifier."
+            )
+    return lines
+
+
+def _cost() -> str:
+    here, large = tables.energy_saving()["true_ES"], tables.energy_saving(224)["true_ES"]
+    return (
+        f"* **What it costs.** Low voltage saves {100 * (1 - energy.ENERGY_RATIO):.1f} % of the energy of reading the weights. The "
+        f"generator's own reads shrink that to between {here.min():.1f} and {here.max():.1f} % for images of 32×32, depending on the "
+        f"pair; at 224×224 {show.count(int((large < 0).sum()), 'pair')} of {len(large)} would cost more than they save."
+    )
+
+
+def headline(rows: pd.DataFrame, why: pd.DataFrame) -> Markdown:
+    """The answer in a few lines.  rows: of `tables.accuracy`; why: of `mechanism.frame`."""
+    lines = ["**In short**, at a bit-error rate of 1 %:", "", *_damage(example(rows)), *_recovery(example(why)), *_control(why), _cost()]
+    return Markdown("\n".join([*lines, _rests_on(rows, why)]))
+
+
+def _rests_on(rows: pd.DataFrame, why: pd.DataFrame) -> str:
+    trained = example(why)
+    trained = trained[trained["how"].isin(mechanism.TRAINED)]
+    text = f"* **What this rests on.** {show.count(len(set(rows['record']) | set(why['record'])), 'measured setting')} at full size, so far "
+    text += f"{show.listed(rows['base_model'])} on {show.listed(rows['dataset'])}, trained for {show.listed(rows['base_epochs'])} epochs"
+    if len(trained):
+        text += f"; {show.several(trained['generator'], 'generator')}, trained in {trained['training_minutes'].max():.0f} minutes or less each"
+    return text + ". The official recipe trains a generator for 58,800 steps with ten perturbed models each."
+
+
+def ladders(why: pd.DataFrame) -> HTML:
+    """The picture of the page's example."""
+    return mechanism.ladders(example(why)) if len(example(why)) else show.gallery([])
+
+
+def agreement(rows: pd.DataFrame, scores: pd.DataFrame) -> HTML:
+    """Printed accuracies of the official setting beside ours, as a table.
+
+    rows: `tables.accuracy`; scores: those of the mechanism page with a printed counterpart.
+    """
+    ours = rows[(rows["error_model"] == "ReleaseMap") & (rows["base_recipe"] == "release")]
+    ours = ours[ours["base_epochs"] == ours.groupby(["dataset", "base_model"])["base_epochs"].transform("max")]
+    base = ours[ours["published_PA"].notna()].drop_duplicates(["dataset", "base_model", "ber_percent"])
+    lines = [_line(row, "without errors", "CA", np.nan) for row in base.drop_duplicates(["dataset", "base_model"]).to_dict("records")]
+    lines += [_line(row, "no generator", "PA", row["PA_std"]) for row in base.to_dict("records")]
+    printed = scores[scores["published_PA_NF"].notna() & scores["how"].isin(mechanism.TRAINED) & scores["PA_NF"].notna()]
+    lines += [_line(row, row["how"].replace("generator", row["generator"], 1), "PA_NF", row["PA_NF_std"]) for row in printed.to_dict("records")]
+    return show.table(pd.DataFrame(lines, columns=["setting", "what", "paper", "ours", "± std", "ours − paper"]), "agreement")
+
+
+def _line(row: dict, what: str, metric: str, spread: float) -> dict:
+    rate = "" if metric == "CA" else f", BER {row['ber_percent']:g} %"
+    known = row[f"published_{metric}"]
+    where = f"{row['dataset']} {row['base_model']} ({row['base_epochs']} epochs){rate}"
+    return {"setting": where, "what": what, "paper": known, "ours": row[metric], "± std": spread, "ours − paper": row[metric] - known}
+
+
+def closed_forms() -> Markdown:
+    """How many printed numbers there are, and how many of the energy savings come out as printed."""
+    saving, total = tables.energy_saving(), int(published.load()["mean"].notna().sum())
+    close = [int(((saving[name] - saving[f"published_{name}"]).abs() <= CLOSE).sum()) for name in ("ES", "MAC_ES")]
+    return Markdown(
+        f"The paper and its reviews print {total:,} numbers; [every one stands beside ours](scoreboard.ipynb) where we have it. The "
+        f"closed forms agree: {close[0]} of {len(saving)} energy savings and {close[1]} of {len(saving)} based on multiply-accumulates "
+        "come out as printed. Of the accuracies, these have a counterpart so far; ± is the standard deviation over chips:"
+    )
+
+
+def error_models(rows: pd.DataFrame) -> HTML:
+    """The base model of the example alone, an error model a row."""
+    alone = rows[(rows["generator"] == "none") & (rows["ber_percent"] == 1.0)]
+    alone = alone[alone["base_epochs"] == alone.groupby(["dataset", "base_model", "base_recipe"])["base_epochs"].transform("max")]
+    names = {"base_model": "base model", "base_recipe": "recipe", "error_model": "error model", "changed_bits_percent": "% of bits",
+             "CA": "CA", "PA": "PA", "PA_std": "± std", "PA_worst": "worst chip"}  # fmt: skip
+    return show.table(alone[list(names)].rename(columns=names), "error_models")
+
+
+def costs() -> HTML:
+    """Energy saving and size of each generator, for ResNet18 and VGG11 at 32x32, and for ResNet18 at 224x224."""
+    networks = tables.weight_reads().set_index("network")
+    here, large = (tables.energy_saving(size).set_index(["base_model", "generator"])["true_ES"] for size in (32, 224))
+    lines = [
+        {
+            "generator": name,
+            "ES with ResNet18 %": here["ResNet18", name],
+            "ES with VGG11 %": here["VGG11", name],
+            "ES with ResNet18 at 224×224 %": large["ResNet18", name],
+            "MACs (M)": networks.loc[name, "macs_million"],
+            "parameters": networks.loc[name, "parameters"],
+        }
+        for name in here.index.unique("generator")
+    ]
+    return show.table(pd.DataFrame(lines), "costs")
+
+
+def longest(records: Iterable[dict]) -> list[dict]:
+    """The records whose base model was trained longest among those of its data set, architecture and recipe."""
+    records = list(records)
+
+    def key(record: dict) -> tuple:
+        base = record["cell"]["base"]
+        return base["dataset"], base["model"], base["recipe"]["name"], base["width"]
+
+    def epochs(record: dict) -> int:
+        return record["cell"]["base"]["recipe"]["epochs"]
+
+    most = {}
+    for record in records:
+        most[key(record)] = max(most.get(key(record), 0), epochs(record))
+    return [record for record in records if epochs(record) == most[key(record)]]
