@@ -40,12 +40,12 @@ def test_the_headline_says_damage_recovery_reason_control_and_cost(known):
     assert len(known) == 7 and len(records) == 6  # the base model of two epochs is left out
     text = page.headline(tables.accuracy(records), mechanism.frame(records)).data
     for said in (
-        "VGG11 on CIFAR-10 tells 88.1 % of the test images",
+        "VGG11 is right on 88.1 % of CIFAR-10's test images",
         "45.3 % on average over 2 chips (the paper: 88.4 and 42.2 %), 40.2 % on the worst.",
         "as the paper's text says: 61.0 %",
-        "Behind the generator ConvL the same chips tell **65.3 %** (recovery +20.0 ± 0.1 points; without errors 84.0 %). The paper has 87.2 %",
+        "Behind the generator ConvL the same chips are right on **65.3 %** (recovery +20.0 ± 0.1 points; without errors 84.0 %). The paper has 87.2 % for this pair, from a PA of 42.2 %.",
         "bring the damaged model to **96.0 %** (worst chip 94.0 %); one picture for all classes to 45.0 %",
-        "The first half of ConvL alone, with a linear layer, no classifier behind it and no errors, tells 92.0 %",
+        "The first half of ConvL alone, with a linear layer, no classifier behind it and no errors, is right on 92.0 %",
         "Low voltage saves 30.6 %",
         "generator ConvL, trained in 1 minutes or less each",
     ):
