@@ -100,6 +100,22 @@ def test_pictures_say_in_words_what_they_show(known):
     assert "Alone 45 %" in shown and "ConvS, generator, imitation, then Eq. 3: 70 %" in shown and "ConvS encoder: 85 % with" in shown
 
 
+def test_a_data_set_that_the_paper_does_not_have_is_shown_without_its_numbers(workshop):
+    own = dataclasses.replace(BASE, dataset="digits")
+    store(88.0, [40.0, 50.0], base=own)
+    store(84.0, [81.0, 83.0], TOLD, base=own, teller=dataclasses.replace(ENCODER, dataset="digits"))
+    store(85.0, [80.0, 82.0], base=dataclasses.replace(ENCODER, dataset="digits"))
+    rows = page.frame(tables.stored("paper"))
+    assert "Alone 45 %" in page.ladders(rows).data and page.duels(rows).data.count("<img") == 1
+    assert "paper" not in page.summary(rows, "paper").data.partition("digits VGG11")[2]
+
+
+def test_the_paper_s_six_generators_are_known_for_the_official_setting_only():
+    key = ("CIFAR-10", "VGG11", "release", 12, "ReleaseMap", 1.0)
+    assert page._printed(key) == {"ConvL": 87.2, "ConvS": 66.3, "DeConvL": 87.2, "DeConvS": 68.2, "UNetL": 83.6, "UNetS": 72.7}
+    assert page._printed((*key[:2], "modern", *key[3:])) == page._printed((*key[:4], "BitFlips", 1.0)) == {}
+
+
 def test_nothing_measured_is_said(workshop):
     rows = page.frame([])
     assert rows.empty and list(rows.columns) == page.COLUMNS
