@@ -325,8 +325,9 @@ def mechanism(
 # -------------------------------------------------------------------------------------------------------- first looks
 
 
-def shortened(cells: Iterable[Cell], patterns: int = 20) -> list[Cell]:
-    """Paper-scale cells as short as two CPU cores can afford: few epochs and steps, the first test images."""
+def shortened(cells: Iterable[Cell], patterns: int = 20, steps: int = 0) -> list[Cell]:
+    """Paper-scale cells as short as two CPU cores can afford: few epochs, imitation and `steps` of Eq. 3 after it, the first
+    test images."""
 
     def short(whole: Base) -> Base:
         return dataclasses.replace(whole, recipe=dataclasses.replace(whole.recipe, epochs=FIRST_LOOK_EPOCHS))
@@ -336,8 +337,8 @@ def shortened(cells: Iterable[Cell], patterns: int = 20) -> list[Cell]:
         recipe = cell.generator
         if recipe and recipe.name not in generators.CONTROLS:
             imitation_steps = FIRST_LOOK_IMITATION * bool(recipe.teacher)
-            steps = min(recipe.steps, FIRST_LOOK_STEPS)
-            recipe = dataclasses.replace(recipe, steps=steps, batch=128, imitation_steps=imitation_steps)
+            most = min(recipe.steps, steps)
+            recipe = dataclasses.replace(recipe, steps=most, batch=128, imitation_steps=imitation_steps)
         surrogates, teller = tuple(short(whole) for whole in cell.surrogates), cell.teller and short(cell.teller)
         images = cell.images or FIRST_LOOK_IMAGES
         fewer = {"patterns": min(patterns, cell.patterns), "images": images}
@@ -355,20 +356,21 @@ def first_look(table: str) -> list[Cell]:
             for recipe in RECIPES
             for cell in (
                 *accuracy(*at, "vgg11", recipe, (), LAWS, (0.01, 0.005), 20),
-                *accuracy(*at, "vgg11", recipe, ("conv_l", "unet_s"), MAIN_LAWS, (0.01,), 20),
+                *accuracy(*at, "vgg11", recipe, ("conv_s", "unet_l"), MAIN_LAWS, (0.01,), 20),
             )
         ]
     elif table == "error_models":
-        return shortened(error_models(*at, ("vgg11",), RECIPES, ("unet_s",), 0.01, 50), 50)
+        return shortened(error_models(*at, ("vgg11",), RECIPES, ("conv_s",), 0.01, 50), 50)
     elif table == "quantization":
         laws = ("release_map", "release_map_sign_slip", "bit_flips")
-        whole = quantization(*at, ("vgg11",), "modern", ("conv_l", "unet_s"), laws, 0.01, 0.005, WIDTHS, 10)
+        whole = quantization(*at, ("vgg11",), "release", ("conv_s", "unet_l"), laws, 0.01, 0.005, WIDTHS, 10)
     elif table == "tsne":
-        whole = tsne(*at, "vgg11", "modern", ("conv_l", "unet_s"), "release_map", 0.01, 5, 500)
+        whole = tsne(*at, "vgg11", "release", ("conv_s", "unet_l"), "release_map", 0.01, 5, 500)
     elif table == "transformed_images":
-        whole = transformed_images(*at, ("vgg11",), "modern", ("conv_l", "unet_s"), "release_map", 0.01)
+        whole = transformed_images(*at, ("vgg11",), "release", ("conv_s", "unet_l"), "release_map", 0.01)
     elif table == "mechanism":
         whole = mechanism(*at, ("vgg11",), "release", generators.NAMES, "release_map", 0.01, 20)
+        return shortened(whole, steps=FIRST_LOOK_STEPS)
     else:
         return []
     return shortened(dict.fromkeys(whole))
