@@ -164,6 +164,6 @@ def test_the_notebook_shows_stored_records_beside_the_papers_numbers_and_measure
     shown = outputs(notebooks.execute("error_models", tmp_path / "out.ipynb", given))
     assert len(list((results() / "records" / "paper" / "accuracy").glob("*.json"))) == 12
     assert "are measured; `nflib sweep error_models --profile paper` measures the others" in shown
-    for words in ("Recovery RP with UNetS", "PA under ReleaseMap at 1 %: 42.2 % in the paper, 39.6 ± 14.1 %", "tiling slip +30.4"):
+    for words in ("Recovery RP with ConvS", "PA under ReleaseMap at 1 %: 42.2 % in the paper, 39.6 ± 14.1 %", "tiling slip +30.4"):
         assert words in shown
     assert ">38.9</td>" in shown  # the paper's ResNet18, beside dashes
