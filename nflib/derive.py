@@ -73,8 +73,7 @@ def readme_results() -> str:
     for row in rows.fillna({"training_minutes": 0.0}).to_dict("records"):
         base = f"{row['dataset']} {row['base_model']} (`{row['base_recipe']}`, {row['base_epochs']} epochs)"
         alone = row["generator"] == "none"
-        front = "alone" if row["how"] == mechanism.ALONE else row["how"].replace("generator", row["generator"], 1)
-        front = front.replace("an encoder", f"the {row['generator'].rpartition(', ')[2]}")
+        front = "alone" if row["how"] == mechanism.ALONE else mechanism.front(row)
         values = [row[name if alone else f"{name}_NF"] for name in ("CA", "PA")] + [row["PA_worst" if alone else "PA_NF_worst"]]
         if row["how"] == mechanism.ENCODER:
             front, values = "alone, no errors", [values[0], np.nan, np.nan]

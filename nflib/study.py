@@ -34,7 +34,8 @@ def measure_and_store(cell: Cell, store: Store, device: torch.device, deadline: 
 
 
 @functools.cache
-def _macs(kind: str, name: str, width: float, size: int) -> int:
+def macs(kind: str, name: str, width: float, size: int) -> int:
+    """Multiply-accumulates of one image of `size` pixels, of a "base" model or a "generator"."""
     if name in generators.CONTROLS:
         return 0
     model = models.build(name, 10, size, width) if kind == "base" else generators.build(name, width, image_size=size)
@@ -50,19 +51,19 @@ def work(cell: Cell) -> dict[str, float]:
         return {}
     parts = {}
     for base in {cell.base, *(cell.trained_on if cell.generator else ()), *((cell.teller,) if cell.teller else ())}:
-        cost = 3 * base.recipe.epochs * train * _macs("base", base.model, base.width, size)
+        cost = 3 * base.recipe.epochs * train * macs("base", base.model, base.width, size)
         parts[f"base-{digest_of(base)}"] = cost
     if cell.generator:
         recipe, on = cell.generator, cell.trained_on
-        through = sum(2 * (recipe.models_per_step + 1) * _macs("base", b.model, b.width, size) for b in on)
-        own, images = 3 * _macs("generator", recipe.name, recipe.width, size), min(recipe.batch, train)
+        through = sum(2 * (recipe.models_per_step + 1) * macs("base", b.model, b.width, size) for b in on)
+        own, images = 3 * macs("generator", recipe.name, recipe.width, size), min(recipe.batch, train)
         parts[generator_key(cell)] = images * recipe.steps * (through + own)
         if recipe.teacher and recipe.steps:  # the imitation alone has a checkpoint of its own, and so has what it imitates
             parts |= work(dataclasses.replace(cell, generator=dataclasses.replace(recipe, steps=0)))
         elif recipe.teacher:
             parts[generator_key(cell)] = images * recipe.imitation_steps * own
             parts |= work(dataclasses.replace(cell, generator=recipe.teacher))
-    forward = _macs("base", cell.base.model, cell.base.width, size)
+    forward = macs("base", cell.base.model, cell.base.width, size)
     parts["evaluation"] = (cell.patterns + 1) * (cell.images or test) * forward
     return parts
 

@@ -116,25 +116,21 @@ def _generator(cell: Cell, device: torch.device, deadline: float | None):
     recipe, dataset = cell.generator, dataset_on(cell.base.dataset, device)
     words = f"{cell.words}: generator"
 
-    def other(**changes: object):
-        return _generator(dataclasses.replace(cell, generator=dataclasses.replace(recipe, **changes)), device, deadline)
-
     def build() -> torch.nn.Module:
         return generators.build(recipe.name, recipe.width, recipe.seed, dataset.image_size, dataset.classes)
 
     def train(model: torch.nn.Module, resume: Path) -> dict:
-        bases = [base_model(base, device, deadline)[0] for base in cell.trained_on]
-        law = faults.error_model(recipe.law, recipe.rate)
-        teacher = imitated = None
-        more = {}
+        law, teacher, imitated, more = faults.error_model(recipe.law, recipe.rate), None, None, {}
         if recipe.teacher and recipe.steps:
-            start, imitated, _ = other(steps=0)
+            alone = dataclasses.replace(cell, generator=dataclasses.replace(recipe, steps=0))
+            start, imitated, _ = _generator(alone, device, deadline)
             model.load_state_dict(start.state_dict())
             more = {"teacher": imitated["teacher"]}
         elif recipe.teacher:
             taught = dataclasses.replace(cell, generator=recipe.teacher)
             teacher, facts, digest = generator_model(taught, device, deadline)
             more = {"teacher": {"sha256": digest, "seconds": facts["seconds"], "model_images": facts["model_images"]}}
+        bases = [base_model(base, device, deadline)[0] for base in cell.trained_on] if recipe.steps else []
         where = (dataset.train, dataset.augmentation)
         return train_generator(model, bases, *where, recipe, law, resume, words, deadline, teacher, imitated) | more
 

@@ -36,7 +36,7 @@ index.headline(rows, why)
 # %% [markdown]
 # ## Does it work, and why?
 #
-# Accuracy of the same damaged classifiers, twenty chips, with different things in front. The bar is the standard
+# Accuracy of the same damaged classifier, over the same chips, with different things in front. The bar is the standard
 # deviation over chips.
 
 # %% tags=["remove-input"]

@@ -1,15 +1,16 @@
 """Page "mechanism": how a change of the image can make up for errors in every layer.  The hypothesis that it tests: the
 generator tells the class and adds a pattern of that class which even the damaged model recognises."""
 
-import functools
 from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from IPython.display import HTML, Markdown
 
-from nflib import energy, figures, generators, models, published, report, show, tables
+from nflib import figures, generators, models, report, show, tables
 from nflib.cells import digest_of
+from nflib.study import macs
 
 SURE = 2.0  # standard errors beyond which a difference is called one
 GROUP = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model", "ber_percent"]
@@ -29,20 +30,8 @@ COLUMNS += [*tables.MEASURED, "published_PA", "published_PA_NF", "record"]
 SHOWN = report.SHOWN | {"how": "what stands before it", "imitation_steps": "imitation steps", "macs_million": "MACs (M)"}
 SHOWN |= {"model_images_million": "model-images (M)", "training_minutes": "training (min)"}
 ORANGE, BLUE, GREEN, PINK, GREY = "#d55e00", "#0173b2", "#029e73", "#cc78bc", "#767676"
-LABELS = {models.label(name): name for name in models.ALL_NAMES}
 ENCODERS = [models.label(name) for name in models.ENCODERS]
 ENCODER_OF = {"DeConvL": "ConvL encoder", "DeConvS": "ConvS encoder"}  # the same layers
-
-
-@functools.cache
-def _macs(label: str, width: float, image_size: int = 32) -> float:
-    """Multiply-accumulates of one image, in millions, of a base model or a generator by its label."""
-    if label in generators.CONTROLS.values():
-        return 0.0
-    if label in LABELS:
-        return energy.macs(models.build(LABELS[label], 10, image_size, width), image_size) / 1e6
-    name = next(name for name, known in generators.LABELS.items() if known == label)
-    return energy.macs(generators.build(name, width), image_size) / 1e6
 
 
 def _how(row: dict) -> str:
@@ -59,15 +48,15 @@ def _cost(record: dict) -> dict:
     """What a record's generator took to train, its teacher included: millions of model-images, minutes; MACs of an image."""
     cell, training = record["cell"], record["metrics"]["generator_training"]
     size, teller = 224 if "imagen" in cell["base"]["dataset"] else 32, cell.get("teller")
-    macs = sum(_macs(models.label(base["model"]), base["width"], size) for base in (cell["base"], teller) if base)
+    needed = sum(macs("base", base["model"], base["width"], size) for base in (cell["base"], teller) if base)
     if training is None:
-        return {"macs_million": macs}
+        return {"macs_million": needed / 1e6}
     parts = [training, training["teacher"]] if "teacher" in training else [training]
     parts += [{"model_images": 0, **record["metrics"]["teller_training"]}] if teller else []
     return {
         "model_images_million": sum(part.get("model_images", np.nan) for part in parts) / 1e6,
         "training_minutes": sum(part.get("seconds", np.nan) for part in parts) / 60,
-        "macs_million": macs + _macs(generators.label(cell["generator"]["name"]), cell["generator"]["width"], size),
+        "macs_million": (needed + macs("generator", cell["generator"]["name"], cell["generator"]["width"], size)) / 1e6,
     }
 
 
@@ -112,6 +101,12 @@ def _encoders(rows: pd.DataFrame, key: tuple) -> pd.DataFrame:
     return found.drop_duplicates("base_model", keep="last").set_index("base_model")
 
 
+def front(row: dict) -> str:
+    """What stands in front of the base model of a row, with its name."""
+    encoder = row["generator"].rpartition(", ")[2]
+    return row["how"].replace("generator", row["generator"], 1).replace("an encoder", f"the {encoder}")
+
+
 def _encoder_of(generator: str) -> str:
     return ENCODER_OF.get(generator, f"{generator} encoder")
 
@@ -132,10 +127,11 @@ def _printed(key: tuple) -> dict[str, float]:
     dataset, model, recipe, _, law, rate = key
     if (recipe, law) != ("release", "ReleaseMap"):
         return {}
-    known = published.load()  # `select` refuses a data set that the paper does not have
-    found = known[(known["metric"] == "PA_NF") & (known["dataset"] == dataset) & (known["base_model"] == model)]
-    found = found[np.isclose(found["ber_percent"], rate) & found["origin"].str.startswith(("table12", "table13", "table14", "table15"))]
-    return dict(zip(found["generator"], found["mean"]))
+    row = {"dataset": dataset, "base_model": model, "base_recipe": recipe, "bits": 8, "ber_percent": rate, "trained_for": model}
+    row |= {"train_ber_percent": rate, "loss_weight": 5.0, "flips": 0}
+    keys = {name: tables.published_key(row | {"generator": name}, "PA_NF") for name in generators.LABELS.values()}
+    index = tables.published_index()
+    return {name: index[key][0]["mean"] for name, key in keys.items() if key in index}
 
 
 # ------------------------------------------------------------------------------------------------------------- pictures
@@ -189,7 +185,7 @@ def duel(key: tuple, some: pd.DataFrame, alone: pd.DataFrame) -> figures.Picture
     damaged base model behind class patterns that the encoder tells the class (triangles) and behind whole generators
     (circles: our best; hollow diamonds: the paper's)."""
     best, title = _best(some), _title(key)
-    colours = dict(zip(generators.LABELS.values(), figures.sns.color_palette("colorblind", 6)))
+    colours = dict(zip(generators.LABELS.values(), sns.color_palette("colorblind", 6)))
     figure, (axis,) = figures._figure(height=3.6)
     axis.axhline(some["CA"].iloc[0], color=GREY, linestyle="--", linewidth=1)
     relayed = some[some["how"] == RELAYED].assign(encoder=lambda rows: rows["generator"].str.rpartition(", ")[2])
@@ -198,9 +194,9 @@ def duel(key: tuple, some: pd.DataFrame, alone: pd.DataFrame) -> figures.Picture
         axis.plot(row["macs_million"], height, mark, color=colours[name.removesuffix(" encoder")], markersize=8)
     for name, row in best.iterrows():
         axis.plot(row["macs_million"], row["PA_NF"], "o", color=colours[name], markersize=8)
-    base = some.loc[some["how"] == ALONE, "macs_million"].min()
+    base, names = some.loc[some["how"] == ALONE, "macs_million"].min(), {label: name for name, label in generators.LABELS.items()}
     for name, value in _printed(key).items():
-        axis.plot(base + _macs(name, 1.0), value, "D", color="none", markeredgecolor=colours[name], markersize=8)
+        axis.plot(base + macs("generator", names[name], 1.0, 32) / 1e6, value, "D", color="none", markeredgecolor=colours[name], markersize=8)
     for name, colour in colours.items():
         axis.plot([], [], "s", color=colour, label=name)
     marks = {"s": "encoder alone", "^": "encoder tells class patterns", "o": "generator, ours", "D": "generator, paper"}
