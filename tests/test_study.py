@@ -118,6 +118,19 @@ def test_the_digest_changes_with_every_field():
     assert dataclasses.replace(CELL, generator=None).digest not in digests
 
 
+def test_a_teller_goes_with_class_patterns_only(refused):
+    for generator in (None, GENERATOR):
+        with refused("a teller goes with class patterns only"):
+            dataclasses.replace(CELL, generator=generator, teller=BASE)
+
+
+def test_a_stored_cell_with_teacher_and_teller_is_read_back_the_same():
+    told = dataclasses.replace(GENERATOR, name="class_patterns")
+    for change in ({"generator": dataclasses.replace(GENERATOR, imitation_steps=2, teacher=told)}, {"generator": told, "teller": BASE}):
+        cell = dataclasses.replace(CELL, **change)
+        assert cell_of(json.loads(json.dumps(plain(cell)))) == cell
+
+
 def test_the_digest_does_not_depend_on_how_a_cell_came_about():
     again = Cell(**{field.name: getattr(CELL, field.name) for field in reversed(dataclasses.fields(Cell))})
     stored = dict(reversed(plain(CELL).items()))
