@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-from nflib import cluster, grids, study
+from nflib import cluster, profiles, study
 from nflib.cells import PROFILES, only
 from nflib.names import UserError, choose
 from nflib.store import ROOT, device_name
@@ -33,8 +33,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    tables = args.table or grids.TABLES
-    cells = list(dict.fromkeys(cell for table in tables for cell in grids.cells(args.profile, table)))
+    tables = args.table or profiles.TABLES
+    cells = list(dict.fromkeys(cell for table in tables for cell in profiles.cells(args.profile, table)))
     cells = only(cells, args.only or [])
     if args.workers or args.scheduler:
         missing = cluster.run(cells, args.profile, args.device, args.workers, args.scheduler)

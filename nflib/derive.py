@@ -7,11 +7,22 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from nflib import figures, grids, published, tables
+from nflib import figures, profiles, published, tables
 from nflib.cells import PROFILES
 from nflib.names import UserError
-from nflib.pages import ablations, contradictions, error_models, mechanism, overhead, quantization, robust_training, scoreboard
-from nflib.pages import transfer, transformed_images, tsne
+from nflib.pages import (
+    ablations,
+    contradictions,
+    error_models,
+    mechanism,
+    overhead,
+    quantization,
+    robust_training,
+    scoreboard,
+    transfer,
+    transformed_images,
+    tsne,
+)
 from nflib.show import listed
 from nflib.store import ROOT, Store, results
 from nflib.study import Clock, duration
@@ -45,7 +56,7 @@ MARKS = ("<!-- results: derived from results/records/ by `nflib tables`; do not 
 
 def of_grid(profile: str, table: str) -> list[dict]:
     """The records that a table of a profile rests on."""
-    return stored(profile, grids.cells(profile, table))
+    return stored(profile, profiles.cells(profile, table))
 
 
 def status(profile: str, device: str = "auto") -> pd.DataFrame:
@@ -53,8 +64,8 @@ def status(profile: str, device: str = "auto") -> pd.DataFrame:
     store = Store(profile)
     clock = Clock(store, choose_device(device))
     rows = []
-    for table in grids.TABLES:
-        cells = grids.cells(profile, table)
+    for table in profiles.TABLES:
+        cells = profiles.cells(profile, table)
         missing = [cell for cell in cells if not store.has(cell)]
         left = duration(clock.total(missing)) if missing else "-"
         rows.append({"table": table, "done": len(cells) - len(missing), "missing": len(missing), "time left": left})
@@ -150,7 +161,7 @@ def compare(profile: str, other: Path, one: tuple[float, float], all_cells: tupl
     """
     here, there = Store(profile), Store(profile, other)
     rows = []
-    for cell in dict.fromkeys(cell for table in grids.TABLES for cell in grids.cells(profile, table)):
+    for cell in dict.fromkeys(cell for table in profiles.TABLES for cell in profiles.cells(profile, table)):
         if not here.has(cell) or not there.has(cell):
             raise UserError(f"cell {cell.digest} ({cell.words}) has no record in {(there if here.has(cell) else here).root}")
         a, b = (store.read(store.path(cell))["metrics"] for store in (here, there))

@@ -1,27 +1,16 @@
-"""Profiles: which cells each notebook's tables need, at smoke scale and at paper scale.
+"""Grids: the cells that each notebook's parameters ask for.
 
-Every function that gives cells takes what its notebook's parameters are.  Equal settings give equal cells, so what two
-tables share is measured once.
+Equal settings give equal cells, so what two tables share is measured once.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from nflib import generators, models
 from nflib.cells import PROFILES, Base, Cell
 from nflib.names import choose
 from nflib.training import BaseRecipe, GeneratorRecipe
 
-MAIN_LAWS = ("release_map", "bit_flips")
-RECIPES = ("release", "modern")
-LAWS = (*MAIN_LAWS, "stuck_at")
-PAPER_RATES = {  # the bit-error rates of Tables 12 to 15
-    "cifar10": (0.01, 0.005),
-    "gtsrb": (0.01, 0.005),
-    "imagenette224": (0.005,),
-    "imagenet10": (0.005,),
-    "cifar100": (0.01, 0.005, 0.0035),
-}
 BASE_RECIPES = {
     "smoke": {
         "release": BaseRecipe("release", epochs=8, batch=64, learning_rate=0.03),
@@ -53,7 +42,7 @@ SMOKE_WIDTHS = {
     "resnet18": 0.0625, "resnet50": 0.0625, "vgg11": 0.125, "vgg16": 0.125, "vgg19": 0.125, "preact_resnet18": 0.0625,
     **dict.fromkeys(models.ENCODERS, GENERATOR_RECIPES["smoke"].width),
 }  # fmt: skip
-FIRST_LOOK_EPOCHS, FIRST_LOOK_STEPS, FIRST_LOOK_IMITATION, FIRST_LOOK_IMAGES = 12, 300, 3700, 2000
+RECIPES = ("release", "modern")
 SURROGATES = ("resnet18", "vgg19")
 WIDTHS = (8, 7, 6, 5, 4, 3, 2)
 ATTRIBUTION = ("release_map", "release_map_tiling_corrected", "release_map_per_layer", "stuck_at", "bit_flips")
@@ -320,165 +309,3 @@ def mechanism(
         cells += [Cell("accuracy", whole, recipe, patterns=patterns, **setting) for recipe in recipes]
         cells += [Cell("accuracy", whole, told, patterns=patterns, **setting, teller=encoder) for encoder in encoders]
     return cells + [Cell("accuracy", encoder, patterns=patterns, **setting) for encoder in encoders]
-
-
-# -------------------------------------------------------------------------------------------------------- first looks
-
-
-def shortened(cells: Iterable[Cell], patterns: int = 20, steps: int = 0) -> list[Cell]:
-    """Paper-scale cells as short as two CPU cores can afford: few epochs, imitation and `steps` of Eq. 3 after it, the first
-    test images."""
-
-    def short(whole: Base) -> Base:
-        return dataclasses.replace(whole, recipe=dataclasses.replace(whole.recipe, epochs=FIRST_LOOK_EPOCHS))
-
-    changed = []
-    for cell in cells:
-        recipe = cell.generator
-        if recipe and recipe.name not in generators.CONTROLS:
-            imitation_steps = FIRST_LOOK_IMITATION * bool(recipe.teacher)
-            most = min(recipe.steps, steps)
-            recipe = dataclasses.replace(recipe, steps=most, batch=128, imitation_steps=imitation_steps)
-        surrogates, teller = tuple(short(whole) for whole in cell.surrogates), cell.teller and short(cell.teller)
-        images = cell.images or FIRST_LOOK_IMAGES
-        fewer = {"patterns": min(patterns, cell.patterns), "images": images}
-        whole = {"base": short(cell.base), "surrogates": surrogates, "teller": teller}
-        changed.append(dataclasses.replace(cell, generator=recipe, **whole, **fewer))
-    return changed
-
-
-def first_look(table: str) -> list[Cell]:
-    """VGG11 on CIFAR-10, full size, shortened, for a table; [] where two base models are needed."""
-    at = ("paper", "cifar10")
-    if table == "accuracy":
-        whole = [
-            cell
-            for recipe in RECIPES
-            for cell in (
-                *accuracy(*at, "vgg11", recipe, (), LAWS, (0.01, 0.005), 20),
-                *accuracy(*at, "vgg11", recipe, ("conv_s", "unet_l"), MAIN_LAWS, (0.01,), 20),
-            )
-        ]
-    elif table == "error_models":
-        return shortened(error_models(*at, ("vgg11",), RECIPES, ("conv_s",), 0.01, 50), 50)
-    elif table == "quantization":
-        laws = ("release_map", "release_map_sign_slip", "bit_flips")
-        whole = quantization(*at, ("vgg11",), "release", ("conv_s", "unet_l"), laws, 0.01, 0.005, WIDTHS, 10)
-    elif table == "tsne":
-        whole = tsne(*at, "vgg11", "release", ("conv_s", "unet_l"), "release_map", 0.01, 5, 500)
-    elif table == "transformed_images":
-        whole = transformed_images(*at, ("vgg11",), "release", ("conv_s", "unet_l"), "release_map", 0.01)
-    elif table == "mechanism":
-        whole = mechanism(*at, ("vgg11",), "release", generators.NAMES, "release_map", 0.01, 20)
-        return shortened(whole, steps=FIRST_LOOK_STEPS)
-    else:
-        return []
-    return shortened(dict.fromkeys(whole))
-
-
-# ----------------------------------------------------------------------------------------------------------- profiles
-
-
-def _smoke(table: str) -> list[Cell]:
-    at, law = ("smoke", "digits"), ("release_map",)
-    if table == "accuracy":
-        # A ResNet and a VGG meet every generator and recipe, the others those that `transfer` compares: CI has minutes.
-        cells = accuracy(*at, "vgg11", "release", ("conv_l", "unet_s"), ("bit_flips",), (0.01,), 10)
-        for model in models.NAMES:
-            every = model in ("resnet18", "vgg11")
-            cells += accuracy(*at, model, "release", generators.NAMES if every else ("conv_l", "unet_l"), law, (0.01,), 10)
-            cells += accuracy(*at, model, "release", (), LAWS, (0.01,), 10)
-            cells += accuracy(*at, model, "modern", (), LAWS, (0.01,), 10) if every else []
-        return list(dict.fromkeys(cells))
-    return {
-        "transfer": lambda: transfer(
-            *at, SURROGATES, models.NAMES, "release", ("conv_l", "unet_l"), law, (0.015,), (0.01,), 10
-        ),
-        "quantization": lambda: quantization(
-            *at, ("vgg11",), "release", ("conv_l", "unet_l"), (*law, "release_map_sign_slip", "bit_flips"), 0.01, 0.005, WIDTHS, 10
-        ),
-        "tsne": lambda: tsne(*at, "vgg11", "release", ("conv_l", "conv_s"), *law, 0.01, 3, 360),
-        "overhead": lambda: overhead("smoke", ("cifar10",), ("vgg11",), ("conv_s",), (1,), "cpu"),
-        "ablations": lambda: [
-            *ablations(*at, ("vgg11",), "release", ("conv_l",), *law, 0.01, (1, 2, 4), (10, 5, 1, 0.1, 0.01), True, 10),
-            *ablations(*at, ("resnet18", "vgg16", "vgg19"), "release", (), *law, 0.01, (), (), True, 10),
-        ],
-        "robust_training": lambda: robust_training(
-            *at, "vgg11", "release", (10, 100, 1000), ("conv_l", "unet_s"), *law, (0.01,), 10
-        ),
-        "transformed_images": lambda: transformed_images(*at, ("vgg11",), "release", ("conv_l", "unet_s"), *law, 0.01),
-        "error_models": lambda: error_models(*at, ("vgg11",), RECIPES, ("conv_l",), 0.01, 50),
-        "mechanism": lambda: mechanism(*at, ("vgg11",), "release", generators.NAMES, *law, 0.01, 10),
-    }[table]()
-
-
-def _paper(table: str) -> list[Cell]:
-    cells = first_look(table)
-    cifar10, gtsrb, cifar100, imagenette = (("paper", name) for name in ("cifar10", "gtsrb", "cifar100", "imagenette224"))
-    pair, release = ("conv_l", "unet_l"), "release"
-    if table == "accuracy":
-        for dataset, rates in PAPER_RATES.items():
-            for model in models.NAMES:
-                for recipe in RECIPES:
-                    cells += accuracy("paper", dataset, model, recipe, generators.NAMES, MAIN_LAWS, rates, 50)
-                    cells += accuracy("paper", dataset, model, recipe, (), ("stuck_at",), rates, 50)
-    elif table == "transfer":
-        wanted = [(cifar10, 0.015, (0.01, 0.005)), (cifar10, 0.01, (0.01, 0.005))]
-        wanted += [(gtsrb, 0.015, (0.01, 0.005)), (gtsrb, 0.01, (0.01, 0.005))]
-        wanted += [(cifar100, 0.01, (0.01, 0.005, 0.0035)), (cifar100, 0.005, (0.005, 0.0035))]
-        for at, train_rate, rates in wanted:
-            both = at == cifar10 and train_rate == 0.015
-            for law in MAIN_LAWS:
-                cells += transfer(*at, SURROGATES, models.NAMES, release, pair, (law,), (train_rate,), rates, 50, both)
-    elif table == "quantization":
-        laws = ("release_map", "release_map_sign_slip", "bit_flips")
-        for at, train_rate in ((cifar10, 0.01), (cifar10, 0.005), (gtsrb, 0.01), (gtsrb, 0.005), (imagenette, 0.005)):
-            cells += quantization(*at, SURROGATES, release, pair, laws, train_rate, 0.005, WIDTHS, 50)
-    elif table == "tsne":
-        for law in MAIN_LAWS:
-            cells += tsne(*cifar10, "resnet18", release, ("conv_l", "conv_s"), law, 0.01, 5, 500)
-    elif table == "overhead":
-        for on in ("cpu", "cuda"):
-            cells += overhead("paper", ("cifar10", "imagenette224"), SURROGATES, generators.NAMES, (1, 16), on)
-    elif table == "ablations":
-        for law in MAIN_LAWS:
-            cells += ablations(
-                *cifar10, ("resnet18",), release, ("conv_l", "conv_s"), law, 0.01, (1, 2, 5, 10, 20), (), False, 50
-            )
-            cells += ablations(*cifar10, SURROGATES, release, ("conv_l",), law, 0.01, (), (10, 5, 1, 0.1, 0.01), False, 50)
-            for rate in (0.01, 0.005):
-                cells += ablations(*cifar10, models.NAMES, release, (), law, rate, (), (), True, 50)
-    elif table == "robust_training":
-        flips = (100, 500, 5000, 20000, 100000)
-        for law in MAIN_LAWS:
-            cells += robust_training(*cifar10, "resnet18", release, flips, generators.NAMES, law, (0.01, 0.005), 50)
-    elif table == "transformed_images":
-        for at, rate in ((cifar10, 0.01), (gtsrb, 0.01), (cifar100, 0.01)):
-            cells += transformed_images(*at, ("resnet18",), release, generators.NAMES, "release_map", rate)
-    elif table == "error_models":
-        cells += error_models(*cifar10, models.NAMES, RECIPES, ("conv_l",), 0.01, 50)
-    elif table == "mechanism":
-        for law in MAIN_LAWS:
-            cells += mechanism(*cifar10, ("resnet18", "vgg11"), release, generators.NAMES, law, 0.01, 50)
-    return list(dict.fromkeys(cells))
-
-
-TABLES = (
-    "accuracy",
-    "error_models",
-    "mechanism",
-    "transfer",
-    "quantization",
-    "ablations",
-    "robust_training",
-    "tsne",
-    "transformed_images",
-    "overhead",
-)
-
-
-def cells(profile: str, table: str) -> list[Cell]:
-    """The cells of a notebook's tables.  Raises UserError for an unknown profile or table."""
-    choose("profile", profile, PROFILES)
-    choose("table", table, TABLES)
-    return _smoke(table) if profile == "smoke" else _paper(table)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
 
-from nflib import energy, figures, grids, published, show, tables
+from nflib import figures, profiles, published, show, tables
 from nflib.cells import cell_of
 from nflib.store import Store
 
@@ -50,7 +50,7 @@ def how_measured(rows: pd.DataFrame, profile: str) -> Markdown:
             f" Generators were trained for {show.listed(int(s) for s in steps)} steps; the official recipe takes 58,800 steps "
             "with ten perturbed models each, so these are first looks, not final numbers."
         )
-    cells = grids.cells(profile, "accuracy")
+    cells = profiles.cells(profile, "accuracy")
     store = Store(profile)
     done = sum(store.has(cell) for cell in cells)
     text += f" Of the profile's {len(cells):,} cells for all data sets {done:,} are measured"

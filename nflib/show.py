@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML
 
-from nflib import grids, tables
+from nflib import profiles, tables
 from nflib.store import Store
 
 SAME = 3  # rows from which on a column that never changes is said once, above the table
@@ -89,7 +89,7 @@ def progress(rows: pd.DataFrame, profile: str, table: str) -> str:
     rows: with the columns dataset, base_model, patterns, images and record (missing where only the paper has numbers), and,
     where they are known, base_epochs, generator and steps.
     """
-    store, cells = Store(profile), dict.fromkeys(grids.cells(profile, table))
+    store, cells = Store(profile), dict.fromkeys(profiles.cells(profile, table))
     done, command = sum(map(store.has, cells)), f"`nflib sweep {table} --profile {profile}`"
     size = "at full size" if profile == "paper" else "at smoke scale"
     rows = rows[rows["record"].notna()]

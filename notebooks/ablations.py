@@ -38,7 +38,7 @@ device: str = "auto"
 measure: bool = True  # False: show stored records only, whatever their training
 
 # %% tags=["hide-input"]
-from nflib import grids, study, tables
+from nflib import grids, profiles, study, tables
 from nflib.pages import ablations
 
 varied = (models_per_step, loss_weights, universal)
@@ -46,7 +46,7 @@ trained = (base_models, base_recipe, generator_names, error_model, rate)
 cells = grids.ablations(profile, dataset, *trained, *varied, patterns)
 if measure:
     study.run(cells, profile, device)
-rows = ablations.frame(tables.stored(profile, cells if measure else grids.cells(profile, "ablations")), dataset)
+rows = ablations.frame(tables.stored(profile, cells if measure else profiles.cells(profile, "ablations")), dataset)
 ablations.summary(rows, profile)
 
 # %% [markdown]

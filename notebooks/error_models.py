@@ -49,7 +49,7 @@ measure: bool = True  # False: show stored records only
 # mark each weight whose sign bit one error pattern changes. Left the official code's map, right independent stuck cells.
 
 # %% tags=["hide-input"]
-from nflib import grids, show, study, tables
+from nflib import grids, profiles, show, study, tables
 from nflib.pages import error_models as page
 
 page.comb(rate)
@@ -69,7 +69,7 @@ cells = grids.error_models(profile, dataset, base_models, base_recipes, generato
 if measure:
     study.run(cells, profile, device)
 else:
-    cells = [cell for cell in grids.cells(profile, "error_models") if cell.base.dataset == dataset]
+    cells = [cell for cell in profiles.cells(profile, "error_models") if cell.base.dataset == dataset]
 records = tables.stored(profile, cells)
 rows = page.frame(records, cells)
 page.summary(rows, profile)

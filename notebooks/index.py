@@ -22,7 +22,7 @@
 profile: str = "paper"  # whose records the page rests on
 
 # %% tags=["remove-input"]
-from nflib import grids, report, tables
+from nflib import profiles, report, tables
 from nflib.pages import index, mechanism
 
 index.idea()
@@ -30,7 +30,7 @@ index.idea()
 # %% tags=["remove-input"]
 records = index.longest(tables.stored(profile))
 rows = tables.accuracy(records)
-why = mechanism.frame(index.longest(tables.stored(profile, grids.cells(profile, "mechanism"))))
+why = mechanism.frame(index.longest(tables.stored(profile, profiles.cells(profile, "mechanism"))))
 index.headline(rows, why)
 
 # %% [markdown]

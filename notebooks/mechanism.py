@@ -38,14 +38,14 @@ device: str = "auto"
 measure: bool = True  # False: show stored records only, whatever their training
 
 # %% tags=["hide-input"]
-from nflib import grids, study, tables
+from nflib import grids, profiles, study, tables
 from nflib.pages import mechanism
 
 setting = (dataset, base_models, base_recipe, generator_names, error_model, rate, patterns)
 cells = grids.mechanism(profile, *setting)
 if measure:
     study.run(cells, profile, device)
-rows = mechanism.frame(tables.stored(profile, cells if measure else grids.cells(profile, "mechanism")))
+rows = mechanism.frame(tables.stored(profile, cells if measure else profiles.cells(profile, "mechanism")))
 mechanism.summary(rows, profile)
 
 # %% [markdown]

@@ -31,7 +31,7 @@ device: str = "auto"
 measure: bool = True  # False: show stored records only, of every device
 
 # %% tags=["hide-input"]
-from nflib import grids, study, tables
+from nflib import grids, profiles, study, tables
 from nflib.pages import overhead
 from nflib.trained import choose_device
 
@@ -40,7 +40,7 @@ cells = grids.overhead(profile, datasets, base_models, generator_names, batches,
 if measure:
     study.run(cells, profile, device)
 else:
-    cells = [cell for cell in grids.cells(profile, "overhead") if cell.base.dataset in datasets]
+    cells = [cell for cell in profiles.cells(profile, "overhead") if cell.base.dataset in datasets]
 rows = overhead.frame(tables.stored(profile, cells))
 overhead.size_summary()
 

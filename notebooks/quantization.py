@@ -43,7 +43,7 @@ device: str = "auto"
 measure: bool = True  # False: show stored records only, of the profile's grid for the data set
 
 # %% tags=["hide-input"]
-from nflib import grids, show, study, tables
+from nflib import grids, profiles, show, study, tables
 from nflib.pages import quantization
 
 cells = grids.quantization(
@@ -52,7 +52,7 @@ cells = grids.quantization(
 if measure:
     study.run(cells, profile, device)
 else:
-    cells = grids.cells(profile, "quantization")
+    cells = profiles.cells(profile, "quantization")
 records = [r for r in tables.stored(profile, cells) if r["cell"]["base"]["dataset"] == dataset]
 rows = quantization.frame(records, dataset)
 quantization.summary(rows, profile)

@@ -45,7 +45,7 @@ device: str = "auto"
 measure: bool = True  # False: show stored records only, of the profile's grid for the data set
 
 # %% tags=["hide-input"]
-from nflib import grids, study, tables
+from nflib import grids, profiles, study, tables
 from nflib.pages import robust_training
 
 cells = grids.robust_training(
@@ -54,7 +54,7 @@ cells = grids.robust_training(
 if measure:
     study.run(cells, profile, device)
 else:
-    cells = grids.cells(profile, "robust_training")
+    cells = profiles.cells(profile, "robust_training")
 records = [r for r in tables.stored(profile, cells) if r["cell"]["base"]["dataset"] == dataset]
 rows = robust_training.frame(records, dataset)
 robust_training.summary(rows, profile, 25)

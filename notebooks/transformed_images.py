@@ -34,14 +34,14 @@ device: str = "auto"
 measure: bool = True  # False: show stored records only
 
 # %% tags=["hide-input"]
-from nflib import grids, study, tables
+from nflib import grids, profiles, study, tables
 from nflib.pages import transformed_images as page
 
 cells = grids.transformed_images(profile, dataset, base_models, base_recipe, generator_names, error_model, rate)
 if measure:
     study.run(cells, profile, device)
 else:
-    cells = [cell for cell in grids.cells(profile, "transformed_images") if cell.base.dataset == dataset]
+    cells = [cell for cell in profiles.cells(profile, "transformed_images") if cell.base.dataset == dataset]
 records = tables.stored(profile, cells)
 rows = page.frame(records)
 page.summary(rows, profile)

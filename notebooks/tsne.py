@@ -35,14 +35,14 @@ device: str = "auto"
 measure: bool = True  # False: show stored records only
 
 # %% tags=["hide-input"]
-from nflib import grids, study, tables
+from nflib import grids, profiles, study, tables
 from nflib.pages import tsne
 
 cells = grids.tsne(profile, dataset, base_model, base_recipe, generator_names, error_model, rate, patterns, images)
 if measure:
     study.run(cells, profile, device)
 else:
-    cells = [cell for cell in grids.cells(profile, "tsne") if cell.base.dataset == dataset]
+    cells = [cell for cell in profiles.cells(profile, "tsne") if cell.base.dataset == dataset]
 records = tables.stored(profile, cells)
 rows = tsne.frame(records)
 tsne.summary(rows, profile)

@@ -9,9 +9,9 @@ import time
 import pytest
 
 from nflib import cluster, study
+from nflib.cells import Base, Cell
 from nflib.names import UserError
-from nflib.cells import PROFILES, Base, Cell
-from nflib.store import Store, results
+from nflib.store import Store
 from nflib.training import BaseRecipe, GeneratorRecipe
 
 distributed = pytest.importorskip("dask.distributed")

@@ -7,8 +7,8 @@ import jupytext
 import pytest
 
 from nflib import cli, notebooks, study
-from nflib.store import results
 from nflib.names import UserError
+from nflib.store import results
 
 
 @pytest.mark.parametrize("name", notebooks.names())

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from nflib import grids, notebooks, tables
+from nflib import grids, notebooks, profiles, tables
 from nflib.cells import Base, Cell
 from nflib.pages import ablations as page
 from nflib.store import Store, results
@@ -129,7 +129,7 @@ def test_small_lambdas_are_told_apart_in_the_table():
 
 def test_the_notebooks_defaults_are_cells_of_the_smoke_grid():
     given = {name: value for name, value in notebooks.parameters("ablations").items() if name not in ("device", "measure")}
-    assert set(grids.ablations(**given)) < set(grids.cells("smoke", "ablations"))
+    assert set(grids.ablations(**given)) < set(profiles.cells("smoke", "ablations"))
 
 
 def test_the_notebook_runs_without_records_with_other_parameters(trained_workshop, tmp_path):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from nflib import faults, grids, notebooks, tables
+from nflib import faults, grids, notebooks, profiles, tables
 from nflib.cells import plain
 from nflib.pages import error_models as page
 from nflib.store import Store, results
@@ -156,7 +156,7 @@ def test_the_notebook_runs_without_records_with_other_parameters(trained_worksho
 
 
 def test_the_notebook_shows_stored_records_beside_the_papers_numbers_and_measures_nothing(workshop, tmp_path):
-    cells = [cell for cell in grids.cells("paper", "error_models") if cell.base.recipe.name == "release"][:12]
+    cells = [cell for cell in profiles.cells("paper", "error_models") if cell.base.recipe.name == "release"][:12]
     for cell in cells:
         origin = {"commit": "0" * 40, "device": "a chip"}
         Store("paper").write(cell, record(cell)["metrics"], origin)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from nflib import energy, generators, grids, models, notebooks, tables
+from nflib import energy, generators, grids, models, notebooks, profiles, tables
 from nflib.cells import Base, Cell
 from nflib.pages import mechanism as page
 from nflib.store import Store, results
@@ -125,11 +125,11 @@ def test_nothing_measured_is_said(workshop):
 
 def test_the_notebooks_defaults_are_the_smoke_grid():
     given = {name: value for name, value in notebooks.parameters("mechanism").items() if name not in ("device", "measure")}
-    assert grids.mechanism(**given) == grids.cells("smoke", "mechanism")
+    assert grids.mechanism(**given) == profiles.cells("smoke", "mechanism")
 
 
 def test_class_patterns_are_taught_once_for_all_generators_of_a_setting():
-    recipes = [cell.generator for cell in grids.cells("smoke", "mechanism") if cell.generator]
+    recipes = [cell.generator for cell in profiles.cells("smoke", "mechanism") if cell.generator]
     taught = [recipe for recipe in recipes if recipe.teacher]
     told = {recipe for recipe in recipes if recipe.name == "class_patterns"}
     assert len(told) == 1 and len(taught) == 12 and {recipe.teacher for recipe in taught} == told

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from nflib import grids, notebooks, show, tables
+from nflib import grids, notebooks, profiles, show, tables
 from nflib.cells import plain
 from nflib.pages import overhead
 from nflib.store import results
@@ -104,4 +104,4 @@ def test_the_notebook_runs_from_nothing(given, workshop, tmp_path, monkeypatch):
     shown = json.dumps([cell.get("outputs") for cell in json.loads(output.read_text())["cells"]], ensure_ascii=False)
     assert f"batch {given['batches']}: overhead {row['overhead_percent']:.1f} %" in shown
     assert "Compiling: not measured on this device." in shown and "38 come out as printed" in shown
-    assert f"{row['both_ms']:.2f}" in shown and f"{show.count(len(grids.cells('smoke', 'overhead')), 'cell')}" in shown
+    assert f"{row['both_ms']:.2f}" in shown and f"{show.count(len(profiles.cells('smoke', 'overhead')), 'cell')}" in shown

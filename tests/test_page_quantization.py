@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nflib import grids, notebooks, tables
+from nflib import grids, notebooks, profiles, tables
 from nflib.cells import Base, Cell
 from nflib.pages import quantization as page
 from nflib.store import Store, results
@@ -151,4 +151,4 @@ def test_the_notebook_runs_without_records(given, trained_workshop, tmp_path):
 def test_the_notebook_s_defaults_are_in_the_smoke_grid():
     given = notebooks.parameters("quantization")
     names = [name for name in given if name not in ("device", "measure")]
-    assert set(grids.quantization(**{name: given[name] for name in names})) <= set(grids.cells("smoke", "quantization"))
+    assert set(grids.quantization(**{name: given[name] for name in names})) <= set(profiles.cells("smoke", "quantization"))

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from nflib import grids, notebooks, tables
+from nflib import grids, notebooks, profiles, tables
 from nflib.cells import Base, Cell
 from nflib.pages import robust_training as page
 from nflib.store import Store, results
@@ -156,4 +156,4 @@ def test_the_notebook_runs_with_other_parameters(given, trained_workshop, tmp_pa
 def test_the_notebook_s_defaults_are_in_the_smoke_grid():
     given = notebooks.parameters("robust_training")
     names = [name for name in given if name not in ("device", "measure")]
-    assert set(grids.robust_training(**{name: given[name] for name in names})) <= set(grids.cells("smoke", "robust_training"))
+    assert set(grids.robust_training(**{name: given[name] for name in names})) <= set(profiles.cells("smoke", "robust_training"))

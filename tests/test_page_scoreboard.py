@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from test_page_overhead import record as latency
 
-from nflib import grids, notebooks, published, tables
+from nflib import notebooks, profiles, published, tables
 from nflib.cells import Base, Cell, cell_of, plain
 from nflib.pages import contradictions, scoreboard
 from nflib.store import Store
 from nflib.training import BaseRecipe, GeneratorRecipe
-from test_page_overhead import record as latency
 
 BASE = Base("cifar10", "vgg11", BaseRecipe("release", 30))
 ORIGIN = {"commit": "0" * 40, "dirty": False, "device": "a chip", "threads": 1, "precision": "fp32", "torch": "2", "date": "2026-01-01"}
@@ -147,7 +147,7 @@ def test_contradictions_are_found():
 
 
 def test_status_counts_a_table_of_the_paper(workshop):
-    cell = next(c for c in grids.cells("paper", "accuracy") if c.base.dataset == "gtsrb" and c.base.recipe.name == "release")
+    cell = next(c for c in profiles.cells("paper", "accuracy") if c.base.dataset == "gtsrb" and c.base.recipe.name == "release")
     metrics = accuracy(cell, 90.0, [50.0] * cell.patterns)["metrics"]
     Store("paper").write(cell, metrics, ORIGIN)
     rows = scoreboard.status_by_paper_table("cpu").set_index("place")
@@ -156,7 +156,7 @@ def test_status_counts_a_table_of_the_paper(workshop):
     assert rows.loc["Table 13", ["done", "missing"]].tolist() == [1, 69] and rows.loc["Table 12", "done"] == 0
     assert rows.loc["Table 2", "time left"] == "computed" and rows.loc["Table 1", "missing"] == 50
     assert rows.loc["Table 10", "missing"] == 12 and rows.loc["Table 9", "missing"] == 24
-    assert set(rows["notebook"]) - {"–"} <= {*grids.TABLES, "energy"}
+    assert set(rows["notebook"]) - {"–"} <= {*profiles.TABLES, "energy"}
 
 
 @pytest.mark.parametrize("profile", ["paper", "smoke"])

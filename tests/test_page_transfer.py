@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from nflib import grids, notebooks, tables
+from nflib import grids, notebooks, profiles, tables
 from nflib.cells import Base, Cell
 from nflib.pages import transfer as page
 from nflib.store import Store, results
@@ -120,7 +120,7 @@ def test_the_picture_says_in_words_what_it_shows(known):
 
 def test_the_notebooks_defaults_are_cells_of_the_smoke_grid():
     given = {name: value for name, value in notebooks.parameters("transfer").items() if name not in ("device", "measure")}
-    assert set(grids.transfer(**given)) == set(grids.cells("smoke", "transfer"))
+    assert set(grids.transfer(**given)) == set(profiles.cells("smoke", "transfer"))
 
 
 def test_the_notebook_runs_without_records_with_other_parameters(trained_workshop, tmp_path):

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from nflib import data, grids, study
+from nflib import data, profiles, study
 from nflib import store as store_module
-from nflib.names import UserError
 from nflib.cells import PROFILES, Base, Cell, canonical, cell_of, digest_of, only, plain
-from nflib.store import Store, device_name, results
+from nflib.names import UserError
+from nflib.store import Store, device_name
 from nflib.study import run
 from nflib.trained import choose_device
 from nflib.training import BaseRecipe, GeneratorRecipe
@@ -150,7 +150,7 @@ def test_canonical_json_is_sorted_tight_and_finite():
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_the_plain_form_of_a_cell_gives_the_cell_back(profile):
-    for cell in (CELL, *TINY, *grids.cells(profile, "accuracy")[::7]):
+    for cell in (CELL, *TINY, *profiles.cells(profile, "accuracy")[::7]):
         assert cell_of(plain(cell)) == cell
         back = cell_of(json.loads(json.dumps(plain(cell))))
         assert back == cell and hash(back) == hash(cell) and back.digest == cell.digest
@@ -158,23 +158,23 @@ def test_the_plain_form_of_a_cell_gives_the_cell_back(profile):
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_the_cells_of_a_profile_are_distinct(profile):
-    cells = grids.cells(profile, "accuracy")
+    cells = profiles.cells(profile, "accuracy")
     assert len(set(cells)) == len({cell.digest for cell in cells}) == len(cells) > 0
     assert len({cell.words + cell.digest for cell in cells}) == len(cells)
 
 
 def test_unknown_profiles_and_tables_are_refused(refused):
     with refused("unknown profile 'smok'; did you mean 'smoke'"):
-        grids.cells("smok", "accuracy")
+        profiles.cells("smok", "accuracy")
     with refused("unknown table 'acuracy'; did you mean 'accuracy'"):
-        grids.cells("smoke", "acuracy")
+        profiles.cells("smoke", "acuracy")
 
 
 # ---------------------------------------------------------------------------------------------------------------- only
 
 
 def test_only_keeps_the_cells_that_meet_every_condition():
-    cells = grids.cells("smoke", "accuracy")
+    cells = profiles.cells("smoke", "accuracy")
     assert only(cells, []) == cells
     one = only(cells, ["model=vgg11", "law=bit_flips"])
     assert one == [cell for cell in cells if cell.base.model == "vgg11" and cell.law == "bit_flips"] != []
@@ -199,12 +199,12 @@ def test_only_keeps_the_cells_that_meet_every_condition():
 )
 def test_unknown_keys_and_values_are_refused(condition, words, refused):
     with refused(words):
-        only(grids.cells("smoke", "accuracy"), [condition])
+        only(profiles.cells("smoke", "accuracy"), [condition])
 
 
 def test_conditions_that_exclude_each_other_are_refused(refused):
     with refused("no cell has law=stuck_at; there are: "):
-        only(grids.cells("smoke", "accuracy"), ["generator=conv_l", "law=stuck_at"])
+        only(profiles.cells("smoke", "accuracy"), ["generator=conv_l", "law=stuck_at"])
 
 
 # ------------------------------------------------------------------------------------------------------------- records

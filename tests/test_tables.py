@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nflib import cli, derive, energy, grids, report, tables
-from nflib.names import UserError
 from nflib.cells import PROFILES, Base, Cell
+from nflib.names import UserError
 from nflib.store import Store, results
 from nflib.training import BaseRecipe, GeneratorRecipe
 

@@ -9,7 +9,7 @@ import seaborn as sns
 import torch
 from IPython.display import HTML, Markdown
 
-from nflib import energy, figures, generators, grids, models, published, show
+from nflib import energy, figures, generators, models, profiles, published, show
 from nflib.cells import digest_of
 from nflib.store import Store
 
@@ -261,7 +261,7 @@ def _device_lines(rows: pd.DataFrame) -> list[str]:
 
 def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     """What was measured, the smallest and largest overhead, U-Nets, compiling and batch, by device, beside Table 9."""
-    store, cells = Store(profile), grids.cells(profile, "overhead")
+    store, cells = Store(profile), profiles.cells(profile, "overhead")
     done = sum(store.has(cell) for cell in cells)
     timed, printed = _timed(rows), rows[rows["published_extra_ms"].notna()].drop_duplicates(["base_model", "image_size", "generator"])
     lines = [f"* Table 9 (V100, batch 1): overhead {_range(printed, 'published_overhead_percent')}. "

@@ -10,7 +10,7 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import HTML, Markdown
 
-from nflib import figures, grids, published, show, tables
+from nflib import figures, grids, profiles, published, show, tables
 from nflib.cells import Cell
 from nflib.pages import overhead
 from nflib.store import Store
@@ -330,7 +330,7 @@ def _comparable(table: str) -> list[Cell]:
     """The paper-profile cells of a table with base models trained by the full release recipe (or awp), under what the
     official code does; of latencies those at batch 1."""
     cells = []
-    for cell in grids.cells("paper", table):
+    for cell in profiles.cells("paper", table):
         recipe, law = cell.base.recipe, "release_map_sign_slip" if 0 < cell.bits < 8 else "release_map"
         if table == "overhead" and cell.images == 1:
             cells.append(cell)

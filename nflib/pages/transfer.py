@@ -8,7 +8,7 @@ import seaborn as sns
 from IPython.display import HTML, Markdown
 from matplotlib.patches import Rectangle
 
-from nflib import figures, generators, grids, models, show, tables
+from nflib import figures, generators, grids, models, profiles, show, tables
 from nflib.cells import Cell, digest_of
 
 ORIGINS = ("table01", "table16", "table17", "table18", "table19", "table20", "table21")
@@ -32,7 +32,7 @@ SHOWN = {
 
 def grid(profile: str) -> list[Cell]:
     """The cells of the page: the grid "transfer", and relaxed access of the same targets, which is in "accuracy"."""
-    return [cell for name in ("transfer", "accuracy") for cell in grids.cells(profile, name)]
+    return [cell for name in ("transfer", "accuracy") for cell in profiles.cells(profile, name)]
 
 
 def _key(row: dict, trained_for: str, train_ber_percent: float) -> tuple:
