@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from nflib import data, faults, generators, models
-from nflib.names import UserError
+from nflib.mitigations import MITIGATIONS
+from nflib.names import UserError, choose
 from nflib.quantize import check_bits
 from nflib.training import BaseRecipe, GeneratorRecipe
 
@@ -63,6 +64,7 @@ class Cell:
     images: how many test images (the first ones); 0 means all.  bits: code width of the base model in the evaluation; 0
     means the one that it was trained with.  on: the kind of device that a latency belongs to, "cpu" or "cuda".
     teller: the classifier that tells class patterns the class, in place of the true label.
+    mitigation: what the memory does about faults, a key of `mitigations.MITIGATIONS`; kind "mitigation" has one.
     """
 
     table: str  # the kind; named so since the first records
@@ -77,9 +79,14 @@ class Cell:
     bits: int = field(default=0, metadata={"since": 2})
     on: str = field(default="", metadata={"since": 2})
     teller: Base | None = field(default=None, metadata={"since": 3})
+    mitigation: str = field(default="", metadata={"since": 4})
 
     def __post_init__(self):
         object.__setattr__(self, "rate", float(self.rate))
+        if self.mitigation:
+            choose("mitigation", self.mitigation, MITIGATIONS)
+        if bool(self.mitigation) != (self.table == "mitigation"):
+            raise UserError(f"kind {self.table!r} with mitigation {self.mitigation!r}; kind 'mitigation' has one, no other has")
         if self.teller and not (self.generator and self.generator.name == generators.CLASS_PATTERNS):
             raise UserError("a teller goes with class patterns only; no other generator is told the class")
         if self.bits:
@@ -106,7 +113,7 @@ class Cell:
         if self.bits:
             parts.append(f"at {self.bits} bits")
         if self.table != "accuracy":
-            parts.append(f"({self.table})")
+            parts.append(f"({self.mitigation or self.table})")
         return f"{' '.join(parts)}, {faults.LABELS.get(self.law, self.law)} {100 * self.rate:g} %"
 
     def key(self, name: str) -> object:
@@ -122,6 +129,7 @@ class Cell:
             "steps": self.generator.steps if self.generator else 0,
             "imitation_steps": self.generator.imitation_steps if self.generator else 0,
             "teller": self.teller.model if self.teller else "none",
+            "mitigation": self.mitigation or "none",
             "surrogates": "+".join(s.model for s in self.surrogates) or "none",
             "law": self.law,
             "rate": self.rate,

@@ -19,6 +19,7 @@ from nflib.pages import (
     quantization,
     robust_training,
     scoreboard,
+    tradeoff,
     transfer,
     transformed_images,
     tsne,
@@ -32,6 +33,7 @@ from nflib.trained import choose_device
 PAGES = {
     "error_models": error_models,
     "mechanism": mechanism,
+    "tradeoff": tradeoff,
     "transfer": transfer,
     "quantization": quantization,
     "ablations": ablations,

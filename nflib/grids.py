@@ -309,3 +309,33 @@ def mechanism(
         cells += [Cell("accuracy", whole, recipe, patterns=patterns, **setting) for recipe in recipes]
         cells += [Cell("accuracy", whole, told, patterns=patterns, **setting, teller=encoder) for encoder in encoders]
     return cells + [Cell("accuracy", encoder, patterns=patterns, **setting) for encoder in encoders]
+
+
+def tradeoff(
+    profile: str,
+    dataset: str,
+    base_models: Sequence[str],
+    base_recipe: str,
+    generator_names: Sequence[str],
+    tellers: Sequence[str],
+    mitigations: Sequence[str],
+    error_models: Sequence[str],
+    train_rate: float,
+    rates: Sequence[float],
+    patterns: int,
+) -> list[Cell]:
+    """Each base model over bit-error rates: alone, with each mitigation, behind each generator trained at `train_rate` under
+    the same error model, and behind class patterns of that training, told the class by the encoder of each of `tellers`."""
+    encoder_of = {of: name for name, of in models.ENCODERS.items()}
+    encoders = [base(profile, dataset, encoder_of[choose("teller", name, encoder_of)], "modern") for name in tellers]
+    cells = []
+    for model in base_models:
+        whole = base(profile, dataset, model, base_recipe)
+        for law, rate in _settings(error_models, rates):
+            setting = {"law": law, "rate": rate, "patterns": patterns}
+            chosen = [None, *(generator_recipe(profile, name, law, train_rate) for name in generator_names)]
+            cells += [Cell("accuracy", whole, recipe, **setting) for recipe in chosen]
+            told = generator_recipe(profile, generators.CLASS_PATTERNS, law, train_rate)
+            cells += [Cell("accuracy", whole, told, **setting, teller=encoder) for encoder in encoders]
+            cells += [Cell("mitigation", whole, **setting, mitigation=name) for name in mitigations]
+    return cells

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from nflib import energy, evaluation, faults, generators, models
 from nflib.cells import Cell
 from nflib.generators import transform
+from nflib.mitigations import MITIGATIONS
 from nflib.names import UserError
 from nflib.store import provenance
 from nflib.trained import base_model, dataset_on, generator_model
@@ -39,15 +40,17 @@ def _models(cell: Cell, device: torch.device, deadline: float | None):
 
 def accuracies(cell: Cell, device: torch.device, deadline: float | None = None) -> Measured:
     """clean (CA, or CA(NF) with a generator) and perturbed (PA or PA(NF), one value a pattern), in per cent of the test
-    images; changed_bits, the share of stored bits that each pattern changed."""
+    images; changed_bits, the share of stored bits that each pattern changed, after the cell's mitigation if it has one."""
     base, generator, facts, digests = _models(cell, device, deadline)
     began = time.perf_counter()
     batches = evaluation.prepared(dataset_on(cell.base.dataset, device).test.first(cell.images), generator)
     clean = evaluation.accuracy(base, batches)
     seeds = range(cell.first_seed, cell.first_seed + cell.patterns)
     with progress_bar(cell.patterns, f"{cell.words}: patterns", unit="pattern") as progress:
-        law = faults.error_model(cell.law, cell.rate)
-        perturbed, shares = evaluation.perturbed_accuracies(base, law, seeds, batches, progress.update)
+        law, more = faults.error_model(cell.law, cell.rate), {}
+        if cell.mitigation:
+            more["mitigate"] = MITIGATIONS[cell.mitigation].apply
+        perturbed, shares = evaluation.perturbed_accuracies(base, law, seeds, batches, progress.update, **more)
     metrics = {"clean": clean, "perturbed": perturbed, "changed_bits": shares} | facts
     metrics |= {"images": sum(len(labels) for _, labels in batches), "evaluation_seconds": time.perf_counter() - began}
     return metrics, provenance(device, **digests), None
@@ -277,6 +280,7 @@ def _compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Te
 
 MEASURES: dict[str, Callable[..., Measured]] = {
     "accuracy": accuracies,
+    "mitigation": accuracies,
     "tsne": embedding,
     "transformed_images": transformed_images,
     "overhead": latencies,

@@ -16,10 +16,12 @@ from nflib.grids import (
     overhead,
     quantization,
     robust_training,
+    tradeoff,
     transfer,
     transformed_images,
     tsne,
 )
+from nflib.mitigations import MITIGATIONS
 from nflib.names import choose
 
 MAIN_LAWS = ("release_map", "bit_flips")
@@ -31,6 +33,7 @@ PAPER_RATES = {  # the bit-error rates of Tables 12 to 15
     "imagenet10": (0.005,),
     "cifar100": (0.01, 0.005, 0.0035),
 }
+RATES = (0.0001, 0.0003, 0.001, 0.002, 0.0035, 0.005, 0.01, 0.015)  # along the voltage
 FIRST_LOOK_EPOCHS, FIRST_LOOK_STEPS, FIRST_LOOK_IMITATION, FIRST_LOOK_IMAGES = 12, 300, 3700, 2000
 
 # -------------------------------------------------------------------------------------------------------- first looks
@@ -82,6 +85,10 @@ def first_look(table: str) -> list[Cell]:
     elif table == "mechanism":
         whole = mechanism(*at, ("vgg11",), "release", generators.NAMES, "release_map", 0.01, 20)
         return shortened(whole, steps=FIRST_LOOK_STEPS)
+    elif table == "tradeoff":
+        whole = tradeoff(*at, ("vgg11",), "release", ("conv_s", "unet_l"), ("conv_l",), MITIGATIONS, ("release_map",), 0.01, RATES, 20)
+        whole += tradeoff(*at, ("vgg11",), "release", (), (), MITIGATIONS, ("bit_flips",), 0.01, RATES, 20)
+        whole += tradeoff(*at, ("vgg11",), "modern", (), (), MITIGATIONS, MAIN_LAWS, 0.01, RATES, 20)
     else:
         return []
     return shortened(dict.fromkeys(whole))
@@ -120,6 +127,9 @@ def _smoke(table: str) -> list[Cell]:
         "transformed_images": lambda: transformed_images(*at, ("vgg11",), "release", ("conv_l", "unet_s"), *law, 0.01),
         "error_models": lambda: error_models(*at, ("vgg11",), RECIPES, ("conv_l",), 0.01, 50),
         "mechanism": lambda: mechanism(*at, ("vgg11",), "release", generators.NAMES, *law, 0.01, 10),
+        "tradeoff": lambda: tradeoff(
+            *at, ("vgg11",), "release", ("conv_s",), ("conv_s",), MITIGATIONS, law, 0.01, (0.001, 0.003, 0.01, 0.03), 10
+        ),
     }[table]()
 
 
@@ -171,6 +181,10 @@ def _paper(table: str) -> list[Cell]:
     elif table == "mechanism":
         for law in MAIN_LAWS:
             cells += mechanism(*cifar10, ("resnet18", "vgg11"), release, generators.NAMES, law, 0.01, 50)
+    elif table == "tradeoff":
+        for recipe in RECIPES:
+            front = (("conv_s", "unet_l"), ("conv_l", "unet_s"), MITIGATIONS)
+            cells += tradeoff(*cifar10, ("resnet18", "vgg11"), recipe, *front, MAIN_LAWS, 0.01, RATES, 50)
     return list(dict.fromkeys(cells))
 
 
@@ -178,6 +192,7 @@ TABLES = (
     "accuracy",
     "error_models",
     "mechanism",
+    "tradeoff",
     "transfer",
     "quantization",
     "ablations",

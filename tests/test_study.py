@@ -50,6 +50,7 @@ def stored(store) -> Path:
 
 
 NEEDED = {
+    "mitigation": {"table": "mitigation"},
     "adversarial_flips": {"models_per_step": 1},
     "imitation_steps": {"teacher": dataclasses.replace(GENERATOR, steps=9)},
     "teacher": {"imitation_steps": 1},
@@ -65,6 +66,8 @@ def variants(value: object) -> list:
         old = getattr(value, field.name)
         if dataclasses.is_dataclass(old):
             news = variants(old)
+        elif field.name == "mitigation":
+            news = ["secded"]
         elif isinstance(old, str):
             news = [old + "x"]
         elif isinstance(old, tuple):
