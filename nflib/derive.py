@@ -19,6 +19,7 @@ from nflib.pages import (
     quantization,
     robust_training,
     scoreboard,
+    sensitivity,
     tradeoff,
     transfer,
     transformed_images,
@@ -33,6 +34,7 @@ from nflib.trained import choose_device
 PAGES = {
     "error_models": error_models,
     "mechanism": mechanism,
+    "sensitivity": sensitivity,
     "tradeoff": tradeoff,
     "transfer": transfer,
     "quantization": quantization,

@@ -1,5 +1,6 @@
 """What can be measured of a cell, by kind: accuracy, t-SNE embedding, transformed images, latency."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from nflib.cells import Cell
 from nflib.generators import transform
 from nflib.mitigations import MITIGATIONS
 from nflib.names import UserError
+from nflib.quantize import Quantized
 from nflib.store import provenance
 from nflib.trained import base_model, dataset_on, generator_model
 from nflib.training import autocast, progress_bar
@@ -54,6 +56,40 @@ def accuracies(cell: Cell, device: torch.device, deadline: float | None = None) 
     metrics = {"clean": clean, "perturbed": perturbed, "changed_bits": shares} | facts
     metrics |= {"images": sum(len(labels) for _, labels in batches), "evaluation_seconds": time.perf_counter() - began}
     return metrics, provenance(device, **digests), None
+
+
+def limited(law: faults.ErrorModel, hit: str, base: Quantized) -> faults.ErrorModel:
+    """`law` with errors in one bit or one layer of `base` only; hit as in Cell.  Raises UserError for one that is not there."""
+    what, _, number = hit.partition(" ")
+    if what == "bit":
+        if int(number) >= base.bits:
+            raise UserError(f"errors hit {hit!r}, but codes have {base.bits} bits, from bit 0")
+        return dataclasses.replace(law, bit_rates=tuple(law.rate * (k == int(number)) for k in range(base.bits)))
+    if what == "layer":
+        if int(number) > len(base.sizes):
+            raise UserError(f"errors hit {hit!r}, but there are {len(base.sizes)} layers, from layer 1")
+        return dataclasses.replace(law, layers=(list(base.sizes)[int(number) - 1],))
+    return law
+
+
+def sensitivities(cell: Cell, device: torch.device, deadline: float | None = None) -> Measured:
+    """As `accuracies`, with errors in what `cell.hit` says only; with "generator too", also in the generator's weights, under
+    the pattern of the same seed.  layers, layer_weights: names and weights of the base model's layers, in order."""
+    base, generator, facts, digests = _models(cell, device, deadline)
+    began, split = time.perf_counter(), dataset_on(cell.base.dataset, device).test.first(cell.images)
+    law, batches = limited(faults.error_model(cell.law, cell.rate), cell.hit, base), evaluation.prepared(split, generator)
+    metrics = {"clean": evaluation.accuracy(base, batches), "perturbed": [], "changed_bits": []}
+    front = Quantized(generator, cell.generator.bits) if cell.hit == "generator too" else None
+    with progress_bar(cell.patterns, f"{cell.words}: patterns", unit="pattern") as progress:
+        for seed in range(cell.first_seed, cell.first_seed + cell.patterns):
+            if front:
+                with faults.perturbed(front, law.draw(front.sizes, seed, front.bits)):
+                    batches = evaluation.prepared(split, generator)
+            found = evaluation.perturbed_accuracies(base, law, (seed,), batches, progress.update)
+            for name, values in zip(("perturbed", "changed_bits"), found):
+                metrics[name] += values
+    metrics |= {"layers": list(base.sizes), "layer_weights": list(base.sizes.values()), "images": len(split.labels)} | facts
+    return metrics | {"evaluation_seconds": time.perf_counter() - began}, provenance(device, **digests), None
 
 
 def neighbour_accuracy(points: Tensor, labels: Tensor, neighbours: int = NEIGHBOURS) -> float:
@@ -281,6 +317,7 @@ def _compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Te
 MEASURES: dict[str, Callable[..., Measured]] = {
     "accuracy": accuracies,
     "mitigation": accuracies,
+    "sensitivity": sensitivities,
     "tsne": embedding,
     "transformed_images": transformed_images,
     "overhead": latencies,

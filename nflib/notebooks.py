@@ -36,6 +36,7 @@ PAGES = {  # page of the book: (notebook, parameters)
     **_both("accuracy", **CIFAR10),
     **_both("error_models", **CIFAR10),
     **_both("mechanism", **CIFAR10),
+    **_both("sensitivity", **CIFAR10),
     **_both("tradeoff", **CIFAR10),
     **_both("transfer", **CIFAR10),
     **_both("quantization", **CIFAR10),

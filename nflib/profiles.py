@@ -16,6 +16,7 @@ from nflib.grids import (
     overhead,
     quantization,
     robust_training,
+    sensitivity,
     tradeoff,
     transfer,
     transformed_images,
@@ -89,6 +90,8 @@ def first_look(table: str) -> list[Cell]:
         whole = tradeoff(*at, ("vgg11",), "release", ("conv_s", "unet_l"), ("conv_l",), MITIGATIONS, ("release_map",), 0.01, RATES, 20)
         whole += tradeoff(*at, ("vgg11",), "release", (), (), MITIGATIONS, ("bit_flips",), 0.01, RATES, 20)
         whole += tradeoff(*at, ("vgg11",), "modern", (), (), MITIGATIONS, MAIN_LAWS, 0.01, RATES, 20)
+    elif table == "sensitivity":
+        whole = sensitivity(*at, ("vgg11",), "release", ("conv_s", "unet_l"), ("release_map",), 0.01, 10, 1000)
     else:
         return []
     return shortened(dict.fromkeys(whole))
@@ -127,6 +130,7 @@ def _smoke(table: str) -> list[Cell]:
         "transformed_images": lambda: transformed_images(*at, ("vgg11",), "release", ("conv_l", "unet_s"), *law, 0.01),
         "error_models": lambda: error_models(*at, ("vgg11",), RECIPES, ("conv_l",), 0.01, 50),
         "mechanism": lambda: mechanism(*at, ("vgg11",), "release", generators.NAMES, *law, 0.01, 10),
+        "sensitivity": lambda: sensitivity(*at, ("vgg11",), "release", ("conv_l",), law, 0.01, 10, 360),
         "tradeoff": lambda: tradeoff(
             *at, ("vgg11",), "release", ("conv_s",), ("conv_s",), MITIGATIONS, law, 0.01, (0.001, 0.003, 0.01, 0.03), 10
         ),
@@ -181,6 +185,9 @@ def _paper(table: str) -> list[Cell]:
     elif table == "mechanism":
         for law in MAIN_LAWS:
             cells += mechanism(*cifar10, ("resnet18", "vgg11"), release, generators.NAMES, law, 0.01, 50)
+    elif table == "sensitivity":
+        for recipe in RECIPES:
+            cells += sensitivity(*cifar10, ("resnet18", "vgg11"), recipe, ("conv_l", "conv_s"), MAIN_LAWS, 0.01, 50, 0)
     elif table == "tradeoff":
         for recipe in RECIPES:
             front = (("conv_s", "unet_l"), ("conv_l", "unet_s"), MITIGATIONS)
@@ -192,6 +199,7 @@ TABLES = (
     "accuracy",
     "error_models",
     "mechanism",
+    "sensitivity",
     "tradeoff",
     "transfer",
     "quantization",

@@ -84,7 +84,8 @@ tradeoff.table(rows)
 # %% [markdown]
 # ## Does the verdict rest on the assumed voltage curve?
 #
-# The largest net saving at a loss of at most 1 point, when another bit-error rate is assumed at Vmin:
+# The largest net saving in per cent at a loss of at most 1 point, when another bit-error rate is assumed at Vmin. A dash:
+# no measured point loses so little and saves anything.
 
 # %% tags=["hide-input"]
 tradeoff.assumptions(records, energy_ratio)

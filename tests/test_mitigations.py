@@ -142,7 +142,7 @@ def test_cells_of_before_keep_their_digest_and_a_mitigation_is_read_back():
     assert "(secded)" in cell.words
 
 
-@pytest.mark.parametrize("kind,name,words", [("mitigation", "ecc", "unknown mitigation 'ecc'"), ("mitigation", "", "has one"), ("accuracy", "secded", "has one")])
+@pytest.mark.parametrize("kind,name,words", [("mitigation", "ecc", "unknown mitigation 'ecc'"), ("mitigation", "", "says what"), ("accuracy", "secded", "says what")])
 def test_a_mitigation_that_is_unknown_or_misplaced_is_refused(kind, name, words, refused):
     with refused(words):
         Cell(kind, BASE, mitigation=name)

@@ -212,15 +212,15 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     return Markdown("\n\n".join([show.progress(measured, profile, "tradeoff"), *lines]))
 
 
-def assumptions(records: list[dict], ratio: float = energy.ENERGY_RATIO) -> Markdown:
-    """How the verdict depends on the bit-error rate that is assumed at Vmin."""
-    lines = []
+def assumptions(records: list[dict], ratio: float = energy.ENERGY_RATIO) -> HTML:
+    """The largest net saving at the smallest of TOLERANCES, for other bit-error rates that may be assumed at Vmin."""
+    rows = []
     for safe in (1e-7, 1e-6, 1e-5, 1e-4):
-        verdicts = []
         for key, some in _groups(frame(records, safe, ratio)):
-            rows = [bargain(some, kind, TOLERANCES[0]) for kind in (ALONE, "generator")]
-            if (some["kind"] == "generator").any():
-                words = ["none" if row is None else f"{row['saving']:.1f} %" for row in rows]
-                verdicts.append(f"{_title(key)}: alone {words[0]}, behind a generator {words[1]}")
-        lines += [f"* BER {100 * safe:g} % at Vmin, {100 * (1 - energy.read_energy(0.001, safe, ratio)):.1f} % saved at BER 0.1 %. {'; '.join(verdicts)}."] if verdicts else []
-    return Markdown("\n".join(lines) or "Nothing is measured yet.")
+            row = {**dict(zip((SHOWN[name] for name in GROUP), key)), "BER at Vmin": f"{safe:.0e}"}
+            row["saved at BER 0.1 %"] = 100 * (1 - energy.read_energy(0.001, safe, ratio))
+            for kind in (ALONE, "mitigation", "generator"):
+                found = bargain(some, kind, TOLERANCES[0])
+                row[f"{kind}, largest net saving"] = np.nan if found is None else found["saving"]
+            rows.append(row)
+    return show.table(pd.DataFrame(rows).dropna(axis=1, how="all"), "tradeoff_assumptions")
