@@ -32,6 +32,7 @@ def _both(name: str, **paper: Any) -> dict[str, tuple[str, dict]]:
 CIFAR10 = {"dataset": "cifar10"}
 PAGES = {  # page of the book: (notebook, parameters)
     "index": ("index", {}),
+    "questions": ("questions", {}),
     "scoreboard": ("scoreboard", {}),
     **_both("accuracy", **CIFAR10),
     **_both("error_models", **CIFAR10),

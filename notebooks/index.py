@@ -83,6 +83,7 @@ index.error_models(rows)
 # * [Which bits, which layers](sensitivity.ipynb) do the damage, and what if the generator's memory fails too?
 # * [Does it pay?](tradeoff.ipynb) Accuracy against saving over the voltage, beside a chip without a generator and memories
 #   that find or correct their faults.
+# * [What reviewers asked](questions.ipynb), each question with the measurement that answers it.
 # * [Every published number beside ours](scoreboard.ipynb), and where the printed numbers contradict each other.
 # * [What "1 % bit errors" means](error_models.ipynb): how much of the damage is the official code's error map.
 # * [Accuracy recovery](accuracy.ipynb), [transfer to other classifiers](transfer.ipynb),

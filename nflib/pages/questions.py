@@ -1,0 +1,261 @@
+"""The page "questions": what the paper's reviewers asked, each with the measurement that answers it, or with what is missing."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+
+from nflib import profiles, show, simulate, tables
+from nflib.pages import error_models, index, mechanism, sensitivity, tradeoff
+
+PLAIN = 10.0  # points of difference that need no statistics
+SOON = "not measured at full size yet: `nflib sweep {} --profile paper`"
+
+
+class Facts:
+    """The frames that answers are read from, each made when it is first asked for; profile: whose records they rest on."""
+
+    def __init__(self, profile: str):
+        self.profile = profile
+
+    def _records(self, table: str) -> list[dict]:
+        return index.longest(tables.stored(self.profile, profiles.cells(self.profile, table)))
+
+    @functools.cached_property
+    def mechanism(self) -> pd.DataFrame:
+        """Rows of the mechanism page for one base model, the official error map and recipe."""
+        rows = mechanism.frame(self._records("mechanism"))
+        rows = rows[(rows["error_model"] == "ReleaseMap") & (rows["how"] != mechanism.ENCODER)]
+        return rows[rows["base_model"] == rows["base_model"].iloc[0]] if len(rows) else rows
+
+    @functools.cached_property
+    def error_models(self) -> pd.DataFrame:
+        rows = error_models.frame(self._records("error_models"))
+        rows = rows[rows["PA"].notna() & (rows["base_recipe"] == "release") & (rows["ber_percent"] == 1.0)]
+        rows = rows[rows["base_model"] == rows["base_model"].iloc[0]] if len(rows) else rows
+        return rows.drop_duplicates("error_model").set_index("error_model")  # PA stands in the rows of generators too
+
+    @functools.cached_property
+    def tradeoff(self) -> pd.DataFrame:
+        rows = tradeoff.frame(self._records("tradeoff"))
+        return rows[(rows["base_recipe"] == "release") & (rows["error_model"] == "ReleaseMap") & rows["CA"].notna()]
+
+    @functools.cached_property
+    def sensitivity(self) -> dict[str, pd.DataFrame]:
+        """Rows of each system: "alone" and "behind" each generator."""
+        rows = sensitivity.frame(self._records("sensitivity"))
+        rows = rows[(rows["base_recipe"] == "release") & (rows["error_model"] == "ReleaseMap")]
+        return dict(sensitivity._systems(rows))
+
+
+@dataclass(frozen=True)
+class Question:
+    """asked: by which reviewers (ICLR 2024, OpenReview).  answer: a sentence from the facts, or None while records are
+    missing; a text says why there is none.  table: the sweep that measures it.  page: where it is shown."""
+
+    topic: str
+    asked: str
+    text: str
+    answer: Callable[[Facts], str | None] | str
+    page: str = ""
+    table: str = ""
+
+
+def _told(facts: Facts) -> str | None:
+    rows = facts.mechanism
+    told, one = rows[rows["how"] == mechanism.TOLD], rows[rows["how"] == mechanism.ONE]
+    if told.empty or one.empty:
+        return None
+    much = told["PA_NF"].iloc[0] - one["PA_NF"].iloc[0] > PLAIN
+    return (
+        ("It tells the class and writes the answer large. " if much else "Not because it tells the class. ")
+        + "Ten fixed pictures, one a class, added by somebody who knows the label, bring "
+        f"{told['base_model'].iloc[0]} under errors from {told['PA'].iloc[0]:.1f} to {told['PA_NF'].iloc[0]:.1f} %; one picture for all "
+        f"classes brings it to {one['PA_NF'].iloc[0]:.1f} %."
+    )
+
+
+def _encoders(facts: Facts) -> str | None:
+    rows = facts.mechanism[facts.mechanism["how"] == mechanism.RELAYED]
+    if rows.empty:
+        return None
+    rows = rows.sort_values("macs_million")
+    said = [f"{r.generator.rpartition(', ')[2]} {r.PA_NF:.1f} %" for r in rows.itertuples()]
+    return (
+        "What it recovers is what its encoder can tell by itself. With class patterns told by an encoder, from the cheapest to the dearest: "
+        + "; ".join(said) + "."
+    )  # fmt: skip
+
+
+def _training(facts: Facts) -> str | None:
+    rows = facts.mechanism[facts.mechanism["how"] == mechanism.IMITATED].sort_values("PA_NF")
+    if rows.empty:
+        return None
+    top = rows.iloc[-1]
+    return (
+        f"Yes, and it is short: {top['generator']} that imitates class patterns takes {top['training_minutes']:.0f} minutes of training, its "
+        f"teacher included, and ends at {top['PA_NF']:.1f} %"
+        + (f" (the paper: {top['published_PA_NF']:g} %)." if not np.isnan(top["published_PA_NF"]) else ".")
+    )
+
+
+def _bits(facts: Facts) -> str | None:
+    rows = facts.sensitivity.get("alone")
+    if rows is None or not rows["hit"].str.startswith("bit").any():
+        return None
+    bits = rows[rows["hit"].str.startswith("bit")].set_index("hit")["loss"]
+    whole = rows.loc[rows["hit"] == sensitivity.EVERYWHERE, "loss"]
+    low = bits.drop(bits.nlargest(2).index)
+    top = bits.idxmax()
+    return f"Errors in {top} alone cost {bits[top]:.1f} points" + (
+        f" where errors everywhere cost {whole.iloc[0]:.1f}" if len(whole) else ""
+    ) + f"; in each bit but {show.listed(bits.nlargest(2).index)}, {low.max():.1f} at most."  # fmt: skip
+
+
+def _layers(facts: Facts) -> str | None:
+    rows = facts.sensitivity.get("alone")
+    rows = None if rows is None else rows[rows["hit"].str.startswith("layer")]
+    if rows is None or rows.empty:
+        return None
+    top, total = rows.loc[rows["loss"].idxmax()], rows["loss"].sum()
+    return (
+        f"Errors in {top['hit']} of {len(rows)} cost most, {top['loss']:.1f} points; those of all layers, one at a time, add up to {total:.1f}. "
+        f"The last layer's cost {rows['loss'].iloc[-1]:.1f}."
+    )
+
+
+def _generator_too(facts: Facts) -> str | None:
+    parts = []
+    for words, rows in facts.sensitivity.items():
+        rows = rows.set_index("hit")["accuracy"]
+        if {sensitivity.TOO, sensitivity.EVERYWHERE} <= set(rows.index):
+            parts.append(f"{words} {rows[sensitivity.EVERYWHERE]:.1f} % become {rows[sensitivity.TOO]:.1f} %")
+    return f"At the same bit-error rate: {'; '.join(parts)}." if parts else None
+
+
+def _pareto(facts: Facts) -> str | None:
+    return tradeoff._bargains(facts.tradeoff, 1.0) if (facts.tradeoff["kind"] == "generator").any() else None
+
+
+def _beaten(facts: Facts) -> str | None:
+    front = facts.tradeoff[facts.tradeoff["kind"] == "generator"]
+    if front.empty:
+        return None
+    return (
+        f"Of {len(front)} measured points with a generator (system and bit-error rate) {len(tradeoff.beaten(facts.tradeoff))} are beaten "
+        "by the same base model alone at a higher voltage, in accuracy and in saving."
+    )
+
+
+def _hardware(facts: Facts) -> str | None:
+    rows = facts.tradeoff[(facts.tradeoff["kind"] == "mitigation") & (facts.tradeoff["ber_percent"] == 1.0)]
+    if rows.empty:
+        return None
+    parts = [f"{r.system} {r.accuracy:.1f} % ({r.saving:.1f} % saved)" for r in rows.itertuples()]
+    return f"At a bit-error rate of 1 %, without errors {rows['CA'].iloc[0]:.1f} %: {'; '.join(parts)}."
+
+
+def _other_rates(facts: Facts) -> str | None:
+    rows, parts = facts.tradeoff[facts.tradeoff["kind"] == "generator"], []
+    for system, some in rows.groupby("system", sort=False):
+        some = some.set_index("ber_percent")["accuracy"]
+        if {0.1, 0.5, 1.0} <= set(some.index):
+            parts.append(f"{system} {some[0.1]:.1f}, {some[0.5]:.1f} and {some[1.0]:.1f} %")
+    return f"Trained at 1 %, measured at 0.1, 0.5 and 1 %: {'; '.join(parts)}." if parts else None
+
+
+def _spread(facts: Facts) -> str | None:
+    rows, laws = facts.error_models, ("ReleaseMap", "ReleaseMap, tiling corrected", "StuckAt", "BitFlips")
+    rows = rows.loc[[law for law in laws if law in rows.index]]
+    if laws[0] not in rows.index or len(rows) < 2:
+        return None
+    others = rows["PA_std"].drop(laws[0])
+    verdict = "Mostly from" if others.max() < rows["PA_std"][laws[0]] / 2 else "In part from" if others.min() < rows["PA_std"][laws[0]] else "Not from"
+    known = [f"{r.Index} {r.PA_std:.1f} (worst {r.PA_worst:.1f} %)" for r in rows.itertuples()]
+    return (
+        f"{verdict} the official code's error map. Standard deviation over {show.listed(rows['patterns'])} chips of the base model alone, in "
+        f"points: {'; '.join(known)}."
+    )
+
+
+def _worst(facts: Facts) -> str | None:
+    rows = facts.mechanism[facts.mechanism["generator"] != "none"].sort_values("PA_NF")
+    rows = rows[~rows["how"].isin((mechanism.ONE, mechanism.TOLD))]
+    if rows.empty:
+        return None
+    top = rows.iloc[-1]
+    return (
+        f"It depends on how well the class is told: {mechanism.front(top)} spreads by {top['PA_NF_std']:.1f} points over {top['patterns']} chips, "
+        f"the worst {top['PA_NF_worst']:.1f} %, where the base model alone spreads by {top['PA_std']:.1f}, the worst {top['PA_worst']:.1f} %."
+    )
+
+
+def _larger_images(facts: Facts) -> str:
+    saving = tables.energy_saving(224)
+    return (
+        f"At 224×224, {show.count(int((saving['true_ES'] < 0).sum()), 'pair')} of {len(saving)} would cost more weight-read energy than they "
+        f"save at a bit-error rate of 1 %; counted by multiply-accumulates it is {int((saving['true_MAC_ES'] < 0).sum())}."
+    )
+
+
+def _cycles(facts: Facts) -> str:
+    extra = simulate.cycle_overhead(32)["true_cycles"]
+    return f"On a simulated 32 by 32 array a generator adds {extra.min():.1f} to {extra.max():.1f} % of its base model's cycles at 32×32 pixels."
+
+
+def _sizes(facts: Facts) -> str:
+    rows, front = tables.weight_reads().set_index("network")["parameters"], mechanism.generators.LABELS.values()
+    least, most = (f(rows[list(front)]) for f in (min, max))
+    bases = rows.drop(list(front))
+    return f"{least:,} to {most:,} parameters in front of {bases.min():,} to {bases.max():,}."
+
+
+QUESTIONS = [
+    Question("Why it works", "7gLE", "How can a change of the input make up for errors in all layers?", _told, "mechanism", "mechanism"),
+    Question("Why it works", "7gLE", "Which bits matter? Errors in the highest only, in the lowest only?", _bits, "sensitivity", "sensitivity"),
+    Question("Why it works", "7gLE", "Which layers? Should the later ones be protected?", _layers, "sensitivity", "sensitivity"),
+    Question("Why it works", "7gLE", "Does it hold under a shift of the distribution?", "not measured: no shifted data set is in this study."),
+    Question("Does it pay?", "7gLE", "Is there a point with less than 1 % loss and a net saving, and what would the same loss buy without a generator?", _pareto, "tradeoff", "tradeoff"),
+    Question("Does it pay?", "area chair", "Why not raise the voltage a little?", _beaten, "tradeoff", "tradeoff"),
+    Question("Does it pay?", "YHTK, 7gLE", "What about error-correcting codes, protected high bits, masked weights?", _hardware, "tradeoff", "tradeoff"),
+    Question("Does it pay?", "YHTK, uT9R", "What does the generator cost for larger images?", _larger_images, "energy"),
+    Question("Does it pay?", "YHTK, uT9R", "What does it cost in time on an accelerator?", _cycles, "energy"),
+    Question("Does it pay?", "YHTK", "What share of the whole inference's energy is that?", "not measured: activations, leakage and DRAM need an accelerator's own figures."),
+    Question("How predictable is it?", "uT9R", "Why does the accuracy spread so much over chips?", _spread, "error_models", "error_models"),
+    Question("How predictable is it?", "uT9R", "And behind a generator, on the worst chip?", _worst, "mechanism", "mechanism"),
+    Question("How predictable is it?", "uT9R", "Why does ResNet50 stay far below its clean accuracy?", lambda facts: None, "accuracy", "accuracy --only model=resnet50"),
+    Question("Generators", "Qmac", "How large are they beside the classifiers?", _sizes, "overhead"),
+    Question("Generators", "YHTK, Qmac", "How small may one be, and where does the recovery stop?", _encoders, "mechanism", "mechanism"),
+    Question("Generators", "Qmac", "What if the generator's own memory runs at low voltage too?", _generator_too, "sensitivity", "sensitivity"),
+    Question("Generality", "7gLE", "Must one be trained anew for each model, and how long does that take?", _training, "mechanism", "mechanism"),
+    Question("Generality", "7gLE", "Does a generator serve at other bit-error rates than its own?", _other_rates, "tradeoff", "tradeoff"),
+    Question("Generality", "7gLE", "Other tasks and architectures, such as transformers?", "not measured: out of this study's scope so far."),
+]  # fmt: skip
+
+
+def answers(profile: str) -> list[tuple[Question, str | None]]:
+    """Each question with its answer; None where there is none, for want of records or by its nature."""
+    facts = Facts(profile)
+    return [(q, None if isinstance(q.answer, str) else q.answer(facts)) for q in QUESTIONS]
+
+
+def summary(found: list[tuple[Question, str | None]]) -> Markdown:
+    """How many questions have an answer."""
+    done = sum(text is not None for _, text in found)
+    return Markdown(f"**{done} of {len(found)} questions** have a measured or computed answer. The others say what is missing.")
+
+
+def listing(found: list[tuple[Question, str | None]]) -> Markdown:
+    """Questions and answers by topic."""
+    lines, topic = [], ""
+    for question, text in found:
+        if question.topic != topic:
+            topic = question.topic
+            lines += [f"## {topic}", ""]
+        link = f" [More]({question.page}.ipynb)" if question.page else ""
+        missing = question.answer if isinstance(question.answer, str) else SOON.format(question.table)
+        lines += [f"**{question.text}** ({question.asked})", "", f"{text if text is not None else f'*Open*: {missing}'}{link}", ""]
+    return Markdown("\n".join(lines))

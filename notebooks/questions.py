@@ -1,0 +1,32 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What reviewers asked
+#
+# **Question.** The paper was discussed in public, at ICLR 2024, before it appeared at NeurIPS 2024. Reviewers (Qmac, YHTK,
+# uT9R, 7gLE, and the area chair) asked for measurements that the paper does not have. What do they show?
+#
+# Unless it says otherwise, an answer is for VGG11 on CIFAR-10, base recipe `release`, under the official code's error map at
+# a bit-error rate of 1 %. Each links to the page that shows how it was measured. The questions are in our words.
+
+# %% tags=["parameters", "remove-input"]
+profile: str = "paper"  # whose records the answers rest on
+
+# %% tags=["hide-input"]
+from nflib.pages import questions
+
+found = questions.answers(profile)
+questions.summary(found)
+
+# %% tags=["remove-input"]
+questions.listing(found)

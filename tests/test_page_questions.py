@@ -1,0 +1,94 @@
+"""The page "questions": answers are read from records, verdicts follow them, and what is missing is said."""
+
+import dataclasses
+
+import pytest
+
+from nflib import energy, notebooks, profiles
+from nflib.pages import questions as page
+from nflib.store import Store
+
+ORIGIN = {"commit": "0" * 40, "dirty": False, "device": "a chip"}
+TRAINED = {"model_images": 1e6, "seconds": 60.0, "teacher": {"sha256": "", "model_images": 1e5, "seconds": 60.0}}
+
+
+def fill(table: str, value) -> None:
+    """Records for the first look of a table; value(cell) is the accuracy on every chip."""
+    store = Store("paper")
+    for cell in profiles.first_look(table):
+        metrics = {"clean": 88.0, "perturbed": value(cell), "changed_bits": [0.005] * cell.patterns, "images": 2000}
+        metrics |= {"layer_weights": list(range(1, 10)), "base_training": {"seconds": 60.0}, "teller_training": {"seconds": 60.0}}
+        if not store.has(cell):
+            store.write(cell, metrics | {"generator_training": TRAINED if cell.generator else None}, ORIGIN)
+
+
+def answer(text: str) -> str | None:
+    return next(found for question, found in page.answers("paper") if text in question.text)
+
+
+def near(value: float):
+    """A value for each pattern around `value`, a point up and down by turns."""
+    return lambda cell: [value + (-1) ** k for k in range(cell.patterns)]
+
+
+def test_without_records_measured_answers_are_open_and_computed_ones_stand(workshop):
+    found = page.answers("paper")
+    assert [question.page for question, text in found if text] == ["energy", "energy", "overhead"]
+    listing = page.listing(found).data
+    assert listing.count("*Open*") == len(found) - 3 and "`nflib sweep tradeoff --profile paper`" in listing
+    assert f"**3 of {len(found)} questions**" in page.summary(found).data
+
+
+def told(one: float):
+    def value(cell):
+        name = cell.generator.name if cell.generator else ""
+        return near({"class_patterns": 80.0 if cell.teller else 95.0, "universal": one}.get(name, 45.0))(cell)
+
+    return value
+
+
+@pytest.mark.parametrize("one,verdict", [(46.0, "It tells the class and writes the answer large."), (94.0, "Not because it tells the class.")])
+def test_why_it_works_follows_the_class_patterns(workshop, one, verdict):
+    fill("mechanism", told(one))
+    text = answer("How can a change of the input")
+    assert text.startswith(verdict) and f"from 45.0 to 95.0 %; one picture for all classes brings it to {one:.1f} %" in text
+    assert "ConvL encoder 80.0 %" in answer("How small may one be") and "spreads by 1.0 points over 20 chips, the worst 79.0 %" in answer("on the worst chip")
+
+
+@pytest.mark.parametrize("release,others,verdict", [(9.0, 1.0, "Mostly from"), (4.0, 3.0, "In part from"), (2.0, 3.0, "Not from")])
+def test_the_spread_is_laid_at_the_map_s_door_only_where_the_numbers_do(workshop, release, others, verdict):
+    fill("error_models", lambda cell: [50 + (release if cell.law == "release_map" else others) * (-1) ** k for k in range(cell.patterns)])
+    text = answer("spread so much over chips")
+    assert text.startswith(f"{verdict} the official code's error map") and f"ReleaseMap {release:.1f} (worst {50 - release:.1f} %)" in text
+    assert f"BitFlips {others:.1f}" in text
+
+
+def test_voltage_answers_follow_the_tradeoff(workshop):
+    def value(cell):
+        if cell.mitigation:
+            return near({"secded": 86.0}.get(cell.mitigation, 70.0))(cell)
+        return near(81.0 if cell.generator else 88.0 - 4000 * cell.rate)(cell)
+
+    fill("tradeoff", value)
+    saved = 100 * (1 - energy.read_energy(0.0001))
+    assert f"alone, at a higher voltage **{saved:.1f} %** (BER 0.01 %)" in answer("less than 1 % loss")
+    assert "SECDED code 86.0 % (21.9 % saved)" in answer("error-correcting codes")
+    assert "UNetL 81.0, 81.0 and 81.0 %" in answer("other bit-error rates")
+    assert answer("raise the voltage a little").startswith("Of 24 measured points")
+
+
+def test_sensitivity_answers_name_the_bit_the_layer_and_the_generator(workshop):
+    losses = {"bit 7": 30.0, "bit 6": 8.0, "layer 5": 12.0, "layer 9": 2.0, "generator too": 50.0, "": 40.0}
+    fill("sensitivity", lambda cell: near(88.0 - losses.get(cell.hit, 0.5))(cell))
+    assert answer("Which bits") == "Errors in bit 7 alone cost 30.0 points where errors everywhere cost 40.0; in each bit but bit 7 and bit 6, 0.5 at most."
+    assert "Errors in layer 5 of 9 cost most, 12.0 points" in answer("Which layers") and "The last layer's cost 2.0." in answer("Which layers")
+    assert "behind ConvS 48.0 % become 38.0 %; behind UNetL 48.0 % become 38.0 %" in answer("generator's own memory")
+
+
+def test_every_question_has_a_page_or_says_why_not():
+    for question in page.QUESTIONS:
+        assert question.page in notebooks.names() if question.page else isinstance(question.answer, str), question.text
+        assert not question.table or question.table.split()[0] in profiles.TABLES
+        assert question.table or not callable(question.answer) or question.page in ("energy", "overhead")
+    assert len({question.text for question in page.QUESTIONS}) == len(page.QUESTIONS)
+    assert dataclasses.is_dataclass(page.QUESTIONS[0])
