@@ -13,6 +13,7 @@ from nflib.names import UserError
 from nflib.pages import (
     ablations,
     contradictions,
+    cost,
     error_models,
     mechanism,
     overhead,
@@ -32,6 +33,7 @@ from nflib.trained import choose_device
 PAGES = {
     "error_models": error_models,
     "mechanism": mechanism,
+    "cost": cost,
     "transfer": transfer,
     "quantization": quantization,
     "ablations": ablations,

@@ -80,6 +80,7 @@ index.error_models(rows)
 # * [The method](../method.md): formulas, error models, metrics; and
 #   [what the official code really does](../release_code.md).
 # * [Why it works](mechanism.ipynb): the generator is a classifier; trained as one, it is ready in minutes.
+# * [How much training buys how much recovery](cost.ipynb): the official recipe beside cheaper ones.
 # * [Every published number beside ours](scoreboard.ipynb), and where the printed numbers contradict each other.
 # * [What "1 % bit errors" means](error_models.ipynb): how much of the damage is the official code's error map.
 # * [Accuracy recovery](accuracy.ipynb), [transfer to other classifiers](transfer.ipynb),
