@@ -158,7 +158,7 @@ def _best(some: pd.DataFrame) -> tuple[pd.Series | None, bool]:
 
 
 def _cheapest(some: pd.DataFrame, accuracy: float = 0.0) -> pd.Series | None:
-    """Of our points with a sure recovery that reach `accuracy` (per cent, under errors) the one with the fewest model-images."""
+    """Of our points with a sure recovery that reach `accuracy` (per cent, under errors): that with the fewest model-images."""
     own = some[(some["how"] != OFFICIAL) & (some["PA_NF"] >= accuracy)]
     own = own.sort_values(["model_images", "training_minutes", "record"])
     return next((row for _, row in own.iterrows() if _sure(row)), None)
