@@ -95,7 +95,7 @@ def test_the_verdict_follows_the_numbers(workshop, numbers, verdict, summary):
 
 def test_a_recovery_within_its_error_is_nothing_to_be_compared_with(workshop):
     rows = page.frame(known()).assign(RP_error=8.0)  # the best official recovery is 15 points
-    assert "no official run here has a sure recovery" in page.meaning(rows).data
+    assert "no official run has a sure recovery here" in page.meaning(rows).data
     text = page.summary(rows, "paper").data
     assert "nothing yet that ours could be compared with. Our cheapest sure recovery: imitation only (20 steps), 70.0 %" in text
 
@@ -112,6 +112,12 @@ def test_fewer_is_said_only_of_fewer(workshop):
     rows = page.frame(tables.stored("paper"))
     assert "**No**: imitation only (20 steps) takes 500,000 instead of 250,000, not fewer." in page.meaning(rows).data
     assert "No point of ours reaches that." in page.summary(rows, "paper").data
+
+
+def test_without_an_official_run_nothing_is_claimed(workshop):
+    rows = page.frame(known()).query("how != @page.OFFICIAL")
+    assert "The official recipe is not measured here." in page.summary(rows, "paper").data
+    assert "Cannot be told: no official run is measured here." in page.meaning(rows).data
 
 
 def test_the_official_recipe_at_its_full_length_is_not_said_to_be_missing(workshop):

@@ -222,7 +222,7 @@ def _verdict(key: tuple, some: pd.DataFrame) -> str:
     text = f"{_title(key)}: as good with {GOAL} times fewer model-images than the best official run here? "
     best, sure = _best(some)
     if not sure:
-        return f"{text}Cannot be told: no official run here has a sure recovery."
+        return f"{text}Cannot be told: no official run {'is measured' if best is None else 'has a sure recovery'} here."
     if (ours := _cheapest(some, best["PA_NF"])) is None:
         return f"{text}**No**: none of ours is as good."
     reached = best["model_images"] >= GOAL * ours["model_images"]
