@@ -3,11 +3,13 @@
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from nflib import data, faults, generators, models
-from nflib.names import UserError
+from nflib.mitigations import MITIGATIONS
+from nflib.names import UserError, choose
 from nflib.quantize import check_bits
 from nflib.training import BaseRecipe, GeneratorRecipe
 
@@ -63,6 +65,9 @@ class Cell:
     images: how many test images (the first ones); 0 means all.  bits: code width of the base model in the evaluation; 0
     means the one that it was trained with.  on: the kind of device that a latency belongs to, "cpu" or "cuda".
     teller: the classifier that tells class patterns the class, in place of the true label.
+    mitigation: what the memory does about faults, a key of `mitigations.MITIGATIONS`; kind "mitigation" has one.
+    hit: what errors are limited to, "bit 7" (bit 0 is the lowest) or "layer 1" (in the order of computing), or "generator
+    too", where the generator's memory has them as well; kind "sensitivity" has one.
     """
 
     table: str  # the kind; named so since the first records
@@ -77,9 +82,20 @@ class Cell:
     bits: int = field(default=0, metadata={"since": 2})
     on: str = field(default="", metadata={"since": 2})
     teller: Base | None = field(default=None, metadata={"since": 3})
+    mitigation: str = field(default="", metadata={"since": 4})
+    hit: str = field(default="", metadata={"since": 4})
 
     def __post_init__(self):
         object.__setattr__(self, "rate", float(self.rate))
+        if self.mitigation:
+            choose("mitigation", self.mitigation, MITIGATIONS)
+        for kind, value in (("mitigation", self.mitigation), ("sensitivity", self.hit)):
+            if bool(value) != (self.table == kind):
+                raise UserError(f"kind {self.table!r} with {value or 'none'!r}; kind {kind!r} says what, no other does")
+        if self.hit and not re.fullmatch(r"bit \d+|layer [1-9]\d*|generator too", self.hit):
+            raise UserError(f"errors hit {self.hit!r}; allowed are 'bit 7' and the like, 'layer 1' and the like, 'generator too'")
+        if self.hit == "generator too" and self.generator is None:
+            raise UserError("errors hit 'generator too', but there is no generator")
         if self.teller and not (self.generator and self.generator.name == generators.CLASS_PATTERNS):
             raise UserError("a teller goes with class patterns only; no other generator is told the class")
         if self.bits:
@@ -106,7 +122,7 @@ class Cell:
         if self.bits:
             parts.append(f"at {self.bits} bits")
         if self.table != "accuracy":
-            parts.append(f"({self.table})")
+            parts.append(f"({self.mitigation or self.hit or self.table})")
         return f"{' '.join(parts)}, {faults.LABELS.get(self.law, self.law)} {100 * self.rate:g} %"
 
     def key(self, name: str) -> object:
@@ -122,6 +138,8 @@ class Cell:
             "steps": self.generator.steps if self.generator else 0,
             "imitation_steps": self.generator.imitation_steps if self.generator else 0,
             "teller": self.teller.model if self.teller else "none",
+            "mitigation": self.mitigation or "none",
+            "hit": self.hit or "all",
             "surrogates": "+".join(s.model for s in self.surrogates) or "none",
             "law": self.law,
             "rate": self.rate,

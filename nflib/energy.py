@@ -4,6 +4,7 @@ Nothing here needs trained weights.  Shapes come from one forward of a zero imag
 device, which computes no numbers; the model is left as it was.  Source: NeuralFuse, section 4.2 and appendices C, D.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 # Energy of one SRAM read at 0.83 Vmin (BER 1 %) over that at Vmin.  The paper never prints it ("about 30 %" less); it
 # is the value that reproduces Table 8 from the MACs of Table 7, all 30 entries, and Table 2 from Table 6, 29 of 30.
 ENERGY_RATIO = 0.6940
+LOW_VOLTAGE, LOW_BER = 0.83, 0.01  # the one point of the voltage's curve that the paper prints: 0.83 Vmin, BER 1 %
+SAFE_BER = 1e-5  # bit-error rate at Vmin, assumed: about one faulty cell in three arrays of 512 x 64
 ARRAY_ROWS = 32  # SCALE-SIM's output-stationary array: positions that share one read of a weight
 WEIGHTS_PER_WORD = 8  # 8-bit weights in one 64-bit word of the SRAM
 
@@ -218,6 +221,24 @@ def energy_saving(reads_base: float, reads_generator: float, ratio: float = ENER
     voltage: 100 (1 - ratio - reads_generator / reads_base).  Numbers or arrays of them.
     """
     return 100 * (1 - ratio - reads_generator / reads_base)
+
+
+def voltage(ber: float, safe_ber: float = SAFE_BER) -> float:
+    """Supply voltage over Vmin at which the bit-error rate is `ber` (fractions), 1 for `safe_ber` and less.
+
+    An assumption, for the paper shows the curve without numbers: the logarithm of the rate is linear in the voltage, through
+    (1, safe_ber) and (0.83, 0.01).  The seven rates that a comment of the official code lists as measured (1.2e-2, 4.0e-3,
+    1.2e-3, 1.6e-4, 1.3e-4, 4.1e-5, 1.3e-5; faultmodels/randomfault.py) mostly fall by equal factors, which fits it.
+    """
+    if ber <= safe_ber:
+        return 1.0
+    return 1 - (1 - LOW_VOLTAGE) * math.log(ber / safe_ber) / math.log(LOW_BER / safe_ber)
+
+
+def read_energy(ber: float, safe_ber: float = SAFE_BER, ratio: float = ENERGY_RATIO) -> float:
+    """Energy of one read at bit-error rate `ber` over that at Vmin: a power of the voltage, about its square, which gives
+    `ratio` at a rate of 1 %."""
+    return voltage(ber, safe_ber) ** (math.log(ratio) / math.log(LOW_VOLTAGE))
 
 
 def mac_energy_saving(macs_base: float, macs_generator: float, ratio: float = ENERGY_RATIO) -> float:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nflib.data import Split, to_float
-from nflib.faults import ErrorModel, changed_bits, perturbed
+from nflib.faults import ErrorModel, Pattern, changed_bits, perturbed
 from nflib.generators import transform
 from nflib.quantize import Quantized
 from nflib.training import autocast
@@ -49,12 +49,16 @@ def perturbed_accuracies(
     seeds: Iterable[int],
     batches: list[tuple[Tensor, Tensor]],
     tick: Callable[[], None] = lambda: None,
+    mitigate: Callable[[Quantized, Pattern, int], Pattern] = lambda base, pattern, seed: pattern,
 ) -> tuple[list[float], list[float]]:
-    """For each pattern: accuracy in per cent, and the share of stored bits that it changed.  `tick` is called after each."""
+    """For each pattern: accuracy in per cent, and the share of stored bits that it changed.  `tick` is called after each.
+
+    mitigate: (base model, pattern, seed) to the pattern that is left, as in `nflib.mitigations`.
+    """
     accuracies, shares = [], []
     stored = base.bits * sum(base.sizes.values())
     for seed in seeds:
-        pattern = error_model.draw(base.sizes, seed, base.bits)
+        pattern = mitigate(base, error_model.draw(base.sizes, seed, base.bits), seed)
         shares.append(changed_bits(base, pattern) / stored)
         with perturbed(base, pattern):
             accuracies.append(accuracy(base, batches))

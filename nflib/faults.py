@@ -342,11 +342,12 @@ def perturbed(base: Quantized, pattern: Pattern) -> Iterator[Quantized]:
             weight.index_copy_(0, index, old)
 
 
+def wrong_bits(base: Quantized, name: str, faults: LayerFaults) -> np.ndarray:
+    """The bits of layer `name` that read differently under `faults`, as marks in a byte for each of its weights (uint8 [n])."""
+    codes = base.codes[name].cpu()[faults.index]
+    return (codes ^ faults.hit(codes, base.bits)).view(torch.uint8).numpy() & np.uint8(2**base.bits - 1)
+
+
 def changed_bits(base: Quantized, pattern: Pattern) -> int:
     """Number of stored bits that read differently under `pattern`."""
-    total = 0
-    for name, faults in pattern.items():
-        codes = base.codes[name].cpu()[faults.index]
-        difference = (codes ^ faults.hit(codes, base.bits)).view(torch.uint8).numpy()
-        total += int(np.unpackbits(difference & np.uint8(2**base.bits - 1)).sum())
-    return total
+    return sum(int(np.bitwise_count(wrong_bits(base, name, faults)).sum()) for name, faults in pattern.items())

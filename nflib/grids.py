@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from nflib import generators, models
 from nflib.cells import PROFILES, Base, Cell
 from nflib.names import choose
+from nflib.quantize import weighted_layers
 from nflib.training import BaseRecipe, GeneratorRecipe
 
 BASE_RECIPES = {
@@ -319,6 +320,63 @@ def mechanism(
         cells += [Cell("accuracy", whole, recipe, patterns=patterns, **setting) for recipe in recipes]
         cells += [Cell("accuracy", whole, told, patterns=patterns, **setting, teller=encoder) for encoder in encoders]
     return cells + [Cell("accuracy", encoder, patterns=patterns, **setting) for encoder in encoders]
+
+
+def tradeoff(
+    profile: str,
+    dataset: str,
+    base_models: Sequence[str],
+    base_recipe: str,
+    generator_names: Sequence[str],
+    tellers: Sequence[str],
+    mitigations: Sequence[str],
+    error_models: Sequence[str],
+    train_rate: float,
+    rates: Sequence[float],
+    patterns: int,
+) -> list[Cell]:
+    """Each base model over bit-error rates: alone, with each mitigation, behind each generator trained at `train_rate` under
+    the same error model, and behind class patterns of that training, told the class by the encoder of each of `tellers`."""
+    encoder_of = {of: name for name, of in models.ENCODERS.items()}
+    encoders = [base(profile, dataset, encoder_of[choose("teller", name, encoder_of)], "modern") for name in tellers]
+    cells = []
+    for model in base_models:
+        whole = base(profile, dataset, model, base_recipe)
+        for law, rate in _settings(error_models, rates):
+            setting = {"law": law, "rate": rate, "patterns": patterns}
+            chosen = [None, *(generator_recipe(profile, name, law, train_rate) for name in generator_names)]
+            cells += [Cell("accuracy", whole, recipe, **setting) for recipe in chosen]
+            told = generator_recipe(profile, generators.CLASS_PATTERNS, law, train_rate)
+            cells += [Cell("accuracy", whole, told, **setting, teller=encoder) for encoder in encoders]
+            cells += [Cell("mitigation", whole, **setting, mitigation=name) for name in mitigations]
+    return cells
+
+
+def sensitivity(
+    profile: str,
+    dataset: str,
+    base_models: Sequence[str],
+    base_recipe: str,
+    generator_names: Sequence[str],
+    error_models: Sequence[str],
+    rate: float,
+    patterns: int,
+    images: int,
+) -> list[Cell]:
+    """Each base model, alone and behind each generator trained under the same errors, with errors in one bit of the codes, in
+    one layer, and everywhere; and with errors in the generator's memory too.  images: test images (the first), 0 for all."""
+    cells = []
+    for model in base_models:
+        whole = base(profile, dataset, model, base_recipe)
+        layers = weighted_layers(models.build(model, 10, width=whole.width))
+        places = [f"bit {k}" for k in range(whole.recipe.bits)] + [f"layer {k + 1}" for k in range(len(layers))]
+        for law in error_models:
+            setting = {"law": law, "rate": rate, "patterns": patterns, "images": images}
+            for recipe in [None, *(generator_recipe(profile, name, law, rate) for name in generator_names)]:
+                cells.append(Cell("accuracy", whole, recipe, **setting))
+                cells += [Cell("sensitivity", whole, recipe, **setting, hit=hit) for hit in places]
+                cells += [Cell("sensitivity", whole, recipe, **setting, hit="generator too")] if recipe else []
+    return cells
 
 
 def cost(

@@ -1,5 +1,6 @@
 """What can be measured of a cell, by kind: accuracy, t-SNE embedding, transformed images, latency."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 from nflib import energy, evaluation, faults, generators, models
 from nflib.cells import Cell
 from nflib.generators import transform
+from nflib.mitigations import MITIGATIONS
 from nflib.names import UserError
+from nflib.quantize import Quantized
 from nflib.store import provenance
 from nflib.trained import base_model, dataset_on, generator_model
 from nflib.training import autocast, progress_bar
@@ -39,18 +42,54 @@ def _models(cell: Cell, device: torch.device, deadline: float | None):
 
 def accuracies(cell: Cell, device: torch.device, deadline: float | None = None) -> Measured:
     """clean (CA, or CA(NF) with a generator) and perturbed (PA or PA(NF), one value a pattern), in per cent of the test
-    images; changed_bits, the share of stored bits that each pattern changed."""
+    images; changed_bits, the share of stored bits that each pattern changed, after the cell's mitigation if it has one."""
     base, generator, facts, digests = _models(cell, device, deadline)
     began = time.perf_counter()
     batches = evaluation.prepared(dataset_on(cell.base.dataset, device).test.first(cell.images), generator)
     clean = evaluation.accuracy(base, batches)
     seeds = range(cell.first_seed, cell.first_seed + cell.patterns)
     with progress_bar(cell.patterns, f"{cell.words}: patterns", unit="pattern") as progress:
-        law = faults.error_model(cell.law, cell.rate)
-        perturbed, shares = evaluation.perturbed_accuracies(base, law, seeds, batches, progress.update)
+        law, more = faults.error_model(cell.law, cell.rate), {}
+        if cell.mitigation:
+            more["mitigate"] = MITIGATIONS[cell.mitigation].apply
+        perturbed, shares = evaluation.perturbed_accuracies(base, law, seeds, batches, progress.update, **more)
     metrics = {"clean": clean, "perturbed": perturbed, "changed_bits": shares} | facts
     metrics |= {"images": sum(len(labels) for _, labels in batches), "evaluation_seconds": time.perf_counter() - began}
     return metrics, provenance(device, **digests), None
+
+
+def limited(law: faults.ErrorModel, hit: str, base: Quantized) -> faults.ErrorModel:
+    """`law` with errors in one bit or one layer of `base` only; hit as in Cell.  Raises UserError for one that is not there."""
+    what, _, number = hit.partition(" ")
+    if what == "bit":
+        if int(number) >= base.bits:
+            raise UserError(f"errors hit {hit!r}, but codes have {base.bits} bits, from bit 0")
+        return dataclasses.replace(law, bit_rates=tuple(law.rate * (k == int(number)) for k in range(base.bits)))
+    if what == "layer":
+        if int(number) > len(base.sizes):
+            raise UserError(f"errors hit {hit!r}, but there are {len(base.sizes)} layers, from layer 1")
+        return dataclasses.replace(law, layers=(list(base.sizes)[int(number) - 1],))
+    return law
+
+
+def sensitivities(cell: Cell, device: torch.device, deadline: float | None = None) -> Measured:
+    """As `accuracies`, with errors in what `cell.hit` says only; with "generator too", also in the generator's weights, under
+    the pattern of the same seed.  layers, layer_weights: names and weights of the base model's layers, in order."""
+    base, generator, facts, digests = _models(cell, device, deadline)
+    began, split = time.perf_counter(), dataset_on(cell.base.dataset, device).test.first(cell.images)
+    law, batches = limited(faults.error_model(cell.law, cell.rate), cell.hit, base), evaluation.prepared(split, generator)
+    metrics = {"clean": evaluation.accuracy(base, batches), "perturbed": [], "changed_bits": []}
+    front = Quantized(generator, cell.generator.bits) if cell.hit == "generator too" else None
+    with progress_bar(cell.patterns, f"{cell.words}: patterns", unit="pattern") as progress:
+        for seed in range(cell.first_seed, cell.first_seed + cell.patterns):
+            if front:
+                with faults.perturbed(front, law.draw(front.sizes, seed, front.bits)):
+                    batches = evaluation.prepared(split, generator)
+            found = evaluation.perturbed_accuracies(base, law, (seed,), batches, progress.update)
+            for name, values in zip(("perturbed", "changed_bits"), found):
+                metrics[name] += values
+    metrics |= {"layers": list(base.sizes), "layer_weights": list(base.sizes.values()), "images": len(split.labels)} | facts
+    return metrics | {"evaluation_seconds": time.perf_counter() - began}, provenance(device, **digests), None
 
 
 def neighbour_accuracy(points: Tensor, labels: Tensor, neighbours: int = NEIGHBOURS) -> float:
@@ -277,6 +316,8 @@ def _compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Te
 
 MEASURES: dict[str, Callable[..., Measured]] = {
     "accuracy": accuracies,
+    "mitigation": accuracies,
+    "sensitivity": sensitivities,
     "tsne": embedding,
     "transformed_images": transformed_images,
     "overhead": latencies,

@@ -12,6 +12,7 @@ from typing import Any
 
 from nflib import data, faults, generators, grids, models
 from nflib.cells import PROFILES
+from nflib.mitigations import MITIGATIONS
 from nflib.names import UserError, choose
 from nflib.quantize import MAX_BITS, MIN_BITS
 from nflib.store import ROOT
@@ -36,6 +37,8 @@ PAGES = {  # page of the book: (notebook, parameters)
     **_both("error_models", **CIFAR10),
     **_both("mechanism", **CIFAR10),
     **_both("cost", **CIFAR10),
+    **_both("sensitivity", **CIFAR10),
+    **_both("tradeoff", **CIFAR10),
     **_both("transfer", **CIFAR10),
     **_both("quantization", **CIFAR10),
     **_both("ablations", **CIFAR10),
@@ -119,6 +122,9 @@ CHECKS = {
     "models_per_step": _all(_at_least("a number of perturbed models", 1)),
     "rate": faults.check_rate,
     "surrogates": _each("surrogate", lambda: models.NAMES),
+    "tellers": _all(lambda value: choose("teller", value, models.ENCODERS.values())),
+    "mitigations": _all(lambda value: choose("mitigation", value, MITIGATIONS)),
+    "safe_ber": _fraction("safe_ber"),
     "train_rate": faults.check_rate,
     "train_rates": _all(faults.check_rate),
     "widths": _all(_bits),

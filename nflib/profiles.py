@@ -18,10 +18,13 @@ from nflib.grids import (
     overhead,
     quantization,
     robust_training,
+    sensitivity,
+    tradeoff,
     transfer,
     transformed_images,
     tsne,
 )
+from nflib.mitigations import MITIGATIONS
 from nflib.names import choose
 
 MAIN_LAWS = ("release_map", "bit_flips")
@@ -33,6 +36,7 @@ PAPER_RATES = {  # the bit-error rates of Tables 12 to 15
     "imagenet10": (0.005,),
     "cifar100": (0.01, 0.005, 0.0035),
 }
+RATES = (0.0001, 0.0003, 0.001, 0.002, 0.0035, 0.005, 0.01, 0.015)  # along the voltage
 FIRST_LOOK_EPOCHS, FIRST_LOOK_STEPS, FIRST_LOOK_IMITATION, FIRST_LOOK_IMAGES = 12, 300, 3700, 2000
 
 # -------------------------------------------------------------------------------------------------------- first looks
@@ -88,6 +92,12 @@ def first_look(table: str) -> list[Cell]:
         lengths = ((10, 30, 100), (30, 100, FIRST_LOOK_STEPS), (250, 1000, FIRST_LOOK_IMITATION))
         whole = cost(*at, ("vgg11",), "release", ("conv_s",), "release_map", 0.01, *lengths, 20)
         return shortened(whole, steps=FIRST_LOOK_STEPS)
+    elif table == "tradeoff":
+        whole = tradeoff(*at, ("vgg11",), "release", ("conv_s", "unet_l"), ("conv_l",), MITIGATIONS, ("release_map",), 0.01, RATES, 20)
+        whole += tradeoff(*at, ("vgg11",), "release", (), (), MITIGATIONS, ("bit_flips",), 0.01, RATES, 20)
+        whole += tradeoff(*at, ("vgg11",), "modern", (), (), MITIGATIONS, MAIN_LAWS, 0.01, RATES, 20)
+    elif table == "sensitivity":
+        whole = sensitivity(*at, ("vgg11",), "release", ("conv_s", "unet_l"), ("release_map",), 0.01, 10, 1000)
     else:
         return []
     return shortened(dict.fromkeys(whole))
@@ -128,6 +138,10 @@ def _smoke(table: str) -> list[Cell]:
         "mechanism": lambda: mechanism(*at, ("vgg11",), "release", generators.NAMES, *law, 0.01, 10),
         "cost": lambda: cost(
             *at, ("vgg11",), "release", ("conv_s",), *law, 0.01, (3, 10, 30), (10, 30, 90), (40, 150), 10
+        ),
+        "sensitivity": lambda: sensitivity(*at, ("vgg11",), "release", ("conv_l",), law, 0.01, 10, 360),
+        "tradeoff": lambda: tradeoff(
+            *at, ("vgg11",), "release", ("conv_s",), ("conv_s",), MITIGATIONS, law, 0.01, (0.001, 0.003, 0.01, 0.03), 10
         ),
     }[table]()
 
@@ -184,6 +198,13 @@ def _paper(table: str) -> list[Cell]:
         lengths = ((1000, 5000, 20000, 58800), (300, 1000, 4000), (1000, 4000))
         for law in MAIN_LAWS:
             cells += cost(*cifar10, ("resnet18", "vgg11"), release, ("conv_l", "conv_s"), law, 0.01, *lengths, 50)
+    elif table == "sensitivity":
+        for recipe in RECIPES:
+            cells += sensitivity(*cifar10, ("resnet18", "vgg11"), recipe, ("conv_l", "conv_s"), MAIN_LAWS, 0.01, 50, 0)
+    elif table == "tradeoff":
+        for recipe in RECIPES:
+            front = (("conv_s", "unet_l"), ("conv_l", "unet_s"), MITIGATIONS)
+            cells += tradeoff(*cifar10, ("resnet18", "vgg11"), recipe, *front, MAIN_LAWS, 0.01, RATES, 50)
     return list(dict.fromkeys(cells))
 
 
@@ -192,6 +213,8 @@ TABLES = (
     "error_models",
     "mechanism",
     "cost",
+    "sensitivity",
+    "tradeoff",
     "transfer",
     "quantization",
     "ablations",

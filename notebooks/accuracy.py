@@ -32,7 +32,7 @@ device: str = "auto"
 measure: bool = True  # False: show stored records only, whatever their training
 
 # %% tags=["hide-input"]
-from nflib import grids, report, study, tables
+from nflib import grids, profiles, report, study, tables
 
 cells = [
     cell
@@ -41,7 +41,7 @@ cells = [
 ]
 if measure:
     study.run(cells, profile, device)
-records = tables.stored(profile, cells if measure else None)
+records = tables.stored(profile, cells if measure else profiles.cells(profile, "accuracy"))
 records = [record for record in records if record["cell"]["base"]["dataset"] == dataset]
 rows = tables.accuracy(records)
 report.how_measured(rows, profile)

@@ -28,7 +28,7 @@ from nflib.pages import index, mechanism
 index.idea()
 
 # %% tags=["remove-input"]
-records = index.longest(tables.stored(profile))
+records = index.longest(tables.stored(profile, profiles.cells(profile, "accuracy")))
 rows = tables.accuracy(records)
 why = mechanism.frame(index.longest(tables.stored(profile, profiles.cells(profile, "mechanism"))))
 index.headline(rows, why)
@@ -81,6 +81,9 @@ index.error_models(rows)
 #   [what the official code really does](../release_code.md).
 # * [Why it works](mechanism.ipynb): the generator is a classifier; trained as one, it is ready in minutes.
 # * [How much training buys how much recovery](cost.ipynb): the official recipe beside cheaper ones.
+# * [Which bits, which layers](sensitivity.ipynb) do the damage, and what if the generator's memory fails too?
+# * [Does it pay?](tradeoff.ipynb) Accuracy against saving over the voltage, beside a chip without a generator and memories
+#   that find or correct their faults.
 # * [Every published number beside ours](scoreboard.ipynb), and where the printed numbers contradict each other.
 # * [What "1 % bit errors" means](error_models.ipynb): how much of the damage is the official code's error map.
 # * [Accuracy recovery](accuracy.ipynb), [transfer to other classifiers](transfer.ipynb),

@@ -2,6 +2,7 @@
 
 import functools
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -184,3 +185,20 @@ def test_latency_is_the_median_of_the_counted_calls(monkeypatch):
     assert measured == pytest.approx((3.0, 2.0))
     with pytest.raises(ValueError, match="repeats is 0"):
         energy.latency(lambda images: images, torch.zeros(1), repeats=0)
+
+
+# -------------------------------------------------------------------------------------------------------------- voltage
+
+
+def test_the_voltage_goes_through_its_two_points_and_falls_by_equal_steps_a_decade():
+    assert energy.voltage(0.01) == pytest.approx(0.83) and energy.voltage(energy.SAFE_BER) == energy.voltage(0.0) == 1.0
+    steps = [energy.voltage(10.0**-k) for k in range(1, 6)]
+    assert np.diff(steps) == pytest.approx(4 * [0.17 / 3])
+    assert energy.voltage(0.001, safe_ber=1e-4) == pytest.approx(0.915)
+
+
+def test_a_read_costs_the_printed_ratio_at_one_per_cent_and_about_the_square_of_the_voltage_elsewhere():
+    assert energy.read_energy(0.01) == pytest.approx(energy.ENERGY_RATIO) and energy.read_energy(1e-6) == 1.0
+    for ber in (1e-4, 1e-3, 0.02):
+        assert energy.read_energy(ber) == pytest.approx(energy.voltage(ber) ** 2, abs=0.01)
+    assert energy.read_energy(0.01, ratio=0.5) == pytest.approx(0.5)

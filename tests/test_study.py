@@ -50,11 +50,14 @@ def stored(store) -> Path:
 
 
 NEEDED = {
+    "mitigation": {"table": "mitigation"},
+    "hit": {"table": "sensitivity"},
     "adversarial_flips": {"models_per_step": 1},
     "imitation_steps": {"teacher": dataclasses.replace(GENERATOR, steps=9)},
     "teacher": {"imitation_steps": 1},
     "teller": {"generator": dataclasses.replace(GENERATOR, name="class_patterns")},
 }  # what a changed field cannot do without
+EXAMPLES = {"mitigation": ["secded", "spare_sign"], "hit": ["bit 7", "bit 0", "layer 1", "generator too"]}  # of names with rules
 ABSENT = {"teacher": [GENERATOR, dataclasses.replace(GENERATOR, steps=7)], "teller": [BASE, dataclasses.replace(BASE, width=0.5)]}
 
 
@@ -65,6 +68,8 @@ def variants(value: object) -> list:
         old = getattr(value, field.name)
         if dataclasses.is_dataclass(old):
             news = variants(old)
+        elif field.name in EXAMPLES:
+            news = EXAMPLES[field.name]
         elif isinstance(old, str):
             news = [old + "x"]
         elif isinstance(old, tuple):

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from nflib import cli, derive, energy, grids, report, tables
+from nflib import cli, derive, energy, profiles, report, tables
 from nflib.cells import PROFILES, Base, Cell
 from nflib.names import UserError
 from nflib.store import Store, results
@@ -52,7 +52,7 @@ def test_a_generator_without_its_base_model_on_the_same_patterns_has_no_recovery
 
 
 def test_the_same_records_give_the_same_bytes_and_check_finds_a_changed_table(two, monkeypatch):
-    monkeypatch.setattr(grids, "cells", lambda profile, table: [ALONE, WITH] if profile == "paper" else [])
+    monkeypatch.setattr(profiles, "cells", lambda profile, table: [ALONE, WITH] if profile == "paper" else [])
     monkeypatch.setattr(derive, "README", results() / "README.md")
     derive.README.write_text(derive.MARKS[0] + derive.MARKS[1])
     first = {path: path.read_bytes() for profile in PROFILES for path in derive.write(profile)}
@@ -73,7 +73,7 @@ def test_a_changed_record_is_found_by_check(two, capsys):
 
 
 def test_compare_finds_missing_and_differing_cells(workshop, tmp_path, monkeypatch):
-    monkeypatch.setattr(grids, "cells", lambda profile, table: [ALONE])
+    monkeypatch.setattr(profiles, "cells", lambda profile, table: [ALONE])
     store(ALONE, 90.0, [40.0, 50.0, 60.0, 50.0])
     with pytest.raises(UserError, match="has no record in"):
         derive.compare("paper", tmp_path / "other", (3, 10), (3, 10))

@@ -1,0 +1,97 @@
+"""Mitigations in the memory: what a classifier still sees of an error pattern where hardware spares, finds or corrects faults.
+
+Each gives, for a quantised base model and the pattern that its memory has, the pattern that is left.  The bits that a
+code adds lie in the same memory: they are wrong as often as the weights' own bits are in this pattern.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from nflib.faults import LayerFaults, Pattern, wrong_bits
+from nflib.quantize import Quantized
+
+WORD = 8  # weights that share the check bits of one SECDED word
+CHECK_BITS = 8  # of a (72, 64) SECDED code
+
+
+def _rest(base: Quantized, pattern: Pattern, seed: int, one: Callable) -> Pattern:
+    """The pattern whose layers are one(weights, faults, wrong, share, chance): wrong (uint8 [n]) marks the bits read wrong
+    at faults.index, share is the share of all stored bits that is wrong, chance a generator of the pattern's own."""
+    wrong = {name: wrong_bits(base, name, faults) for name, faults in pattern.items()}
+    share = sum(int(np.bitwise_count(bits).sum()) for bits in wrong.values()) / (base.bits * sum(base.sizes.values()))
+    chance = np.random.default_rng([seed, CHECK_BITS])
+    return {name: one(base.sizes[name], faults, wrong[name], share, chance) for name, faults in pattern.items()}
+
+
+def spare_sign(base: Quantized, pattern: Pattern, seed: int) -> Pattern:
+    """The most significant bit of every weight lies in cells that never fail, such as 8T among 6T cells.
+
+    Source of the idea: Srinivasan et al., Significance driven hybrid 8T-6T SRAM for energy-efficient synaptic storage in
+    artificial neural networks, DATE 2016.
+    """
+    top = 1 << (base.bits - 1)
+    return {
+        name: LayerFaults(faults.index, faults.keep | top, faults.toggle & (0xFF ^ top), faults.sign_slip)
+        for name, faults in pattern.items()
+    }
+
+
+def zero_by_parity(base: Quantized, pattern: Pattern, seed: int) -> Pattern:
+    """One parity bit a weight; a weight whose parity is wrong is read as zero.
+
+    An even number of wrong bits passes unseen; a wrong parity bit alone makes an intact weight zero.
+    Source of the idea: word masking in Minerva (Reagen et al., ISCA 2016), which finds faults otherwise.
+    """
+
+    def one(weights: int, faults: LayerFaults, wrong: np.ndarray, share: float, chance: np.random.Generator) -> LayerFaults:
+        alarm = chance.random(weights) < share
+        odd = np.bitwise_count(wrong) % 2 == 1
+        index = faults.index.numpy()
+        zero = alarm.copy()
+        zero[index] ^= odd
+        seen = (wrong != 0) & ~zero[index]
+        keep, toggle = (np.full(weights, value, np.uint8) for value in (255, 0))
+        keep[zero] = 0
+        keep[index[seen]], toggle[index[seen]] = faults.keep.numpy()[seen], faults.toggle.numpy()[seen]
+        left = np.flatnonzero((keep != 255) | (toggle != 0))
+        return LayerFaults(*map(torch.from_numpy, (left, keep[left], toggle[left])), faults.sign_slip)
+
+    return _rest(base, pattern, seed, one)
+
+
+def secded(base: Quantized, pattern: Pattern, seed: int) -> Pattern:
+    """A (72, 64) code that corrects single and detects double errors guards each eight weights; a word with more than one
+    wrong bit among its 72 is read as it is.  (The real code may turn three and more wrong bits into another wrong bit.)
+    Source: Hsiao, A class of optimal minimum odd-weight-column SEC-DED codes, IBM Journal, 1970.
+    """
+
+    def one(weights: int, faults: LayerFaults, wrong: np.ndarray, share: float, chance: np.random.Generator) -> LayerFaults:
+        word = faults.index.numpy() // WORD
+        words = -(-weights // WORD)
+        errors = np.bincount(word, np.bitwise_count(wrong), minlength=words)
+        errors += chance.binomial(CHECK_BITS, share, words)
+        left = torch.from_numpy(np.flatnonzero(errors[word] > 1))
+        return LayerFaults(faults.index[left], faults.keep[left], faults.toggle[left], faults.sign_slip)
+
+    return _rest(base, pattern, seed, one)
+
+
+@dataclass(frozen=True)
+class Mitigation:
+    """apply(base, pattern, seed): the pattern that is left.  low, nominal: bits read at low and at nominal voltage, or from
+    cells that do not fail, for each eight stored bits of a weight; what logic and larger cells cost is not counted."""
+
+    label: str
+    apply: Callable[[Quantized, Pattern, int], Pattern]
+    low: float
+    nominal: float
+
+
+MITIGATIONS = {
+    "spare_sign": Mitigation("sign bit spared", spare_sign, 7, 1),
+    "zero_by_parity": Mitigation("zero where parity fails", zero_by_parity, 9, 0),
+    "secded": Mitigation("SECDED code", secded, 9, 0),
+}

@@ -1,0 +1,148 @@
+"""The page "sensitivity": accuracy with errors in one bit, in one layer, and in the generator's memory too."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from IPython.display import HTML, Markdown
+
+from nflib import figures, generators, show, tables
+from nflib.cells import digest_of
+
+EVERYWHERE, TOO = "everywhere", "generator too"
+GROUP = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model", "ber_percent"]
+COLUMNS = [*GROUP, "patterns", "images", "generator", "steps", "hit", "weights", "clean", "accuracy", "std", "worst", "loss", "record"]
+SHOWN = {
+    **{name: name.replace("_", " ") for name in GROUP[:-1]},
+    "ber_percent": "BER %",
+    "generator": "generator",
+    "hit": "errors in",
+    "weights": "weights",
+    "clean": "without errors",
+    "accuracy": "under errors",
+    "std": "std",
+    "worst": "worst chip",
+    "loss": "loss",
+}
+
+
+def _place(hit: str) -> tuple[int, int]:
+    """Order of rows: everywhere, bits, layers, generator too."""
+    what, _, number = hit.partition(" ")
+    return [EVERYWHERE, "bit", "layer", "generator"].index(what), int(number) if number.isdigit() else 0
+
+
+def frame(records: Iterable[dict]) -> pd.DataFrame:
+    """A row a system and place of errors.
+
+    generator: "none" for the base model alone.  hit: "everywhere", "bit K" (of each code; bit 0 is the lowest), "layer K"
+    (in the order of computing) or "generator too".  weights: of the layer.  clean: accuracy without errors; accuracy, std,
+    worst: over error patterns; all in per cent; loss: clean - accuracy, in points.
+    """
+    rows = []
+    for record in records:
+        cell, after = record["cell"], np.array(record["metrics"]["perturbed"])
+        setting, recipe, hit = tables.setting(record), cell["generator"], cell.get("hit") or EVERYWHERE
+        row = {name: setting[name] for name in (*GROUP, "patterns", "images")} | {"hit": hit, "record": digest_of(cell)}
+        row |= {"generator": generators.label(recipe["name"]) if recipe else "none", "steps": recipe["steps"] if recipe else 0}
+        if hit.startswith("layer"):
+            row["weights"] = record["metrics"]["layer_weights"][int(hit.split()[1]) - 1]
+        row |= {"clean": record["metrics"]["clean"], "accuracy": after.mean(), "std": after.std(), "worst": after.min()}
+        rows.append(row | {"loss": row["clean"] - row["accuracy"]})
+    names = ["none", *generators.LABELS.values()]
+    order = lambda row: (*(row[name] for name in GROUP), names.index(row["generator"]), row["steps"], _place(row["hit"]))  # noqa: E731
+    return pd.DataFrame(sorted(rows, key=order), columns=COLUMNS)
+
+
+def _groups(rows: pd.DataFrame):
+    yield from rows.groupby(GROUP, sort=False)
+
+
+def _title(key: tuple) -> str:
+    dataset, model, recipe, epochs, law, rate = key
+    return f"{dataset} {model}, base recipe {recipe} ({epochs} epochs), {law}, BER {rate:g} %"
+
+
+def _systems(some: pd.DataFrame):
+    """(words, rows) of each system that errors were limited in."""
+    for (generator, _), rows in some.groupby(["generator", "steps"], sort=False):
+        if (rows["hit"] != EVERYWHERE).any():
+            yield "alone" if generator == "none" else f"behind {generator}", rows
+
+
+def _bars(key: tuple, some: pd.DataFrame, what: str, label: str) -> figures.Picture:
+    """Accuracy with errors in one bit or layer at a time, and everywhere at the right, a colour a system."""
+    figure, (axis,) = figures._figure(height=3.6)
+    systems, said, names = list(_systems(some)), [], []
+    width = 0.8 / max(1, len(systems))
+    for k, ((words, rows), colour) in enumerate(zip(systems, sns.color_palette("colorblind", max(1, len(systems))))):
+        here = rows[rows["hit"].str.startswith(what) | (rows["hit"] == EVERYWHERE)]
+        here = here.sort_values("hit", key=lambda hits: hits.map(lambda hit: (hit == EVERYWHERE, _place(hit))), kind="stable")
+        names = [hit.removeprefix(f"{what} ") for hit in here["hit"]]
+        place = np.arange(len(here)) + (k - (len(systems) - 1) / 2) * width
+        axis.bar(place, here["accuracy"], width, yerr=here["std"], color=colour, label=words, error_kw={"linewidth": 1})
+        axis.hlines(here["clean"].iloc[0], -0.5, len(here) - 0.5, color=colour, linestyle="--", linewidth=1)
+        said.append(f"{words}: " + ", ".join(f"{hit} {value:.0f} %" for hit, value in zip(here["hit"], here["accuracy"])))
+    axis.set_xticks(range(len(names)), [name.replace(EVERYWHERE, "all") for name in names])
+    axis.set(xlabel=label, ylabel="accuracy (%)", ylim=(0, 102))
+    axis.set_title(f"{_title(key)}\ndashed: without errors; bars: standard deviation over chips", fontsize=9)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return figures.Picture(figure, f"Accuracy with errors in one {what} only, {_title(key)}. {'; '.join(said)}.")
+
+
+def bits(rows: pd.DataFrame) -> HTML:
+    """Accuracy with errors in one bit of each code only."""
+    label = "bit of the code that has errors (0: lowest; the highest is the sign)"
+    return show.gallery([_bars(key, some, "bit", label) for key, some in _groups(rows) if some["hit"].str.startswith("bit").any()])
+
+
+def layers(rows: pd.DataFrame) -> HTML:
+    """Accuracy with errors in one layer only."""
+    label = "layer that has errors, in the order of computing"
+    return show.gallery([_bars(key, some, "layer", label) for key, some in _groups(rows) if some["hit"].str.startswith("layer").any()])
+
+
+def table(rows: pd.DataFrame) -> HTML:
+    """The frame as a table that can be downloaded."""
+    shown = rows[list(SHOWN)].rename(columns=SHOWN)
+    return show.table(shown.dropna(axis=1, how="all") if len(shown) else shown, "sensitivity")
+
+
+# ------------------------------------------------------------------------------------------------------------ sentences
+
+
+def _largest(rows: pd.DataFrame, what: str) -> str:
+    """Which bit or layer costs most, beside what errors everywhere cost."""
+    parts, whole = rows[rows["hit"].str.startswith(what)], rows[rows["hit"] == EVERYWHERE]
+    if parts.empty:
+        return ""
+    top = parts.loc[parts["loss"].idxmax()]
+    text = f" Errors in {top['hit']} only cost {top['loss']:.1f} points, more than in any other {what}"
+    if what == "layer":
+        text += f" ({100 * top['weights'] / parts['weights'].sum():.1f} % of the weights)"
+    return text + f"; those of all {what}s one by one add up to {parts['loss'].sum():.1f}" + (
+        f", errors everywhere cost {whole['loss'].iloc[0]:.1f}." if len(whole) else "."
+    )
+
+
+def _system(words: str, rows: pd.DataFrame) -> str:
+    whole, too = rows[rows["hit"] == EVERYWHERE], rows[rows["hit"] == TOO]
+    text = f"**{words[0].upper()}{words[1:]}**: {rows['clean'].iloc[0]:.1f} % without errors"
+    text += f", {whole['accuracy'].iloc[0]:.1f} % with errors everywhere." if len(whole) else "."
+    text += _largest(rows, "bit") + _largest(rows, "layer")
+    if len(too) and len(whole):
+        text += (
+            f" If the generator's memory has them too: {too['accuracy'].iloc[0]:.1f} % (worst chip {too['worst'].iloc[0]:.1f} %), "
+            f"{too['accuracy'].iloc[0] - whole['accuracy'].iloc[0]:+.1f} points."
+        )
+    return text
+
+
+def summary(rows: pd.DataFrame, profile: str) -> Markdown:
+    """What was measured, and where errors cost most."""
+    lines = [show.progress(rows, profile, "sensitivity")]
+    for key, some in _groups(rows):
+        said = [f"* {_system(words, here)}" for words, here in _systems(some)]
+        lines += [f"{_title(key)}:", "\n".join(said)] if said else []
+    return Markdown("\n\n".join(lines))

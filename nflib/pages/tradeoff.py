@@ -1,0 +1,226 @@
+"""The page "tradeoff": accuracy against net energy saving over the voltage, with generators, mitigations, and without either."""
+
+import functools
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from IPython.display import HTML, Markdown
+
+from nflib import energy, figures, generators, models, show, tables
+from nflib.cells import cell_of
+from nflib.mitigations import MITIGATIONS
+
+ALONE = "alone"
+TOLERANCES = (1.0, 3.0)  # points of accuracy that may be lost
+NEAR = 5.0  # a chip is good when it is at most so many points below the base model without errors
+GROUP = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model"]
+MEASURED = ["ber_percent", "system", "kind", "patterns", "images", "CA", "accuracy", "std", "worst", "loss", "good_chips"]
+COLUMNS = [*GROUP, *MEASURED, "voltage", "saving", "record"]
+SHOWN = {
+    **{name: name.replace("_", " ") for name in GROUP},
+    "ber_percent": "BER %",
+    "voltage": "V/Vmin",
+    "system": "system",
+    "CA": "without errors",
+    "accuracy": "under errors",
+    "worst": "worst chip",
+    "good_chips": "good chips %",
+    "saving": "net saving %",
+}
+
+
+@functools.cache
+def _reads(kind: str, name: str, width: float, size: int) -> int:
+    model = models.build(name, 10, size, width) if kind == "base" else generators.build(name, width, image_size=size)
+    return energy.weight_reads(model, size, proxy=False)
+
+
+def front_reads(cell) -> float:
+    """64-bit weight reads of what stands in front of a cell's base model, relative to the base model's own."""
+    size = 224 if "imagen" in cell.base.dataset else 32
+    if cell.generator is None:
+        return 0.0
+    if cell.teller:  # the encoder, and one class pattern of 3 x size x size bytes
+        reads = _reads("base", cell.teller.model, cell.teller.width, size) + 3 * size * size / energy.WEIGHTS_PER_WORD
+    else:
+        reads = _reads("generator", cell.generator.name, cell.generator.width, size)
+    return reads / _reads("base", cell.base.model, cell.base.width, size)
+
+
+def saving(cell, safe_ber: float = energy.SAFE_BER, ratio: float = energy.ENERGY_RATIO) -> float:
+    """Net saving of weight-read energy in per cent of the base model's at Vmin: what stands in front reads at Vmin, a
+    mitigation's further bits are read too."""
+    low = energy.read_energy(cell.rate, safe_ber, ratio)
+    if cell.mitigation:
+        chosen = MITIGATIONS[cell.mitigation]
+        low = (chosen.low * low + chosen.nominal) / 8
+    return 100 * (1 - low - front_reads(cell))
+
+
+def _system(cell) -> tuple[str, str]:
+    """What is measured, and its kind: "alone", "mitigation" or "generator"."""
+    if cell.mitigation:
+        return MITIGATIONS[cell.mitigation].label, "mitigation"
+    if cell.generator is None:
+        return ALONE, ALONE
+    if cell.teller:
+        return f"class patterns, {models.label(cell.teller.model)}", "generator"
+    return generators.label(cell.generator.name), "generator"
+
+
+def frame(records: Iterable[dict], safe_ber: float = energy.SAFE_BER, ratio: float = energy.ENERGY_RATIO) -> pd.DataFrame:
+    """A row a system and bit-error rate.
+
+    system: the base model alone, with a mitigation, or behind a generator.  CA: of the base model alone, without errors.
+    accuracy, std, worst: over error patterns, in per cent; loss: CA - accuracy, in points; good_chips: per cent of the
+    patterns under which the system is at most NEAR points below CA.  voltage: over Vmin.  saving: see `saving`.  Of systems that
+    differ in training only, the one that was trained longest.
+    """
+    rows, clean = {}, {}
+    for record in sorted(records, key=lambda record: (record["cell"]["generator"] or {}).get("steps", 0)):
+        cell, setting, after = cell_of(record["cell"]), tables.setting(record), np.array(record["metrics"]["perturbed"])
+        system, kind = _system(cell)
+        if kind != "generator":
+            clean[cell.base] = record["metrics"]["clean"]
+        row = {name: setting[name] for name in (*GROUP, "ber_percent", "patterns", "images")} | {"system": system, "kind": kind}
+        row |= {"accuracy": after.mean(), "std": after.std(), "worst": after.min(), "record": cell.digest}
+        row |= {"voltage": energy.voltage(cell.rate, safe_ber), "saving": saving(cell, safe_ber, ratio)}
+        rows[cell.base, cell.law, cell.rate, system] = (cell.base, after, row)
+    found = []
+    for base, after, row in rows.values():
+        whole = clean.get(base, np.nan)
+        good = 100 * (after >= whole - NEAR).mean() if base in clean else np.nan
+        found.append(row | {"CA": whole, "loss": whole - row["accuracy"], "good_chips": good})
+    order = [ALONE, *(m.label for m in MITIGATIONS.values()), *generators.LABELS.values()]
+    rank = lambda column: column.map(lambda s: (order.index(s) if s in order else len(order)) if column.name == "system" else s)  # noqa: E731
+    return pd.DataFrame(found, columns=COLUMNS).sort_values([*GROUP, "system", "ber_percent"], key=rank, kind="stable").reset_index(drop=True)
+
+
+def _groups(rows: pd.DataFrame):
+    for key, some in rows.groupby(GROUP, sort=False):
+        if some["CA"].notna().any():
+            yield key, some
+
+
+def _title(key: tuple) -> str:
+    dataset, model, recipe, epochs, law = key
+    return f"{dataset} {model}, base recipe {recipe} ({epochs} epochs), {law}"
+
+
+# ------------------------------------------------------------------------------------------------------------- pictures
+
+
+def _looks(some: pd.DataFrame) -> dict[str, dict]:
+    """Colour and mark of each system: black alone, dashed with mitigations, coloured behind generators."""
+    palette, looks = iter(sns.color_palette("colorblind", 8)), {}
+    for system, kind in some[["system", "kind"]].drop_duplicates().itertuples(index=False):
+        colour = "black" if kind == ALONE else next(palette)
+        looks[system] = {"color": colour, "linestyle": "--" if kind == "mitigation" else "-", "marker": "s" if kind == "mitigation" else "o"}
+    return looks
+
+
+def _curves(key: tuple, some: pd.DataFrame, x: str, label: str, **axes) -> figures.Picture:
+    figure, (axis,) = figures._figure(height=4.2)
+    axis.axhline(some["CA"].iloc[0], color="0.45", linestyle=":", linewidth=1)
+    for system, look in _looks(some).items():
+        here = some[some["system"] == system].sort_values("ber_percent")
+        axis.plot(here[x], here["accuracy"], label=system, markersize=5, **look)
+        axis.plot(here[x], here["worst"], color=look["color"], marker="_", linestyle="none", alpha=0.6)
+    axis.set(xlabel=label, ylabel="accuracy (%)", ylim=(0, 102), **axes)
+    axis.set_title(f"{_title(key)}\ndotted: the base model without errors; small bars: the worst chip", fontsize=9)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    said = "; ".join(
+        f"{r.system} at BER {r.ber_percent:g} %: {r.accuracy:.0f} %, saving {r.saving:.0f} %"
+        for _, here in some.groupby("system", sort=False)
+        for r in [here.loc[here["ber_percent"].idxmin()], here.loc[here["ber_percent"].idxmax()]]
+    )
+    return figures.Picture(figure, f"Accuracy against {label}, {_title(key)}. {said}.")
+
+
+def against_saving(rows: pd.DataFrame) -> HTML:
+    """Accuracy against net saving; each line follows a system from high voltage (left) to low."""
+    return show.gallery([_curves(key, some, "saving", "net saving of weight-read energy (%)") for key, some in _groups(rows)])
+
+
+def against_rate(rows: pd.DataFrame) -> HTML:
+    """Accuracy against the bit-error rate."""
+    return show.gallery([_curves(key, some, "ber_percent", "bit-error rate (%)", xscale="log") for key, some in _groups(rows)])
+
+
+def table(rows: pd.DataFrame) -> HTML:
+    """The frame as a table that can be downloaded."""
+    return show.table(rows[list(SHOWN)].rename(columns=SHOWN), "tradeoff", 2)
+
+
+# ------------------------------------------------------------------------------------------------------------ sentences
+
+
+def bargain(some: pd.DataFrame, kind: str, tolerance: float) -> pd.Series | None:
+    """The row of a kind with the largest net saving that loses at most `tolerance` points; None where no row does, or none saves."""
+    fits = some[(some["kind"] == kind) & (some["loss"] <= tolerance) & (some["saving"] > 0)]
+    return fits.loc[fits["saving"].idxmax()] if len(fits) else None
+
+
+def _bargains(some: pd.DataFrame, tolerance: float) -> str:
+    parts = []
+    for kind, words in ((ALONE, "alone, at a higher voltage"), ("mitigation", "with a mitigation"), ("generator", "behind a generator")):
+        if not (some["kind"] == kind).any():
+            continue
+        row = bargain(some, kind, tolerance)
+        what = "" if kind == ALONE or row is None else f"{row['system']}, "
+        parts.append(f"{words} {'none' if row is None else f'**{row.saving:.1f} %** ({what}BER {row.ber_percent:g} %)'}")
+    return f"May {tolerance:g} {'point' if tolerance == 1 else 'points'} be lost, the largest net saving is: {'; '.join(parts)}."
+
+
+def beaten(some: pd.DataFrame) -> pd.DataFrame:
+    """The rows behind generators for which the base model alone, at some other voltage, is at least as accurate and saves at
+    least as much."""
+    alone, front = some[some["kind"] == ALONE], some[some["kind"] == "generator"]
+    worse = [((alone["accuracy"] >= row.accuracy) & (alone["saving"] >= row.saving)).any() for row in front.itertuples()]
+    return front[np.array(worse, bool)]
+
+
+def _said(key: tuple, some: pd.DataFrame) -> str:
+    text = f"**{_title(key)}.** Without errors {some['CA'].iloc[0]:.1f} %. " + " ".join(_bargains(some, t) for t in TOLERANCES)
+    front = some[some["kind"] == "generator"]
+    if len(front):
+        text += (
+            f" Of the {show.count(len(front), 'point')} with a generator (system and bit-error rate), {len(beaten(some))} are beaten by the base "
+            "model alone at a higher voltage, in accuracy and in saving."
+        )
+        left = front.drop(beaten(some).index)
+        if len(left):
+            top = left.loc[left["saving"].idxmax()]
+            text += (
+                f" Best of the others: {top['system']} at {top['ber_percent']:g} %, {top['accuracy']:.1f} % with {top['saving']:.1f} % saved; "
+                f"alone the base model has {_alone_at(some, top['ber_percent']):.1f} % there."
+            )
+    return text
+
+
+def _alone_at(some: pd.DataFrame, ber: float) -> float:
+    here = some[(some["kind"] == ALONE) & (some["ber_percent"] == ber)]["accuracy"]
+    return here.iloc[0] if len(here) else np.nan
+
+
+def summary(rows: pd.DataFrame, profile: str) -> Markdown:
+    """What was measured, and what the largest savings are at a small loss."""
+    measured = rows.assign(generator="none")
+    lines = [_said(key, some) for key, some in _groups(rows)]
+    return Markdown("\n\n".join([show.progress(measured, profile, "tradeoff"), *lines]))
+
+
+def assumptions(records: list[dict], ratio: float = energy.ENERGY_RATIO) -> HTML:
+    """The largest net saving at the smallest of TOLERANCES, for other bit-error rates that may be assumed at Vmin."""
+    rows = []
+    for safe in (1e-7, 1e-6, 1e-5, 1e-4):
+        for key, some in _groups(frame(records, safe, ratio)):
+            row = {**dict(zip((SHOWN[name] for name in GROUP), key)), "BER at Vmin": f"{safe:.0e}"}
+            row["saved at BER 0.1 %"] = 100 * (1 - energy.read_energy(0.001, safe, ratio))
+            for kind in (ALONE, "mitigation", "generator"):
+                found = bargain(some, kind, TOLERANCES[0])
+                row[f"{kind}, largest net saving"] = np.nan if found is None else found["saving"]
+            rows.append(row)
+    return show.table(pd.DataFrame(rows).dropna(axis=1, how="all"), "tradeoff_assumptions")
