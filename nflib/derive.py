@@ -13,6 +13,7 @@ from nflib.names import UserError
 from nflib.pages import (
     ablations,
     contradictions,
+    cost,
     error_models,
     mechanism,
     overhead,
@@ -34,6 +35,7 @@ from nflib.trained import choose_device
 PAGES = {
     "error_models": error_models,
     "mechanism": mechanism,
+    "cost": cost,
     "sensitivity": sensitivity,
     "tradeoff": tradeoff,
     "transfer": transfer,

@@ -34,6 +34,10 @@ GENERATOR_RECIPES = {
         momentum=0.1, initial_gain=0.1,
     ),
 }  # fmt: skip
+OFFICIAL_GENERATOR = {  # how the official code trains generators; "paper" is its own 300 epochs of CIFAR-10
+    "smoke": GeneratorRecipe(batch=64, width=0.25),
+    "paper": GeneratorRecipe(),
+}
 IMITATION_STEPS = {"smoke": 150, "paper": 4000}
 TEACHERS = {  # how the class patterns are trained that a generator imitates first: cheap, for a tenth of the images will do
     "smoke": {"steps": 60, "batch": 64, "learning_rate": 0.03, "models_per_step": 1},
@@ -75,6 +79,12 @@ def generator_recipe(
     if name == generators.CLASS_PATTERNS:
         return teacher
     return dataclasses.replace(whole, imitation_steps=IMITATION_STEPS[profile], teacher=teacher)
+
+
+def is_official(recipe: GeneratorRecipe) -> bool:
+    """Whether a generator is trained as the official code does it, whatever its setting, its batch and its length."""
+    names = ("models_per_step", "learning_rate", "schedule", "momentum", "initial_gain", "teacher", "adversarial_flips")
+    return all(getattr(recipe, name) == getattr(OFFICIAL_GENERATOR["paper"], name) for name in names)
 
 
 def _settings(laws: Iterable[str], rates: Iterable[float]) -> list[tuple[str, float]]:
@@ -367,3 +377,34 @@ def sensitivity(
                 cells += [Cell("sensitivity", whole, recipe, **setting, hit=hit) for hit in places]
                 cells += [Cell("sensitivity", whole, recipe, **setting, hit="generator too")] if recipe else []
     return cells
+
+
+def cost(
+    profile: str,
+    dataset: str,
+    base_models: Sequence[str],
+    base_recipe: str,
+    generator_names: Sequence[str],
+    error_model: str,
+    rate: float,
+    official_steps: Sequence[int],
+    steps: Sequence[int],
+    imitation_steps: Sequence[int],
+    patterns: int,
+) -> list[Cell]:
+    """Each base model alone, and behind generators that are each trained for a length of its own: by the official recipe;
+    by ours on Eq. 3 from the start; by imitation alone; and by the longest imitation, then Eq. 3."""
+    setting, cells = {"law": error_model, "rate": rate}, []
+    for model in base_models:
+        whole, recipes = base(profile, dataset, model, base_recipe), [None]
+        for name in generator_names:
+            official = dataclasses.replace(OFFICIAL_GENERATOR[profile], name=choose("generator", name, generators.NAMES), **setting)
+            plain = generator_recipe(profile, name, **setting, imitation=False)
+            both = generator_recipe(profile, name, **setting, imitation=True)
+            recipes += [dataclasses.replace(official, steps=count) for count in official_steps]
+            recipes += [dataclasses.replace(plain, steps=count) for count in steps]
+            recipes += [dataclasses.replace(both, steps=0, imitation_steps=count) for count in imitation_steps]
+            if imitation_steps:
+                recipes += [dataclasses.replace(both, steps=count, imitation_steps=max(imitation_steps)) for count in steps]
+        cells += [Cell("accuracy", whole, recipe, patterns=patterns, **setting) for recipe in recipes]
+    return list(dict.fromkeys(cells))

@@ -11,7 +11,9 @@ from nflib.grids import (
     WIDTHS,
     ablations,
     accuracy,
+    cost,
     error_models,
+    is_official,
     mechanism,
     overhead,
     quantization,
@@ -42,7 +44,7 @@ FIRST_LOOK_EPOCHS, FIRST_LOOK_STEPS, FIRST_LOOK_IMITATION, FIRST_LOOK_IMAGES = 1
 
 def shortened(cells: Iterable[Cell], patterns: int = 20, steps: int = 0) -> list[Cell]:
     """Paper-scale cells as short as two CPU cores can afford: few epochs, imitation and `steps` of Eq. 3 after it, the first
-    test images."""
+    test images.  The official recipe keeps its batch."""
 
     def short(whole: Base) -> Base:
         return dataclasses.replace(whole, recipe=dataclasses.replace(whole.recipe, epochs=FIRST_LOOK_EPOCHS))
@@ -51,9 +53,9 @@ def shortened(cells: Iterable[Cell], patterns: int = 20, steps: int = 0) -> list
     for cell in cells:
         recipe = cell.generator
         if recipe and recipe.name not in generators.CONTROLS:
-            imitation_steps = FIRST_LOOK_IMITATION * bool(recipe.teacher)
-            most = min(recipe.steps, steps)
-            recipe = dataclasses.replace(recipe, steps=most, batch=128, imitation_steps=imitation_steps)
+            imitation_steps, most = min(recipe.imitation_steps, FIRST_LOOK_IMITATION), min(recipe.steps, steps)
+            batch = recipe.batch if is_official(recipe) else 128
+            recipe = dataclasses.replace(recipe, steps=most, batch=batch, imitation_steps=imitation_steps)
         surrogates, teller = tuple(short(whole) for whole in cell.surrogates), cell.teller and short(cell.teller)
         images = cell.images or FIRST_LOOK_IMAGES
         fewer = {"patterns": min(patterns, cell.patterns), "images": images}
@@ -85,6 +87,10 @@ def first_look(table: str) -> list[Cell]:
         whole = transformed_images(*at, ("vgg11",), "release", ("conv_s", "unet_l"), "release_map", 0.01)
     elif table == "mechanism":
         whole = mechanism(*at, ("vgg11",), "release", generators.NAMES, "release_map", 0.01, 20)
+        return shortened(whole, steps=FIRST_LOOK_STEPS)
+    elif table == "cost":
+        lengths = ((10, 30, 100), (30, 100, FIRST_LOOK_STEPS), (250, 1000, FIRST_LOOK_IMITATION))
+        whole = cost(*at, ("vgg11",), "release", ("conv_s",), "release_map", 0.01, *lengths, 20)
         return shortened(whole, steps=FIRST_LOOK_STEPS)
     elif table == "tradeoff":
         whole = tradeoff(*at, ("vgg11",), "release", ("conv_s", "unet_l"), ("conv_l",), MITIGATIONS, ("release_map",), 0.01, RATES, 20)
@@ -130,6 +136,9 @@ def _smoke(table: str) -> list[Cell]:
         "transformed_images": lambda: transformed_images(*at, ("vgg11",), "release", ("conv_l", "unet_s"), *law, 0.01),
         "error_models": lambda: error_models(*at, ("vgg11",), RECIPES, ("conv_l",), 0.01, 50),
         "mechanism": lambda: mechanism(*at, ("vgg11",), "release", generators.NAMES, *law, 0.01, 10),
+        "cost": lambda: cost(
+            *at, ("vgg11",), "release", ("conv_s",), *law, 0.01, (3, 10, 30), (10, 30, 90), (40, 150), 10
+        ),
         "sensitivity": lambda: sensitivity(*at, ("vgg11",), "release", ("conv_l",), law, 0.01, 10, 360),
         "tradeoff": lambda: tradeoff(
             *at, ("vgg11",), "release", ("conv_s",), ("conv_s",), MITIGATIONS, law, 0.01, (0.001, 0.003, 0.01, 0.03), 10
@@ -185,6 +194,10 @@ def _paper(table: str) -> list[Cell]:
     elif table == "mechanism":
         for law in MAIN_LAWS:
             cells += mechanism(*cifar10, ("resnet18", "vgg11"), release, generators.NAMES, law, 0.01, 50)
+    elif table == "cost":
+        lengths = ((1000, 5000, 20000, 58800), (300, 1000, 4000), (1000, 4000))
+        for law in MAIN_LAWS:
+            cells += cost(*cifar10, ("resnet18", "vgg11"), release, ("conv_l", "conv_s"), law, 0.01, *lengths, 50)
     elif table == "sensitivity":
         for recipe in RECIPES:
             cells += sensitivity(*cifar10, ("resnet18", "vgg11"), recipe, ("conv_l", "conv_s"), MAIN_LAWS, 0.01, 50, 0)
@@ -199,6 +212,7 @@ TABLES = (
     "accuracy",
     "error_models",
     "mechanism",
+    "cost",
     "sensitivity",
     "tradeoff",
     "transfer",

@@ -80,6 +80,7 @@ index.error_models(rows)
 # * [The method](../method.md): formulas, error models, metrics; and
 #   [what the official code really does](../release_code.md).
 # * [Why it works](mechanism.ipynb): the generator is a classifier; trained as one, it is ready in minutes.
+# * [How much training buys how much recovery](cost.ipynb): the official recipe beside cheaper ones.
 # * [Which bits, which layers](sensitivity.ipynb) do the damage, and what if the generator's memory fails too?
 # * [Does it pay?](tradeoff.ipynb) Accuracy against saving over the voltage, beside a chip without a generator and memories
 #   that find or correct their faults.
