@@ -64,7 +64,8 @@ def work(cell: Cell) -> dict[str, float]:
             parts[generator_key(cell)] = images * recipe.imitation_steps * own
             parts |= work(dataclasses.replace(cell, generator=recipe.teacher))
     forward = macs("base", cell.base.model, cell.base.width, size)
-    parts["evaluation"] = (cell.patterns + 1) * (cell.images or test) * forward
+    passes = 3 * cell.patterns if cell.table == "damage" else cell.patterns + 1  # clean, each layer hit alone, all of them hit
+    parts["evaluation"] = passes * (cell.images or test) * forward
     return parts
 
 
