@@ -7,7 +7,6 @@ from nflib import generators, models
 from nflib.cells import PROFILES, Base, Cell
 from nflib.grids import (
     RECIPES,
-    SMOKE_WIDTHS,
     SURROGATES,
     WIDTHS,
     ablations,
@@ -33,7 +32,7 @@ PAPER_RATES = {  # the bit-error rates of Tables 12 to 15
     "imagenet10": (0.005,),
     "cifar100": (0.01, 0.005, 0.0035),
 }
-WEIGHT_DECAYS, CLIPPINGS = (0.0, 1e-4, 5e-4, 2e-3), (0.1, 0.05)
+WEIGHT_DECAYS, CLIPPINGS = (0.0, 1e-4, 5e-4, 2e-3), (0.1, 0.05, 0.025)
 FIRST_LOOK_EPOCHS, FIRST_LOOK_STEPS, FIRST_LOOK_IMITATION, FIRST_LOOK_IMAGES = 12, 300, 3700, 2000
 DAMAGE_IMAGES = 500
 
@@ -62,11 +61,10 @@ def shortened(cells: Iterable[Cell], patterns: int = 20, steps: int = 0) -> list
     return changed
 
 
-def varied_recipes(profile: str, dataset: str, model: str, named: Iterable[str], width: float, epochs: int, patterns: int) -> list[Cell]:
-    """Every variation of the base recipe round one of `epochs` epochs, under both main error models at 1 %."""
-    counts = (epochs // 2, 2 * epochs)
-    varied = (WEIGHT_DECAYS, CLIPPINGS, ("constant",), counts)
-    return base_recipe(profile, dataset, model, tuple(named), width, epochs, *varied, MAIN_LAWS, 0.01, patterns, DAMAGE_IMAGES)
+def varied_recipes(model: str, named: Iterable[str], width: float, epochs: int, patterns: int) -> list[Cell]:
+    """Every variation, on CIFAR-10, of a base recipe of `epochs` epochs, and the `named` recipes."""
+    varied = (WEIGHT_DECAYS, CLIPPINGS, ("constant",), (epochs // 2, 2 * epochs))
+    return base_recipe("paper", "cifar10", model, tuple(named), width, epochs, *varied, MAIN_LAWS, 0.01, patterns, DAMAGE_IMAGES)
 
 
 def first_look(table: str) -> list[Cell]:
@@ -91,7 +89,7 @@ def first_look(table: str) -> list[Cell]:
     elif table == "transformed_images":
         whole = transformed_images(*at, ("vgg11",), "release", ("conv_s", "unet_l"), "release_map", 0.01)
     elif table == "base_recipe":
-        short = varied_recipes("paper", "cifar10", "vgg11", (), 0.5, 6, 20)
+        short = varied_recipes("vgg11", (), 0.5, 6, 20)
         short = [dataclasses.replace(cell, images=cell.images or FIRST_LOOK_IMAGES) for cell in short]
         named = base_recipe(*at, "vgg11", RECIPES, 1.0, 20, (), (), (), (), MAIN_LAWS, 0.01, 20, DAMAGE_IMAGES)
         named = [cell for cell in named if cell.base.recipe.name in RECIPES]
@@ -136,7 +134,9 @@ def _smoke(table: str) -> list[Cell]:
         ),
         "transformed_images": lambda: transformed_images(*at, ("vgg11",), "release", ("conv_l", "unet_s"), *law, 0.01),
         "error_models": lambda: error_models(*at, ("vgg11",), RECIPES, ("conv_l",), 0.01, 50),
-        "base_recipe": lambda: varied_recipes(*at, "vgg11", RECIPES, SMOKE_WIDTHS["vgg11"], 8, 10),
+        "base_recipe": lambda: base_recipe(
+            *at, "vgg11", RECIPES, 0.125, 8, (0.0, 5e-4, 2e-3), (0.1,), ("constant",), (4, 16), MAIN_LAWS, 0.01, 10, 200
+        ),
         "mechanism": lambda: mechanism(*at, ("vgg11",), "release", generators.NAMES, *law, 0.01, 10),
     }[table]()
 
@@ -188,7 +188,7 @@ def _paper(table: str) -> list[Cell]:
         cells += error_models(*cifar10, models.NAMES, RECIPES, ("conv_l",), 0.01, 50)
     elif table == "base_recipe":
         for model in ("vgg11", "resnet18"):
-            cells += varied_recipes(*cifar10, model, RECIPES, 1.0, 30, 50)
+            cells += varied_recipes(model, RECIPES, 1.0, 30, 50)
     elif table == "mechanism":
         for law in MAIN_LAWS:
             cells += mechanism(*cifar10, ("resnet18", "vgg11"), release, generators.NAMES, law, 0.01, 50)
