@@ -86,7 +86,8 @@ def _one_pattern(base: Quantized, layers: list[_Layer], pattern: Pattern, batche
     """Logits (clean, perturbed; float32 [N, classes]); the layers keep the sums.  first: they take in clean outputs, too."""
     of, found = {layer.module: layer for layer in layers} | {layer.probe: layer for layer in layers}, []
     for layer in layers:
-        layer.patterns.append({"noise": 0.0, "own_noise": 0.0, "offset": 0.0, "weight_noise": _weight_noise(base, layer.name, pattern)})
+        sums = {"noise": 0.0, "own_noise": 0.0, "offset": 0.0}
+        layer.patterns.append(sums | {"weight_noise": _weight_noise(base, layer.name, pattern)})
 
     def clean(module: nn.Module, given: Tensor, output: Tensor) -> None:
         layer = of[module]
@@ -137,7 +138,8 @@ def _share(part: Tensor, whole: Tensor) -> float | None:
 def _described(layer: _Layer, base: Quantized) -> dict:
     """The metrics of `damage` that a layer has."""
     weight, largest = base.layers[layer.name].weight, base.scales[layer.name] * (2 ** (base.bits - 1) - 1)
-    mean = {name: torch.stack([sums[name] for sums in layer.patterns]).mean() for name in ("noise", "own_noise", "weight_noise")}
+    names = ("noise", "own_noise", "weight_noise")
+    mean = {name: torch.stack([sums[name] for sums in layer.patterns]).mean() for name in names}
     outputs = layer.count * layer.total[0].numel()  # of a channel: images times positions
     common = [_share(sums["offset"].square().sum() / outputs, sums["noise"]) for sums in layer.patterns]
     common = [share for share in common if share is not None]

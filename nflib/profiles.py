@@ -63,8 +63,8 @@ def shortened(cells: Iterable[Cell], patterns: int = 20, steps: int = 0) -> list
 
 def varied_recipes(model: str, named: Iterable[str], width: float, epochs: int, patterns: int) -> list[Cell]:
     """Every variation, on CIFAR-10, of a base recipe of `epochs` epochs, and the `named` recipes."""
-    varied = (WEIGHT_DECAYS, CLIPPINGS, ("constant",), (epochs // 2, 2 * epochs))
-    return base_recipe("paper", "cifar10", model, tuple(named), width, epochs, *varied, MAIN_LAWS, 0.01, patterns, DAMAGE_IMAGES)
+    varied = (width, epochs, WEIGHT_DECAYS, CLIPPINGS, ("constant",), (epochs // 2, 2 * epochs))
+    return base_recipe("paper", "cifar10", model, tuple(named), *varied, MAIN_LAWS, 0.01, patterns, DAMAGE_IMAGES)
 
 
 def first_look(table: str) -> list[Cell]:

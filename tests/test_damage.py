@@ -32,7 +32,8 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 def tiny() -> Quantized:
     """conv, batch norm, ReLU, pool, linear; the batch norm's first channel never gets above 0, its second has no gamma."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3))
+    head = [nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)]
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), *head)
     with torch.no_grad():
         norm = model[1]
         norm.running_mean.copy_(random(4))
@@ -78,13 +79,14 @@ def test_every_statistic_by_hand():
     near = lambda value: pytest.approx(value, rel=1e-4)  # noqa: E731
     assert found["layers"] == [name, last]
     assert found["noise"] == near([mean["noise"] / signal[0], mean["last"] / signal[1]])
-    assert found["own_noise"] == near([mean["noise"] / signal[0], mean["last_own"] / signal[1]])  # nothing stands before the first
+    assert found["own_noise"] == near([mean["noise"] / signal[0], mean["last_own"] / signal[1]])  # none before the first
     assert found["weight_noise"][0] == near(mean["weight"])
     assert found["shift"][0] == near(mean["shift"])
     assert found["range_over_rms"][0] == near((conv.weight.abs().max() / conv.weight.square().mean().sqrt()).item())
     assert found["silent"] == [0.5, 0.0]
     assert found["logit_noise"] == near(mean["logits"] ** 0.5)
-    assert found["perturbed_margin"] == near([m.item() for m in margin]) and found["perturbed"] == near([a.item() for a in accuracy])
+    assert found["perturbed_margin"] == near([m.item() for m in margin])
+    assert found["perturbed"] == near([a.item() for a in accuracy])
     assert found["clean"] == near(100 * (logits.argmax(1) == labels).double().mean().item())
 
 
