@@ -87,19 +87,29 @@ def layers(records: Iterable[dict]) -> HTML:
 
 def table(rows: pd.DataFrame) -> HTML:
     """The frame as a table that can be downloaded."""
-    return show.table(rows.rename(columns=SHOWN), NAME, 2)
+    exact = {name: rows[name].map("{:g}".format) for name in ("width", "weight_decay", "clipping")}
+    return show.table(rows.assign(**exact).rename(columns=SHOWN), NAME, 2)
+
+
+def _narrow(some: pd.DataFrame) -> pd.DataFrame:
+    """A table with its setting split, so that what all rows share is said once, and the error model stands alone."""
+    parts = [title.split(", ") for title in some["setting"]]
+    some = some.assign(setting=[f"{words[0]}, {words[-1]}" for words in parts])
+    some.insert(1, "error model", [", ".join(words[1:-1]) for words in parts])
+    return some
 
 
 def change_table(records: Iterable[dict]) -> HTML:
     """`changes` as a table."""
     names = {"PA_change": "PA change", "PA_error": "± error", "CA_change": "CA change"}
     names |= {"own_noise": "own noise ×", "weight_noise": "in weights ×", "gain": "made of it ×"}
-    return show.table(changes(records).rename(columns=names), f"{NAME}_changes", 2)
+    return show.table(_narrow(changes(records)).rename(columns=names), f"{NAME}_changes", 2)
 
 
 def correlation_table(rows: pd.DataFrame) -> HTML:
     """`correlations` as a table."""
-    return show.table(correlations(rows).drop(columns="column").rename(columns={"expected": "expected sign"}), f"{NAME}_why", 2)
+    some = _narrow(correlations(rows)).drop(columns="column")
+    return show.table(some.rename(columns={"expected": "expected sign"}), f"{NAME}_why", 2)
 
 
 # ------------------------------------------------------------------------------------------------------------ sentences
@@ -110,7 +120,7 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     lines = [show.progress(rows, profile, NAME)]
     for title, some in groups(rows):
         best, worst = some.iloc[0], some.iloc[-1]
-        text = f"**{title}.** {show.count(len(some), 'recipe')}, each trained once: PA "
+        text = f"**{title}.** {show.count(len(some), 'recipe')}, {'each ' if len(some) > 1 else ''}trained once: PA "
         text += f"from {worst['PA']:.1f} % ({worst['recipe']}) to " if len(some) > 1 else ""
         text += f"**{best['PA']:.1f} %** ({best['recipe']}), CA {_span(some['CA'])} %. "
         text += f"What there is to recover, CA − PA: {_span(some['to_recover'])} points"
