@@ -4,17 +4,20 @@ f is a weighted layer's output after the batch norm that takes it in, or its pla
 f' is the same with errors.  Sums run over images, channels and positions; f0 is the mean of f over images alone.
 """
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from nflib import evaluation
 from nflib.faults import ErrorModel, Pattern, perturbed
-from nflib.quantize import Quantized
+from nflib.quantize import Quantized, weighted_layers
 from nflib.training import autocast
 
 NO_GAMMA = 1e-3  # share of a batch norm's largest |gamma| below which a channel is silent
+CUTS = (3.0, 2.0, 1.5)  # root mean squares at which trained weights are cut, to change their range and nothing else
 CONSTANT = 1e-5  # share of a layer's range below which a channel's own range is rounding
 
 
@@ -152,6 +155,26 @@ def _described(layer: _Layer, base: Quantized) -> dict:
         "range_over_rms": _share(largest.double(), weight.double().square().mean().sqrt()),
         "silent": layer.silent(),
     }
+
+
+def cut(base: Quantized, multiple: float) -> Quantized:
+    """A copy of `base`, each layer's weights cut to `multiple` times their root mean square before they are encoded anew."""
+    model = copy.deepcopy(base.model)
+    for layer in weighted_layers(model).values():
+        limit = multiple * float(layer.weight.square().mean().sqrt())
+        layer.weight.data.clamp_(-limit, limit)
+    return Quantized(model, base.bits)
+
+
+def after_cuts(base: Quantized, law: ErrorModel, seeds: Iterable[int], batches: list) -> list[dict]:
+    """Accuracy (per cent) of `base` with its weights cut at each of CUTS, without further training: {cut, clean, perturbed
+    (a value a pattern)}.  It asks whether a narrower range by itself makes errors harmless."""
+    rows, seeds = [], list(seeds)
+    for multiple in CUTS:
+        narrow = cut(base, multiple)
+        accuracies = evaluation.perturbed_accuracies(narrow, law, seeds, batches)[0]
+        rows.append({"cut": multiple, "clean": evaluation.accuracy(narrow, batches), "perturbed": accuracies})
+    return rows
 
 
 @torch.inference_mode()

@@ -55,13 +55,16 @@ def accuracies(cell: Cell, device: torch.device, deadline: float | None = None) 
 
 
 def damages(cell: Cell, device: torch.device, deadline: float | None = None) -> Measured:
-    """What errors do in each layer of the base model, behind the generator if there is one: the metrics of `damage.damage`."""
+    """What errors do in each layer of the base model, behind the generator if there is one: the metrics of `damage.damage`;
+    after_cuts: `damage.after_cuts`."""
     base, generator, facts, digests = _models(cell, device, deadline)
     began = time.perf_counter()
     batches = evaluation.prepared(dataset_on(cell.base.dataset, device).test.first(cell.images), generator, DAMAGE_BATCH)
     seeds = range(cell.first_seed, cell.first_seed + cell.patterns)
     with progress_bar(cell.patterns, f"{cell.words}: patterns", unit="pattern") as progress:
-        metrics = damage.damage(base, faults.error_model(cell.law, cell.rate), seeds, batches, progress.update)
+        law = faults.error_model(cell.law, cell.rate)
+        metrics = damage.damage(base, law, seeds, batches, progress.update)
+        metrics["after_cuts"] = damage.after_cuts(base, law, seeds, batches)
     metrics |= {"images": sum(len(labels) for _, labels in batches), "evaluation_seconds": time.perf_counter() - began}
     return metrics | facts, provenance(device, **digests), None
 

@@ -139,6 +139,20 @@ def changes(records: Iterable[dict]) -> pd.DataFrame:
     return pd.DataFrame(made, columns=CHANGES)
 
 
+def after_cuts(records: Iterable[dict]) -> pd.DataFrame:
+    """A row a model and multiple of the root mean square at which its trained weights were cut (`damage.after_cuts`): CA and
+    PA in per cent on the damage's own images and patterns, and their changes in points."""
+    made = []
+    for title, some in groups(whole(records)):
+        for row in some[some["damage"].notna()].to_dict("records"):
+            known = row["damage"]
+            for after in known.get("after_cuts", ()):
+                accuracy, before = np.mean(after["perturbed"]), np.mean(known["perturbed"])
+                changed = [after["clean"] - known["clean"], accuracy - before]
+                made.append([title, row["recipe"], after["cut"], after["clean"], accuracy, *changed])
+    return pd.DataFrame(made, columns=["setting", "recipe", "cut", "CA", "PA", "CA_change", "PA_change"])
+
+
 def correlations(rows: pd.DataFrame) -> pd.DataFrame:
     """Spearman's rank correlation of each of STATISTICS with PA over the recipes of a base model and error model (rho, missing
     where one of the two never changes), the number of models, and what follows (`verdict`)."""

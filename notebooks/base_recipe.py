@@ -95,6 +95,19 @@ page.layers(records)
 page.correlation_table(rows)
 
 # %% [markdown]
+# ## Is it the range of the weights?
+#
+# Codes reach as far as the largest weight, so a flipped bit is large where one weight is. Here the weights of the trained
+# models are cut at a multiple of their root mean square and encoded anew, without any further training. Nothing but their
+# range changes, on the patterns and images on which the layers are looked at.
+
+# %% tags=["hide-input"]
+page.cuts(records)
+
+# %% tags=["hide-input"]
+page.cut_table(records)
+
+# %% [markdown]
 # ## What it means
 
 # %% tags=["hide-input"]

@@ -98,6 +98,21 @@ def test_without_errors_there_is_no_noise_and_what_cannot_be_told_is_none():
     assert same["noise"][1] is None or same["noise"][1] > 1e6  # one image: no signal, or its rounding
 
 
+def test_cut_weights_are_those_of_the_model_within_the_limit_and_nothing_else_changes():
+    base, images, labels = tiny(), random(10, 3, 6, 6), torch.arange(10) % 3
+    before = {name: value.clone() for name, value in base.model.state_dict().items()}
+    for multiple in (1.5, 100.0):
+        narrow = damage.cut(base, multiple)
+        for name, layer in base.layers.items():
+            limit = multiple * layer.weight.square().mean().sqrt()
+            near = layer.weight.clamp(-limit, limit)
+            assert (narrow.layers[name].weight - near).abs().max() <= 0.51 * narrow.scales[name]
+            assert narrow.layers[name].weight.abs().max() <= limit * 1.0001
+    rows = damage.after_cuts(base, LAW, SEEDS, batches(images, labels))
+    assert [row["cut"] for row in rows] == list(damage.CUTS) and all(len(row["perturbed"]) == 2 for row in rows)
+    assert all(torch.equal(before[name], value) for name, value in base.model.state_dict().items())
+
+
 def test_batches_do_not_matter():
     images, labels = random(9, 3, 6, 6), torch.arange(9) % 3
     one, other = (damage.damage(tiny(), LAW, SEEDS, list(zip(images.split(n), labels.split(n)))) for n in (9, 2))
@@ -129,4 +144,5 @@ def test_a_record_is_whole_and_its_cost_is_known(workshop, generator):
     assert {"base_training", "generator_training", "evaluation_seconds"} <= metrics.keys() and metrics["images"] == 30
     alone = measure(dataclasses.replace(cell, table="accuracy"), CPU)[0]
     assert metrics["perturbed"] == alone["perturbed"] and metrics["clean"] == alone["clean"]
-    assert work(cell)["evaluation"] == 2 * work(dataclasses.replace(cell, table="accuracy"))["evaluation"]
+    assert [row["cut"] for row in metrics["after_cuts"]] == list(damage.CUTS)
+    assert work(cell)["evaluation"] == 5 * work(dataclasses.replace(cell, table="accuracy"))["evaluation"]  # 15 passes to 3

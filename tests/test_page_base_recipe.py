@@ -131,6 +131,17 @@ def test_sentences_say_what_is_there(known):
     assert "Own noise × 0.25 (0.25 in the weights, 1 by what a layer makes of it): mostly in the weights." in text
 
 
+@pytest.mark.parametrize(("after", "words"), [(70.0, "is a cause"), (41.0, "does little")])
+def test_cuts_by_hand(workshop, after, words):
+    rows = [{"cut": 2.0, "clean": 76.0, "perturbed": [after]}]
+    store(PLAIN, 80.0, [40.0, 50.0], inside() | {"after_cuts": rows})
+    found = recipes.after_cuts(records())
+    assert found[["cut", "CA", "PA", "CA_change", "PA_change"]].values.tolist() == [[2, 76, after, -4, after - 40]]
+    text = page.cuts(records()).data
+    assert f"PA rises in 1 of 1 model, on average by {after - 40:+.1f} points, and CA by -4.0" in text and words in text
+    assert "Download as CSV" in page.cut_table(records()).data
+
+
 def test_pictures_say_in_words_what_they_show(known):
     ladders, layers = page.ladders(page.frame(known)).data, page.layers(known).data
     assert ladders.count("<img") == layers.count("<img") == 1
@@ -149,7 +160,7 @@ def test_nothing_measured_is_said(workshop):
     assert "Not measured yet" in page.summary(rows, "paper").data and "nflib sweep base_recipe" in page.summary(rows, "paper").data
     assert "Nothing is measured" in page.meaning(rows).data and "Nothing is measured" in page.single([]).data
     assert "Nothing measured" in page.ladders(rows).data and "Nothing measured" in page.layers([]).data
-    assert all("(0 rows)" in t.data for t in (page.table(rows), page.change_table([]), page.correlation_table(rows)))
+    assert all("(0 rows)" in t.data for t in (page.table(rows), page.change_table([]), page.cut_table([]), page.correlation_table(rows)))
 
 
 def test_the_notebooks_defaults_are_the_smoke_grid():

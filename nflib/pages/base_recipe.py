@@ -9,7 +9,7 @@ import seaborn as sns
 from IPython.display import HTML, Markdown
 
 from nflib import figures, recipes, report, show
-from nflib.recipes import AGAINST, CHANCE, FEW, GOES, GROUP, NEVER, STATISTICS, changes, correlations, groups
+from nflib.recipes import AGAINST, CHANCE, FEW, GOES, GROUP, NEVER, STATISTICS, after_cuts, changes, correlations, groups
 from nflib.recipes import frame as frame  # what `derive` asks a page for
 from nflib.training import VARIED
 
@@ -106,6 +106,12 @@ def change_table(records: Iterable[dict]) -> HTML:
     return show.table(_narrow(changes(records)).rename(columns=names), f"{NAME}_changes", 2)
 
 
+def cut_table(records: Iterable[dict]) -> HTML:
+    """`recipes.after_cuts` as a table."""
+    names = {"cut": "cut at × rms", "CA_change": "CA change", "PA_change": "PA change"}
+    return show.table(_narrow(after_cuts(records)).rename(columns=names), f"{NAME}_cuts", 2)
+
+
 def correlation_table(rows: pd.DataFrame) -> HTML:
     """`correlations` as a table."""
     some = _narrow(correlations(rows)).drop(columns="column")
@@ -159,6 +165,21 @@ def single(records: Iterable[dict]) -> Markdown:
             lines.append(f"* {_changed(alike.loc[alike['PA_change'].abs().idxmax()])}.")
         lines.append("")
     return Markdown("\n".join(lines) or "Nothing is measured yet that could be compared.")
+
+
+def cuts(records: Iterable[dict]) -> Markdown:
+    """What cutting trained weights, which narrows their range and nothing else, does to PA and CA."""
+    lines = []
+    for title, some in after_cuts(records).groupby("setting", sort=False):
+        parts = []
+        for multiple, here in some.groupby("cut", sort=False):
+            better = show.count(len(here), "model")
+            text = f"at {multiple:g} × rms PA rises in {int((here['PA_change'] > 0).sum())} of {better}, "
+            parts.append(text + f"on average by {here['PA_change'].mean():+.1f} points, and CA by {here['CA_change'].mean():+.1f}")
+        best = some.groupby("cut")["PA_change"].mean().max()
+        said = "So the range of the weights is a cause." if best > MATTERS else "So the range alone does little."
+        lines.append(f"* **{title}.** Cut {'; '.join(parts)}. {said}")
+    return Markdown("\n".join(lines) or "Nothing is measured yet that could tell.")
 
 
 def _hypotheses(some: pd.DataFrame) -> str:
