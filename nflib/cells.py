@@ -52,7 +52,7 @@ class Base:
 
     @property
     def words(self) -> str:
-        return f"{data.LABELS.get(self.dataset, self.dataset)} {models.label(self.model)} ({self.recipe.name})"
+        return f"{data.LABELS.get(self.dataset, self.dataset)} {models.label(self.model)} ({self.recipe.words})"
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,10 @@ class Cell:
             "model": self.base.model,
             "recipe": self.base.recipe.name,
             "epochs": self.base.recipe.epochs,
+            "weight_decay": self.base.recipe.weight_decay,
+            "clipping": self.base.recipe.clipping,
+            "schedule": self.base.recipe.schedule,
+            "width": self.base.width,
             "generator": self.generator.name if self.generator else "none",
             "steps": self.generator.steps if self.generator else 0,
             "imitation_steps": self.generator.imitation_steps if self.generator else 0,

@@ -12,6 +12,7 @@ from nflib.cells import PROFILES
 from nflib.names import UserError
 from nflib.pages import (
     ablations,
+    base_recipe,
     contradictions,
     cost,
     error_models,
@@ -34,6 +35,7 @@ from nflib.trained import choose_device
 
 PAGES = {
     "error_models": error_models,
+    "base_recipe": base_recipe,
     "mechanism": mechanism,
     "cost": cost,
     "sensitivity": sensitivity,

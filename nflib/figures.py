@@ -60,6 +60,7 @@ def chips(records: list[dict], ber_percent: float = 1.0) -> Picture:
     frame = pd.DataFrame(rows, columns=["recipe", "law", "PA"])
     order = [law for law in COLOURS if law in set(frame["law"])]
     recipes = [r for r in ("release", "modern") if r in set(frame["recipe"])]
+    frame = frame[frame["recipe"].isin(recipes)]
     figure, axes = _figure(max(1, len(recipes)), height=3.0, sharey=True)
     for axis, recipe in zip(axes, recipes):
         here = frame[frame["recipe"] == recipe]

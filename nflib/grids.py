@@ -10,7 +10,7 @@ from nflib import generators, models
 from nflib.cells import PROFILES, Base, Cell
 from nflib.names import choose
 from nflib.quantize import weighted_layers
-from nflib.training import BaseRecipe, GeneratorRecipe
+from nflib.training import VARIED, BaseRecipe, GeneratorRecipe
 
 BASE_RECIPES = {
     "smoke": {
@@ -50,6 +50,7 @@ SMOKE_WIDTHS = {
 RECIPES = ("release", "modern")
 SURROGATES = ("resnet18", "vgg19")
 WIDTHS = (8, 7, 6, 5, 4, 3, 2)
+DAMAGE_PATTERNS = 5  # error patterns of a damage cell: a layer's statistics vary less than accuracy
 ATTRIBUTION = ("release_map", "release_map_tiling_corrected", "release_map_per_layer", "stuck_at", "bit_flips")
 
 
@@ -408,3 +409,48 @@ def cost(
                 recipes += [dataclasses.replace(both, steps=count, imitation_steps=max(imitation_steps)) for count in steps]
         cells += [Cell("accuracy", whole, recipe, patterns=patterns, **setting) for recipe in recipes]
     return list(dict.fromkeys(cells))
+
+
+def varied(profile: str, **changes: object) -> BaseRecipe:
+    """The profile's recipe "modern" with some fields changed; a recipe that has a name already keeps it."""
+    recipe = dataclasses.replace(BASE_RECIPES[profile]["modern"], name=VARIED, **changes)
+    same = [known for known in BASE_RECIPES[profile].values() if dataclasses.replace(known, name=VARIED) == recipe]
+    return same[0] if same else recipe
+
+
+def base_recipe(
+    profile: str,
+    dataset: str,
+    base_model: str,
+    base_recipes: Sequence[str],
+    width: float,
+    epochs: int,
+    weight_decays: Sequence[float],
+    clippings: Sequence[float],
+    schedules: Sequence[str],
+    epoch_counts: Sequence[int],
+    error_models: Sequence[str],
+    rate: float,
+    patterns: int,
+    images: int,
+) -> list[Cell]:
+    """One base model trained by many recipes, alone: the named `base_recipes`, and variations, one at a time, of a middle
+    one, which is "modern" with `epochs` epochs.
+
+    clippings: without weight decay.  schedules: at a fifth of the one-cycle rate's peak.  Each is measured on `patterns`
+    error patterns and all test images; what errors do in its layers, on the first DAMAGE_PATTERNS and `images`.
+    Raises UserError for an unknown name.
+    """
+    low = BASE_RECIPES[profile]["modern"].learning_rate / 5
+    changes = [{}, *({"weight_decay": value} for value in weight_decays), *({"epochs": count} for count in epoch_counts)]
+    changes += [{"weight_decay": 0.0, "clipping": value} for value in clippings]
+    changes += [{"schedule": name, "learning_rate": low} for name in schedules]
+    recipes = [base(profile, dataset, base_model, name).recipe for name in base_recipes]
+    recipes += [varied(profile, **{"epochs": epochs, **change}) for change in changes]
+    cells = []
+    for recipe in dict.fromkeys(recipes):
+        whole = Base(dataset, choose("base model", base_model, models.ALL_NAMES), recipe, width)
+        for law in error_models:
+            cells.append(Cell("accuracy", whole, law=law, rate=rate, patterns=patterns))
+            cells.append(Cell("damage", whole, law=law, rate=rate, patterns=min(patterns, DAMAGE_PATTERNS), images=images))
+    return cells

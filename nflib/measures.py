@@ -1,4 +1,4 @@
-"""What can be measured of a cell, by kind: accuracy, t-SNE embedding, transformed images, latency."""
+"""What can be measured of a cell, by kind: accuracy, damage, t-SNE embedding, transformed images, latency."""
 
 import dataclasses
 import time
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nflib import energy, evaluation, faults, generators, models
+from nflib import damage, energy, evaluation, faults, generators, models
 from nflib.cells import Cell
 from nflib.generators import transform
 from nflib.mitigations import MITIGATIONS
@@ -21,6 +21,7 @@ from nflib.training import autocast, progress_bar
 NEIGHBOURS = 5
 CONSTANT = 1e-10  # share of the mean square below which a variance is rounding
 SHOWN_CLASSES, SHOWN_EACH = 10, 2  # images kept beside a record of transformed images
+DAMAGE_BATCH = 100  # images whose outputs of every layer are in memory at once
 LATENCY_SECONDS, LATENCY_CALLS = 2.0, (10, 100)  # measured time aimed at for each network; fewest and most calls
 
 Measured = tuple[dict, dict, dict[str, np.ndarray] | None]
@@ -90,6 +91,21 @@ def sensitivities(cell: Cell, device: torch.device, deadline: float | None = Non
                 metrics[name] += values
     metrics |= {"layers": list(base.sizes), "layer_weights": list(base.sizes.values()), "images": len(split.labels)} | facts
     return metrics | {"evaluation_seconds": time.perf_counter() - began}, provenance(device, **digests), None
+
+
+def damages(cell: Cell, device: torch.device, deadline: float | None = None) -> Measured:
+    """What errors do in each layer of the base model, behind the generator if there is one: the metrics of `damage.damage`;
+    after_cuts: `damage.after_cuts`."""
+    base, generator, facts, digests = _models(cell, device, deadline)
+    began = time.perf_counter()
+    batches = evaluation.prepared(dataset_on(cell.base.dataset, device).test.first(cell.images), generator, DAMAGE_BATCH)
+    seeds = range(cell.first_seed, cell.first_seed + cell.patterns)
+    with progress_bar(cell.patterns, f"{cell.words}: patterns", unit="pattern") as progress:
+        law = faults.error_model(cell.law, cell.rate)
+        metrics = damage.damage(base, law, seeds, batches, progress.update)
+        metrics["after_cuts"] = damage.after_cuts(base, law, seeds, batches)
+    metrics |= {"images": sum(len(labels) for _, labels in batches), "evaluation_seconds": time.perf_counter() - began}
+    return metrics | facts, provenance(device, **digests), None
 
 
 def neighbour_accuracy(points: Tensor, labels: Tensor, neighbours: int = NEIGHBOURS) -> float:
@@ -318,6 +334,7 @@ MEASURES: dict[str, Callable[..., Measured]] = {
     "accuracy": accuracies,
     "mitigation": accuracies,
     "sensitivity": sensitivities,
+    "damage": damages,
     "tsne": embedding,
     "transformed_images": transformed_images,
     "overhead": latencies,

@@ -17,6 +17,7 @@ from nflib.names import UserError, choose
 from nflib.quantize import MAX_BITS, MIN_BITS
 from nflib.store import ROOT
 from nflib.trained import choose_device
+from nflib.training import SCHEDULES
 
 SOURCES = ROOT / "notebooks"
 EXECUTED = ROOT / "book" / "_executed"
@@ -36,6 +37,7 @@ PAGES = {  # page of the book: (notebook, parameters)
     "scoreboard": ("scoreboard", {}),
     **_both("accuracy", **CIFAR10),
     **_both("error_models", **CIFAR10),
+    **_both("base_recipe", **CIFAR10),
     **_both("mechanism", **CIFAR10),
     **_both("cost", **CIFAR10),
     **_both("sensitivity", **CIFAR10),
@@ -129,6 +131,12 @@ CHECKS = {
     "train_rate": faults.check_rate,
     "train_rates": _all(faults.check_rate),
     "widths": _all(_bits),
+    "width": _fraction("width"),
+    "epochs": _at_least("epochs", 1),
+    "epoch_counts": _all(_at_least("a number of epochs", 1)),
+    "weight_decays": _all(_at_least("a weight decay", 0)),
+    "clippings": _all(_at_least("a clipping", 0)),
+    "schedules": _all(lambda value: choose("schedule", value, SCHEDULES)),
     "device": choose_device,
     "energy_ratio": _fraction("energy_ratio"),
     "image_size": lambda value: choose("image size", value, (32, 224)),

@@ -11,6 +11,7 @@ from nflib.grids import (
     WIDTHS,
     ablations,
     accuracy,
+    base_recipe,
     cost,
     error_models,
     is_official,
@@ -37,7 +38,9 @@ PAPER_RATES = {  # the bit-error rates of Tables 12 to 15
     "cifar100": (0.01, 0.005, 0.0035),
 }
 RATES = (0.0001, 0.0003, 0.001, 0.002, 0.0035, 0.005, 0.01, 0.015)  # along the voltage
+WEIGHT_DECAYS, CLIPPINGS = (0.0, 1e-4, 5e-4, 2e-3), (0.1, 0.05, 0.025)
 FIRST_LOOK_EPOCHS, FIRST_LOOK_STEPS, FIRST_LOOK_IMITATION, FIRST_LOOK_IMAGES = 12, 300, 3700, 2000
+DAMAGE_IMAGES = 500
 
 # -------------------------------------------------------------------------------------------------------- first looks
 
@@ -64,6 +67,12 @@ def shortened(cells: Iterable[Cell], patterns: int = 20, steps: int = 0) -> list
     return changed
 
 
+def varied_recipes(model: str, named: Iterable[str], width: float, epochs: int, patterns: int) -> list[Cell]:
+    """Every variation, on CIFAR-10, of a base recipe of `epochs` epochs, and the `named` recipes."""
+    varied = (width, epochs, WEIGHT_DECAYS, CLIPPINGS, ("constant",), (epochs // 2, 2 * epochs))
+    return base_recipe("paper", "cifar10", model, tuple(named), *varied, MAIN_LAWS, 0.01, patterns, DAMAGE_IMAGES)
+
+
 def first_look(table: str) -> list[Cell]:
     """VGG11 on CIFAR-10, full size, shortened, for a table; [] where two base models are needed."""
     at = ("paper", "cifar10")
@@ -85,6 +94,12 @@ def first_look(table: str) -> list[Cell]:
         whole = tsne(*at, "vgg11", "release", ("conv_s", "unet_l"), "release_map", 0.01, 5, 500)
     elif table == "transformed_images":
         whole = transformed_images(*at, ("vgg11",), "release", ("conv_s", "unet_l"), "release_map", 0.01)
+    elif table == "base_recipe":
+        short = varied_recipes("vgg11", (), 0.5, 6, 20)
+        short = [dataclasses.replace(cell, images=cell.images or FIRST_LOOK_IMAGES) for cell in short]
+        named = base_recipe(*at, "vgg11", RECIPES, 1.0, 20, (), (), (), (), MAIN_LAWS, 0.01, 20, DAMAGE_IMAGES)
+        named = [cell for cell in named if cell.base.recipe.name in RECIPES]
+        return list(dict.fromkeys([*short, *shortened(named)]))
     elif table == "mechanism":
         whole = mechanism(*at, ("vgg11",), "release", generators.NAMES, "release_map", 0.01, 20)
         return shortened(whole, steps=FIRST_LOOK_STEPS)
@@ -135,6 +150,9 @@ def _smoke(table: str) -> list[Cell]:
         ),
         "transformed_images": lambda: transformed_images(*at, ("vgg11",), "release", ("conv_l", "unet_s"), *law, 0.01),
         "error_models": lambda: error_models(*at, ("vgg11",), RECIPES, ("conv_l",), 0.01, 50),
+        "base_recipe": lambda: base_recipe(
+            *at, "vgg11", RECIPES, 0.125, 8, (0.0, 5e-4, 2e-3), (0.1,), ("constant",), (4, 16), MAIN_LAWS, 0.01, 10, 200
+        ),
         "mechanism": lambda: mechanism(*at, ("vgg11",), "release", generators.NAMES, *law, 0.01, 10),
         "cost": lambda: cost(
             *at, ("vgg11",), "release", ("conv_s",), *law, 0.01, (3, 10, 30), (10, 30, 90), (40, 150), 10
@@ -191,6 +209,9 @@ def _paper(table: str) -> list[Cell]:
             cells += transformed_images(*at, ("resnet18",), release, generators.NAMES, "release_map", rate)
     elif table == "error_models":
         cells += error_models(*cifar10, models.NAMES, RECIPES, ("conv_l",), 0.01, 50)
+    elif table == "base_recipe":
+        for model in ("vgg11", "resnet18"):
+            cells += varied_recipes(model, RECIPES, 1.0, 30, 50)
     elif table == "mechanism":
         for law in MAIN_LAWS:
             cells += mechanism(*cifar10, ("resnet18", "vgg11"), release, generators.NAMES, law, 0.01, 50)
@@ -211,6 +232,7 @@ def _paper(table: str) -> list[Cell]:
 TABLES = (
     "accuracy",
     "error_models",
+    "base_recipe",
     "mechanism",
     "cost",
     "sensitivity",

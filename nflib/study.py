@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from nflib import energy, generators, models
+from nflib import damage, energy, generators, models
 from nflib.cells import Cell, cell_of, digest_of
 from nflib.measures import measure
 from nflib.names import UserError
@@ -64,7 +64,10 @@ def work(cell: Cell) -> dict[str, float]:
             parts[generator_key(cell)] = images * recipe.imitation_steps * own
             parts |= work(dataclasses.replace(cell, generator=recipe.teacher))
     forward = macs("base", cell.base.model, cell.base.width, size)
-    parts["evaluation"] = (cell.patterns + 1) * (cell.images or test) * forward
+    passes = cell.patterns + 1
+    if cell.table == "damage":  # clean, each layer hit alone, all of them hit; then models with cut weights
+        passes = 3 * cell.patterns + len(damage.CUTS) * passes
+    parts["evaluation"] = passes * (cell.images or test) * forward
     return parts
 
 

@@ -87,6 +87,7 @@ index.error_models(rows)
 # * [What reviewers asked](questions.ipynb), each question with the measurement that answers it.
 # * [Every published number beside ours](scoreboard.ipynb), and where the printed numbers contradict each other.
 # * [What "1 % bit errors" means](error_models.ipynb): how much of the damage is the official code's error map.
+# * [How much there is to recover](base_recipe.ipynb): the training of the base model decides it.
 # * [Accuracy recovery](accuracy.ipynb), [transfer to other classifiers](transfer.ipynb),
 #   [fewer bits](quantization.ipynb), [ablations](ablations.ipynb), [robust training](robust_training.ipynb).
 # * Pictures: [t-SNE](tsne.ipynb) and [transformed images](transformed_images.ipynb).

@@ -410,6 +410,32 @@ def test_a_weight_perturbation_that_is_no_size_is_refused(gamma, refused):
         replace(BASE, weight_perturbation=gamma)
 
 
+@pytest.mark.parametrize("limit", [0.01, 0.05])
+def test_clipping_bounds_the_weights_that_errors_hit_and_nothing_else(limit, few):
+    clipped, free = (train_new_base(few, replace(BASE, clipping=value))[0] for value in (limit, 0.0))
+    weighted = {f"{name}.weight" for name in weighted_layers(new_base())}
+    assert all(clipped[name].abs().max() <= limit < free[name].abs().max() for name in weighted)
+    assert any(clipped[name].abs().max() > limit for name in clipped.keys() - weighted if "running" not in name)
+
+
+def test_without_clipping_training_is_plain_to_the_bit(few):
+    assert same(train_new_base(few, replace(BASE, clipping=0.0))[0], textbook_base(few, BASE))
+    assert same(train_new_base(few, replace(BASE, clipping=1e6))[0], train_new_base(few)[0])
+
+
+@pytest.mark.parametrize("limit", [-0.1, float("nan"), float("inf")])
+def test_a_clipping_that_is_no_limit_is_refused(limit, refused):
+    with refused(f"clipping is {limit}; allowed are numbers from 0"):
+        replace(BASE, clipping=limit)
+
+
+def test_a_varied_recipe_says_its_values_and_a_named_one_its_name():
+    assert BASE.words == "modern"
+    assert replace(BASE, name="varied").words == "decay 0.0005, 3 epochs"
+    other = replace(BASE, name="varied", weight_decay=0.0, clipping=0.1, schedule="constant")
+    assert other.words == "decay 0, clipped at 0.1, constant rate, 3 epochs"
+
+
 # ------------------------------------------------------------------------------------------------ adversarial patterns
 
 
