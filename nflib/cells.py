@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from nflib import data, faults, generators, models
+from nflib.eopm import GeneratorRecipe
 from nflib.mitigations import MITIGATIONS
 from nflib.names import UserError, choose
 from nflib.quantize import check_bits
-from nflib.training import BaseRecipe, GeneratorRecipe
+from nflib.training import BaseRecipe
 
 PROFILES = ("smoke", "paper")
 FIRST_SEED = 50000  # the official evaluation seeds are 50000 to 50009

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 
 from nflib import generators, models
 from nflib.cells import PROFILES, Base, Cell
+from nflib.eopm import GeneratorRecipe
 from nflib.names import choose
 from nflib.quantize import weighted_layers
-from nflib.training import VARIED, BaseRecipe, GeneratorRecipe
+from nflib.training import VARIED, BaseRecipe
 
 BASE_RECIPES = {
     "smoke": {

@@ -16,10 +16,11 @@ from safetensors.torch import save_file
 
 from nflib import data, faults, generators, models
 from nflib.cells import Base, Cell, digest_of, plain
+from nflib.eopm import imitate, train_generator
 from nflib.names import UserError
 from nflib.quantize import Quantized
 from nflib.store import ROOT, provenance
-from nflib.training import FORCED_PRECISION, train_base, train_generator
+from nflib.training import FORCED_PRECISION, train_base
 
 
 def checkpoints() -> Path:
@@ -120,19 +121,21 @@ def _generator(cell: Cell, device: torch.device, deadline: float | None):
         return generators.build(recipe.name, recipe.width, recipe.seed, dataset.image_size, dataset.classes)
 
     def train(model: torch.nn.Module, resume: Path) -> dict:
-        law, teacher, imitated, more = faults.error_model(recipe.law, recipe.rate), None, None, {}
-        if recipe.teacher and recipe.steps:
+        where = (dataset.train, dataset.augmentation, recipe)
+        if recipe.teacher and not recipe.steps:
+            taught = dataclasses.replace(cell, generator=recipe.teacher)
+            teacher, facts, digest = generator_model(taught, device, deadline)
+            more = {"teacher": {"sha256": digest, "seconds": facts["seconds"], "model_images": facts["model_images"]}}
+            return imitate(model, teacher, *where, resume, words, deadline) | more
+        imitated, more = None, {}
+        if recipe.teacher:
             alone = dataclasses.replace(cell, generator=dataclasses.replace(recipe, steps=0))
             start, imitated, _ = _generator(alone, device, deadline)
             model.load_state_dict(start.state_dict())
             more = {"teacher": imitated["teacher"]}
-        elif recipe.teacher:
-            taught = dataclasses.replace(cell, generator=recipe.teacher)
-            teacher, facts, digest = generator_model(taught, device, deadline)
-            more = {"teacher": {"sha256": digest, "seconds": facts["seconds"], "model_images": facts["model_images"]}}
-        bases = [base_model(base, device, deadline)[0] for base in cell.trained_on] if recipe.steps else []
-        where = (dataset.train, dataset.augmentation)
-        return train_generator(model, bases, *where, recipe, law, resume, words, deadline, teacher, imitated) | more
+        bases = [base_model(base, device, deadline)[0] for base in cell.trained_on]
+        law = faults.error_model(recipe.law, recipe.rate)
+        return train_generator(model, bases, *where, law, resume, words, deadline, imitated) | more
 
     return _trained(generator_key(cell), build, train, device)
 

@@ -10,9 +10,10 @@ import pytest
 
 from nflib import cluster, study
 from nflib.cells import Base, Cell
+from nflib.eopm import GeneratorRecipe
 from nflib.names import UserError
 from nflib.store import Store
-from nflib.training import BaseRecipe, GeneratorRecipe
+from nflib.training import BaseRecipe
 
 distributed = pytest.importorskip("dask.distributed")
 

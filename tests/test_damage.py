@@ -9,11 +9,12 @@ from torch import nn
 
 from nflib import damage, faults, models, training
 from nflib.cells import Base, Cell
+from nflib.eopm import GeneratorRecipe
 from nflib.measures import measure
 from nflib.quantize import Quantized
 from nflib.store import Store
 from nflib.study import measure_and_store, work
-from nflib.training import BaseRecipe, GeneratorRecipe
+from nflib.training import BaseRecipe
 
 CPU = torch.device("cpu")
 CELL = Cell("damage", Base("digits", "vgg11", BaseRecipe(epochs=0), width=0.0625), law="bit_flips", patterns=2, images=30)

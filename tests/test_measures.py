@@ -9,11 +9,12 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from nflib import measures
 from nflib.cells import Base, Cell
+from nflib.eopm import GeneratorRecipe
 from nflib.generators import transform
 from nflib.measures import _between_classes, _flattened, _how_much_is_class, _nearest_mean_accuracy, measure, neighbour_accuracy
 from nflib.store import Store
 from nflib.study import measure_and_store
-from nflib.training import BaseRecipe, GeneratorRecipe
+from nflib.training import BaseRecipe
 
 CPU = torch.device("cpu")
 BASE = Base("digits", "vgg11", BaseRecipe(epochs=0), width=0.0625)

@@ -7,9 +7,10 @@ import pytest
 
 from nflib import grids, notebooks, profiles, tables
 from nflib.cells import Base, Cell
+from nflib.eopm import GeneratorRecipe
 from nflib.pages import ablations as page
 from nflib.store import Store, results
-from nflib.training import BaseRecipe, GeneratorRecipe
+from nflib.training import BaseRecipe
 
 BASE = Base("cifar10", "resnet18", BaseRecipe())
 ORIGIN = {"commit": "0" * 40, "dirty": False, "device": "a chip"}

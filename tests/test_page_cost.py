@@ -7,10 +7,11 @@ import pytest
 
 from nflib import grids, notebooks, profiles, tables
 from nflib.cells import Base, Cell
+from nflib.eopm import GeneratorRecipe
 from nflib.names import UserError
 from nflib.pages import cost as page
 from nflib.store import Store, results
-from nflib.training import BaseRecipe, GeneratorRecipe
+from nflib.training import BaseRecipe
 
 BASE = Base("cifar10", "vgg11", BaseRecipe())
 ORIGIN = {"commit": "0" * 40, "dirty": False, "device": "a chip", "threads": 2, "precision": "bf16"}

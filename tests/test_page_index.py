@@ -7,10 +7,11 @@ import pytest
 
 from nflib import tables
 from nflib.cells import Base, Cell
+from nflib.eopm import GeneratorRecipe
 from nflib.pages import index as page
 from nflib.pages import mechanism
 from nflib.store import Store
-from nflib.training import BaseRecipe, GeneratorRecipe
+from nflib.training import BaseRecipe
 
 BASE = Base("cifar10", "vgg11", BaseRecipe(epochs=12))
 TOLD = GeneratorRecipe("class_patterns", steps=10)

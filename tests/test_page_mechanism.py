@@ -7,9 +7,10 @@ import pytest
 
 from nflib import energy, generators, grids, models, notebooks, profiles, tables
 from nflib.cells import Base, Cell
+from nflib.eopm import GeneratorRecipe
 from nflib.pages import mechanism as page
 from nflib.store import Store, results
-from nflib.training import BaseRecipe, GeneratorRecipe
+from nflib.training import BaseRecipe
 
 BASE = Base("cifar10", "vgg11", BaseRecipe())
 ENCODER = Base("cifar10", "conv_s_encoder", BaseRecipe("modern"))

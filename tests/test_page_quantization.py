@@ -9,9 +9,10 @@ import pytest
 
 from nflib import grids, notebooks, profiles, tables
 from nflib.cells import Base, Cell
+from nflib.eopm import GeneratorRecipe
 from nflib.pages import quantization as page
 from nflib.store import Store, results
-from nflib.training import BaseRecipe, GeneratorRecipe
+from nflib.training import BaseRecipe
 
 BASE = Base("cifar10", "resnet18", BaseRecipe())
 ALONE = Cell("accuracy", BASE, rate=0.005, patterns=2, bits=4)

@@ -8,9 +8,10 @@ import pytest
 
 from nflib import grids, notebooks, profiles, tables
 from nflib.cells import Base, Cell
+from nflib.eopm import GeneratorRecipe
 from nflib.pages import robust_training as page
 from nflib.store import Store, results
-from nflib.training import BaseRecipe, GeneratorRecipe
+from nflib.training import BaseRecipe
 
 BASE = Base("cifar10", "resnet18", BaseRecipe())
 PREACT = Base("cifar10", "preact_resnet18", BaseRecipe())

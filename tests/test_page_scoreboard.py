@@ -9,9 +9,10 @@ from test_page_overhead import record as latency
 
 from nflib import notebooks, profiles, published, tables
 from nflib.cells import Base, Cell, cell_of, plain
+from nflib.eopm import GeneratorRecipe
 from nflib.pages import contradictions, scoreboard
 from nflib.store import Store
-from nflib.training import BaseRecipe, GeneratorRecipe
+from nflib.training import BaseRecipe
 
 BASE = Base("cifar10", "vgg11", BaseRecipe("release", 30))
 ORIGIN = {"commit": "0" * 40, "dirty": False, "device": "a chip", "threads": 1, "precision": "fp32", "torch": "2", "date": "2026-01-01"}

@@ -7,11 +7,12 @@ import torch
 
 from nflib import faults, grids, measures, models, notebooks, profiles, tables
 from nflib.cells import Base, Cell, cell_of, plain
+from nflib.eopm import GeneratorRecipe
 from nflib.pages import sensitivity as page
 from nflib.quantize import Quantized
 from nflib.store import Store, results
 from nflib.trained import generator_model, precision_of
-from nflib.training import BaseRecipe, GeneratorRecipe
+from nflib.training import BaseRecipe
 
 BASE = Base("cifar10", "vgg11", BaseRecipe())
 CONV_S = GeneratorRecipe("conv_s")

@@ -8,9 +8,10 @@ import pytest
 
 from nflib import notebooks, tables
 from nflib.cells import Base, Cell
+from nflib.eopm import GeneratorRecipe
 from nflib.pages import transformed_images as page
 from nflib.store import Store, results
-from nflib.training import BaseRecipe, GeneratorRecipe
+from nflib.training import BaseRecipe
 
 BASE = Base("cifar10", "resnet18", BaseRecipe())
 CELL = Cell("transformed_images", BASE, GeneratorRecipe("conv_l"), patterns=0)

@@ -12,11 +12,12 @@ import torch
 from nflib import data, profiles, study
 from nflib import store as store_module
 from nflib.cells import PROFILES, Base, Cell, canonical, cell_of, digest_of, only, plain
+from nflib.eopm import GeneratorRecipe
 from nflib.names import UserError
 from nflib.store import Store, device_name
 from nflib.study import run
 from nflib.trained import choose_device
-from nflib.training import BaseRecipe, GeneratorRecipe
+from nflib.training import BaseRecipe
 
 CELL = Cell("accuracy", Base("digits", "vgg11", BaseRecipe()), GeneratorRecipe(), (Base("cifar10", "vgg19", BaseRecipe()),))
 DIGEST = "5ecbe62a29f68b87"

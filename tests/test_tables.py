@@ -7,9 +7,10 @@ import pytest
 
 from nflib import cli, derive, energy, profiles, report, tables
 from nflib.cells import PROFILES, Base, Cell
+from nflib.eopm import GeneratorRecipe
 from nflib.names import UserError
 from nflib.store import Store, results
-from nflib.training import BaseRecipe, GeneratorRecipe
+from nflib.training import BaseRecipe
 
 BASE = Base("cifar10", "vgg11", BaseRecipe())
 ALONE = Cell("accuracy", BASE, patterns=4)

@@ -10,25 +10,22 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nflib import data, evaluation, generators, models, training
+from nflib import data, eopm, evaluation, generators, models, training
 from nflib.data import Split
+from nflib.eopm import (
+    GeneratorRecipe,
+    adversarial_pattern,
+    ascent_bits,
+    eopm_gradient,
+    imitate,
+    imitation_gradient,
+    set_initial_gain,
+    train_generator,
+)
 from nflib.faults import BitFlips, LayerFaults, StuckAt, changed_bits, perturbed
 from nflib.generators import transform
 from nflib.quantize import Quantized, plain, quantization_aware, weighted_layers
-from nflib.training import (
-    BaseRecipe,
-    GeneratorRecipe,
-    OutOfTime,
-    Resumable,
-    adversarial_pattern,
-    adversarial_weights,
-    ascent_bits,
-    eopm_gradient,
-    imitation_gradient,
-    set_initial_gain,
-    train_base,
-    train_generator,
-)
+from nflib.training import BaseRecipe, OutOfTime, Resumable, adversarial_weights, train_base
 
 BASE = BaseRecipe("modern", epochs=3, batch=32, learning_rate=0.05, weight_decay=5e-4, schedule="one_cycle")
 GENERATOR = GeneratorRecipe(
@@ -135,8 +132,7 @@ def train_new_base(few: Split, recipe: BaseRecipe = BASE, resume=None, deadline=
 
 def train_new_generator(few: Split, recipe=GENERATOR, resume=None, deadline=None, bases=None) -> tuple[dict, dict]:
     generator = generators.build(recipe.name, recipe.width, recipe.seed)
-    words = {"deadline": deadline, "teacher": class_patterns() if recipe.teacher else None}
-    facts = train_generator(generator, bases or [frozen()], few, "crop", recipe, LAW, resume, **words)
+    facts = train_generator(generator, bases or [frozen()], few, "crop", recipe, LAW, resume, deadline=deadline)
     return state(generator), facts
 
 
@@ -148,8 +144,10 @@ def class_patterns(size: float = 2.0) -> nn.Module:
     return teacher.eval().requires_grad_(False)
 
 
-def train_by_imitation(few: Split, **options) -> tuple[dict, dict]:
-    return train_new_generator(few, IMITATION, **options)
+def train_by_imitation(few: Split, recipe=IMITATION, resume=None, deadline=None) -> tuple[dict, dict]:
+    generator = generators.build(recipe.name, recipe.width, recipe.seed)
+    facts = imitate(generator, class_patterns(), few, "crop", recipe, resume, deadline=deadline)
+    return state(generator), facts
 
 
 TRAININGS = {"base": train_new_base, "generator": train_new_generator, "imitation": train_by_imitation}
@@ -161,7 +159,7 @@ def train(request, few):
 
     def call(**options):
         final, facts = TRAININGS[request.param](few, **options)
-        return final, facts["losses"]
+        return final, facts["losses"] or facts["imitation_losses"]
 
     return call
 
@@ -194,25 +192,30 @@ def test_imitation_follows_the_textbook_gradient_and_rests_where_the_teacher_is(
     assert imitation_gradient(copy.deepcopy(teacher).requires_grad_(), teacher, images, few.labels[:8]) == 0
 
 
-def test_imitation_comes_first_needs_no_base_model_and_brings_the_generator_nearer(few):
-    """Without steps of Eq. 3 the base models are never asked; the recorded distance falls."""
-    recipe = replace(IMITATION, imitation_steps=60, steps=0)
-    generator = generators.build(recipe.name, recipe.width)
-    facts = train_generator(generator, [], few, "crop", recipe, LAW, teacher=class_patterns())
+def test_imitation_needs_no_base_model_and_brings_the_generator_nearer(few):
+    """The recorded distance falls; nothing of Eq. 3 is recorded."""
+    _, facts = train_by_imitation(few, replace(IMITATION, imitation_steps=60))
     distances = [distance for _, distance in facts["imitation_losses"]]
     assert [step for step, _ in facts["imitation_losses"]] == list(range(3, 61, 3))
-    assert distances[-1] < 0.9 * distances[0] and facts["losses"] == [] and facts["model_images"] == 0
+    assert distances[-1] < 0.9 * distances[0] and facts["losses"] == [] and facts["model_images"] == facts["steps"] == 0
 
 
-def test_imitation_alone_and_then_the_rest_end_bit_by_bit_as_both_at_once(few):
-    whole, facts = train_by_imitation(few)
-    generator = generators.build(IMITATION.name, IMITATION.width, IMITATION.seed)
-    first = replace(IMITATION, steps=0)
-    imitated = train_generator(generator, [], few, "crop", first, LAW, teacher=class_patterns())
-    rest = train_generator(generator, [frozen()], few, "crop", IMITATION, LAW, imitated=imitated)
-    assert same(whole, state(generator))
-    assert [rest[name] for name in ("losses", "imitation_losses")] == [facts[name] for name in ("losses", "imitation_losses")]
-    assert rest["seconds"] >= imitated["seconds"]
+def test_eq_3_after_imitation_starts_from_it_and_goes_on_with_the_batches_that_follow(few, monkeypatch):
+    generator, used = generators.build(IMITATION.name, IMITATION.width, IMITATION.seed), []
+    imitated = imitate(generator, class_patterns(), few, "crop", IMITATION)
+    kept = state(generator)
+
+    def note(generator, bases, images, labels, *rest):
+        used.append(labels)
+        now = {name.replace("parametrizations.weight.original", "weight"): value for name, value in generator.state_dict().items()}
+        assert same(kept, now)  # nothing has a gradient here, so it stays
+        return torch.tensor(0.0), torch.tensor(0.0)
+
+    monkeypatch.setattr(eopm, "eopm_gradient", note)
+    facts = train_generator(generator, [frozen()], few, "crop", IMITATION, LAW, imitated=imitated)
+    order = [labels for epoch in range(5) for _, labels in training.batches_of(few, 32, "crop", IMITATION.seed, epoch)]
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(used, order[4:9], strict=True))
+    assert facts["imitation_losses"] == imitated["imitation_losses"] and facts["seconds"] >= imitated["seconds"]
 
 
 def test_a_recipe_names_a_teacher_exactly_when_it_imitates(refused):
@@ -285,20 +288,20 @@ def test_an_epoch_is_fixed_by_seed_and_number(epoch, few):
     """Whole batches of images that are met once each; another epoch or seed is another order; none when interrupted."""
     many = Split(torch.arange(70, dtype=torch.uint8).view(70, 1, 1, 1).expand(70, 3, 32, 32), torch.arange(70))
     torch.manual_seed(epoch)
-    batches = list(training._batches(many, 32, "crop", 4, epoch))
+    batches = list(training.batches_of(many, 32, "crop", 4, epoch))
     labels = torch.cat([labels for _, labels in batches])
     assert [len(images) for images, _ in batches] == [32, 32] and len(labels.unique()) == 64
     for images, own in batches:  # augmentation never parts an image from its label
         assert torch.equal(((images[:, 0, 16, 16] + 1) * 127.5).round().long(), own)
-    first = next(iter(training._batches(many, 32, "crop", 4, epoch)))
+    first = next(iter(training.batches_of(many, 32, "crop", 4, epoch)))
     assert torch.equal(first[0], batches[0][0]) and torch.equal(first[1], batches[0][1])
     for seed, number in ((5, epoch), (4, epoch + 1)):
-        assert not torch.equal(next(iter(training._batches(many, 32, "crop", seed, number)))[1], first[1])
+        assert not torch.equal(next(iter(training.batches_of(many, 32, "crop", seed, number)))[1], first[1])
 
 
 def rates(schedule: str, peak: float, steps: int) -> list[float]:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], peak)
-    scheduler = training._schedule(optimizer, schedule, peak, steps)
+    scheduler = training.schedule_of(optimizer, schedule, peak, steps)
     found = []
     for _ in range(steps):
         found.append(optimizer.param_groups[0]["lr"])
@@ -323,9 +326,9 @@ def textbook_base(few: Split, recipe: BaseRecipe) -> dict[str, torch.Tensor]:
     """Base training step by step: gradient and batch-norm statistics of a copy whose float weights are moved, if gamma."""
     model = quantization_aware(new_base()).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(model.parameters(), recipe.learning_rate, 0.9, weight_decay=recipe.weight_decay)
-    scheduler = training._schedule(optimizer, recipe.schedule, recipe.learning_rate, recipe.epochs * 2)
+    scheduler = training.schedule_of(optimizer, recipe.schedule, recipe.learning_rate, recipe.epochs * 2)
     for epoch in range(recipe.epochs):
-        for images, labels in training._batches(few, recipe.batch, "crop", recipe.seed, epoch):
+        for images, labels in training.batches_of(few, recipe.batch, "crop", recipe.seed, epoch):
             moved = copy.deepcopy(model)
             if recipe.weight_perturbation:
                 probe = copy.deepcopy(model)
@@ -589,7 +592,7 @@ def test_interrupted_training_ends_bit_by_bit_the_same(train, tmp_path):
         except OutOfTime:
             stops += 1
             assert [path.name for path in tmp_path.iterdir()] == [resume.name]
-    assert stops in (BASE.epochs, GENERATOR.steps, IMITATION.imitation_steps + IMITATION.steps)
+    assert stops in (BASE.epochs, GENERATOR.steps, IMITATION.imitation_steps)
     assert same(whole[0], final[0]) and whole[1] == final[1]
     assert not list(tmp_path.iterdir())
 

@@ -9,8 +9,8 @@ from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
 
 from nflib import data, figures, generators, grids, report, show, tables
 from nflib.cells import cell_of, digest_of
+from nflib.eopm import GeneratorRecipe
 from nflib.pages import mechanism
-from nflib.training import GeneratorRecipe
 
 FULL = GeneratorRecipe()  # the official recipe at its full length, 300 epochs of CIFAR-10: README of the official code
 FULL_IMAGES = FULL.steps * FULL.batch * FULL.models_per_step

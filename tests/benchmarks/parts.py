@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from nflib import data, energy, evaluation, faults, generators, models
+from nflib.eopm import RELEASE_MOMENTUM, eopm_gradient
 from nflib.faults import error_model, perturbed
 from nflib.quantize import Quantized, quantization_aware
-from nflib.training import FORCED_PRECISION, RELEASE_MOMENTUM, eopm_gradient, precision
+from nflib.training import FORCED_PRECISION, precision
 
 from . import rivals
 from .clock import Call, seconds_of

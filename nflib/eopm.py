@@ -1,0 +1,296 @@
+"""Training of generators: by expectation over perturbed models (EOPM), and by imitation of class patterns."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nflib.data import Split
+from nflib.faults import ErrorModel, LayerFaults, Pattern, perturbed
+from nflib.generators import transform
+from nflib.names import UserError
+from nflib.quantize import Quantized, plain, quantization_aware
+from nflib.training import Resumable, autocast, batches_of, progress_bar, schedule_of
+
+TRAINING_PATTERNS = 30001  # seeds 0 to 30000, as in the official code; evaluation starts at 50000
+RELEASE_MOMENTUM = 1 - 0.9**10  # the official code updates the generator's batch-norm statistics N = 10 times a batch
+
+
+@dataclass(frozen=True)
+class GeneratorRecipe:
+    """How a generator is trained: Adam (betas 0.5, 0.999) on CE(M0(F(x))) + lambda * mean CE(Mp(F(x))) (Eq. 3).
+
+    law, rate: error model of the perturbed models.  loss_weight: the paper's lambda.  models_per_step: its N.
+    steps: optimiser steps (the official 300 epochs of CIFAR-10 are 58,800).  schedule: "release_steps" multiplies the
+    rate by 0.96 every 500 steps.  momentum: of the generator's batch-norm statistics.
+    initial_gain: factor on the output layer at the start; below 1, training begins near F(x) = x.
+    adversarial_flips: K > 0 trains on one perturbed model per step with the K bits flipped that `adversarial_pattern`
+    chooses, and `law` and `rate` have no effect on training; 0 trains on random patterns of `law`.
+    teacher, imitation_steps: before the `steps` of Eq. 3, that many steps on the mean squared distance from the images
+    as the teacher, itself trained by its recipe on Eq. 3, transforms them; they need no base model.
+    """
+
+    name: str = "conv_l"
+    law: str = "release_map"
+    rate: float = 0.01
+    loss_weight: float = 5.0
+    models_per_step: int = 10
+    steps: int = 58800
+    batch: int = 256
+    learning_rate: float = 0.001
+    schedule: str = "release_steps"
+    momentum: float = RELEASE_MOMENTUM
+    initial_gain: float = 1.0
+    width: float = 1.0
+    bits: int = 8
+    seed: int = 0
+    adversarial_flips: int = field(default=0, metadata={"since": 2})
+    imitation_steps: int = field(default=0, metadata={"since": 3})
+    teacher: "GeneratorRecipe | None" = field(default=None, metadata={"since": 3})
+
+    def __post_init__(self):
+        if self.imitation_steps < 0 or bool(self.imitation_steps) != bool(self.teacher):
+            raise UserError(f"imitation_steps is {self.imitation_steps}; it must be above 0 with a teacher, and 0 without")
+        if self.adversarial_flips < 0:
+            raise UserError(f"adversarial_flips is {self.adversarial_flips}; allowed are whole numbers from 0")
+        if self.adversarial_flips and self.models_per_step != 1:
+            raise UserError(
+                f"models_per_step is {self.models_per_step}; with adversarial_flips it must be 1, for there is one worst case"
+            )
+
+
+def set_initial_gain(generator: nn.Module, gain: float) -> None:
+    """Scale what the generator puts out at the start: gain of the last batch norm, or the last convolution of a UNet."""
+    last = [m for m in generator.modules() if isinstance(m, (nn.BatchNorm2d, nn.Conv2d, nn.ConvTranspose2d))][-1:]
+    with torch.no_grad():
+        for layer in last:
+            for parameter in layer.parameters():
+                parameter.mul_(gain)
+
+
+def ascent_bits(codes: Tensor, up: Tensor, bits: int) -> Tensor:
+    """The most significant bit whose flip raises a code where `up`, lowers it elsewhere: masks (uint8 [n]).
+
+    codes: int8 [n].  up: bool [n].  A code that is the largest already has none; its lowest bit is taken.
+    """
+    extreme = torch.where(up, 2 ** (bits - 1) - 1, -(2 ** (bits - 1))).to(torch.int8)
+    differing = (codes ^ extreme).view(torch.uint8) & (2**bits - 1)
+    leftmost = torch.frexp(differing.clamp(min=1).float()).exponent - 1
+    return (1 << leftmost).to(torch.uint8)
+
+
+def adversarial_pattern(base: Quantized, images: Tensor, labels: Tensor, flips: int) -> Pattern:
+    """The pattern that flips one bit in each of the `flips` weights of `base` with the largest |dL/dW|, over all layers.
+
+    L is the cross-entropy of the clean base model (eval mode) on `images`, in training the batch's transformed images.
+    In each of these weights the step up L leads as far as codes go (see `ascent_bits`): the leftmost bit flips that
+    differs between the stored code and the code range's end in the direction of the gradient's sign.
+    The official code steps by alpha * dL/dW, with an alpha that is published nowhere, and flips nothing where that does
+    not reach another code; here exactly `flips` bits change.  Its gradient is of a copy in train mode, and it also hits biases.
+    Raises UserError for a number of flips below 0 or above the number of weights.
+    Source: NeuralFuse appendix I, Table 25; zs_train_input_transform_adversarial_gen_bit.py of the development repository.
+    """
+    ends = np.cumsum([0, *base.sizes.values()])
+    if not 0 <= flips <= ends[-1]:
+        raise UserError(f"adversarial flips are {flips}; allowed are 0 to {ends[-1]}, the number of weights")
+    weights = [layer.weight for layer in base.layers.values()]
+    try:
+        for weight in weights:
+            weight.requires_grad_()
+        with torch.enable_grad(), autocast(images.device):
+            loss = F.cross_entropy(base(images.detach()), labels)
+        gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)])
+    finally:
+        for weight in weights:
+            weight.requires_grad_(False)
+    chosen = gradient.abs().topk(flips).indices.sort().values
+    codes = torch.cat(list(base.codes.values()))[chosen]
+    index, toggle = chosen.cpu(), ascent_bits(codes, gradient[chosen] > 0, base.bits).cpu()
+    cuts = np.searchsorted(index.numpy(), ends)
+    return {
+        name: LayerFaults(index[a:b] - int(start), torch.full_like(toggle[a:b], 255), toggle[a:b])
+        for name, start, a, b in zip(base.sizes, ends, cuts, cuts[1:])
+    }
+
+
+def eopm_gradient(
+    generator: nn.Module,
+    bases: Sequence[Quantized],
+    images: Tensor,
+    labels: Tensor,
+    patterns: Callable[[Quantized, int, Tensor], Pattern],
+    models_per_step: int,
+    loss_weight: float,
+) -> tuple[Tensor, Tensor]:
+    """Accumulate into the generator's .grad the gradient of Eq. 3, with one generator pass; returns both loss terms.
+
+    The base models see the transformed images as a leaf; clean and perturbed gradients add up there and go back through
+    the generator once.  Only one pattern is applied at a time, and no base model is copied.
+    bases: surrogates, averaged.  patterns(base, k, transformed): the k-th pattern; it may depend on the transformed images.
+    loss_weight: lambda.
+    """
+    device = images.device
+    with autocast(device):
+        transformed = transform(generator, images, labels)
+    leaf = transformed.detach().requires_grad_()
+    clean_sum, perturbed_sum = torch.zeros((), device=device), torch.zeros((), device=device)
+
+    def backward(base: Quantized, weight: float) -> Tensor:
+        with autocast(device):
+            loss = F.cross_entropy(base(leaf), labels)
+        (loss * (weight / len(bases))).backward()
+        return loss.detach()
+
+    for base in bases:
+        clean_sum += backward(base, 1.0)
+        for k in range(models_per_step):
+            with perturbed(base, patterns(base, k, leaf)):
+                perturbed_sum += backward(base, loss_weight / models_per_step)
+    transformed.backward(leaf.grad)
+    return clean_sum / len(bases), perturbed_sum / (len(bases) * models_per_step)
+
+
+def imitation_gradient(generator: nn.Module, teacher: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Accumulate into the generator's .grad the gradient of the mean squared distance (of pixels in [-1, 1]) between the
+    images as `generator` and as `teacher` transform them; returns that distance."""
+    with torch.no_grad():
+        goal = transform(teacher, images, labels)
+    with autocast(images.device):
+        transformed = transform(generator, images, labels)
+    loss = F.mse_loss(transformed.float(), goal.float())
+    loss.backward()
+    return loss.detach()
+
+
+def _ready(generator: nn.Module, recipe: GeneratorRecipe) -> None:
+    """The generator in train mode, its weights fake-quantised, batch norm with the recipe's momentum."""
+    for layer in generator.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = recipe.momentum
+    quantization_aware(generator, recipe.bits).to(memory_format=torch.channels_last).train()
+
+
+def _optimise(
+    generator: nn.Module,
+    train: Split,
+    how: str,
+    recipe: GeneratorRecipe,
+    steps: range,
+    schedule: str,
+    gradient: Callable[[int, Tensor, Tensor], Tensor],
+    resume: Path | None,
+    words: str,
+    deadline: float | None,
+) -> tuple[list[list[float]], float]:
+    """Adam steps along `gradient`; the generator ends plain, with the float weights behind the codes.
+
+    steps: which of the recipe's batches, counted from its start, are used.  gradient(step, images, labels): accumulates
+    into .grad and returns losses [K]; step counts from 0.  Returns ([step, *means] of every twentieth of the steps, seconds).
+    """
+    optimizer = torch.optim.Adam(generator.parameters(), recipe.learning_rate, (0.5, 0.999))
+    scheduler = schedule_of(optimizer, schedule, recipe.learning_rate, len(steps))
+    state = Resumable(resume, deadline, model=generator, optimizer=optimizer, scheduler=scheduler)
+    stored = state.load()
+    done, losses, window = stored.get("step", 0), stored.get("losses", []), stored.get("window")
+    window = None if window is None else torch.tensor(window, device=train.images.device)
+    began, report = time.perf_counter() - stored.get("seconds", 0.0), max(1, len(steps) // 20)
+    per_epoch = max(1, len(train.labels) // recipe.batch)
+    with progress_bar(len(steps), words, done) as progress:
+        while done < len(steps):
+            epoch, skip = divmod(steps[done], per_epoch)
+            for number, (images, labels) in enumerate(batches_of(train, recipe.batch, how, recipe.seed, epoch)):
+                if number < skip or done == len(steps):
+                    continue
+                optimizer.zero_grad()
+                found = gradient(done, images, labels)
+                window = found if window is None else window + found
+                optimizer.step()
+                scheduler.step()
+                done += 1
+                progress.update()
+                if done % report == 0:
+                    losses.append([done, *(window / report).tolist()])
+                    window = None
+                seconds = time.perf_counter() - began
+                kept = None if window is None else window.tolist()
+                state.save(lambda: {"step": done, "losses": losses, "window": kept, "seconds": seconds})
+    plain(generator).eval()
+    state.done()
+    return losses, time.perf_counter() - began
+
+
+def imitate(
+    generator: nn.Module,
+    teacher: nn.Module,
+    train: Split,
+    how: str,
+    recipe: GeneratorRecipe,
+    resume: Path | None = None,
+    words: str = "",
+    deadline: float | None = None,
+) -> dict:
+    """Train `generator` in place for `recipe.imitation_steps`, on a one-cycle schedule, to transform images as `teacher` does.
+
+    Returns {"seconds", "imitation_losses" ([step, mean squared distance] of every twentieth of the steps)}, and "steps",
+    "model_images" and "losses" as `train_generator`, for no steps of Eq. 3.
+    """
+    set_initial_gain(generator, recipe.initial_gain)
+    _ready(generator, recipe)
+
+    def gradient(step: int, images: Tensor, labels: Tensor) -> Tensor:
+        return imitation_gradient(generator, teacher, images, labels)[None]
+
+    steps = range(recipe.imitation_steps)
+    losses, seconds = _optimise(generator, train, how, recipe, steps, "one_cycle", gradient, resume, words, deadline)
+    return {"seconds": seconds, "steps": 0, "model_images": 0, "losses": [], "imitation_losses": losses}
+
+
+def train_generator(
+    generator: nn.Module,
+    bases: Sequence[Quantized],
+    train: Split,
+    how: str,
+    recipe: GeneratorRecipe,
+    error_model: ErrorModel,
+    resume: Path | None = None,
+    words: str = "",
+    deadline: float | None = None,
+    imitated: dict | None = None,
+) -> dict:
+    """Train `generator` in place on Eq. 3 against the frozen `bases` (one: relaxed access; several: surrogates, averaged).
+
+    imitated: what `imitate` returned, where `generator` comes from there; its batches are not used again.
+    Returns {"seconds" (the imitation's included), "steps", "model_images" (images x perturbed models), "losses" ([step, clean,
+    perturbed] means of every twentieth of the steps)}, and "imitation_losses" where there are any.
+    """
+    if not imitated:
+        set_initial_gain(generator, recipe.initial_gain)
+    _ready(generator, recipe)
+    count = recipe.models_per_step
+
+    def gradient(step: int, images: Tensor, labels: Tensor) -> Tensor:
+        seeds = np.random.default_rng([recipe.seed, step]).integers(TRAINING_PATTERNS, size=(len(bases), count))
+        numbers = {id(base): row for base, row in zip(bases, seeds)}
+
+        def pattern(base: Quantized, k: int, transformed: Tensor) -> Pattern:
+            if recipe.adversarial_flips:
+                return adversarial_pattern(base, transformed, labels, recipe.adversarial_flips)
+            return error_model.draw(base.sizes, int(numbers[id(base)][k]), base.bits)
+
+        return torch.stack(eopm_gradient(generator, bases, images, labels, pattern, count, recipe.loss_weight))
+
+    first = recipe.imitation_steps if imitated else 0
+    steps = range(first, first + recipe.steps)
+    losses, seconds = _optimise(generator, train, how, recipe, steps, recipe.schedule, gradient, resume, words, deadline)
+    return {
+        "seconds": seconds + (imitated["seconds"] if imitated else 0.0),
+        "steps": recipe.steps,
+        "model_images": recipe.steps * min(recipe.batch, len(train.labels)) * count * len(bases),
+        "losses": losses,
+        **({"imitation_losses": imitated["imitation_losses"]} if imitated else {}),
+    }
