@@ -23,7 +23,7 @@ profile: str = "paper"  # whose records the page rests on
 
 # %% tags=["remove-input"]
 from nflib import profiles, report, tables
-from nflib.pages import index, mechanism
+from nflib.pages import index, mechanism, tradeoff
 
 index.idea()
 
@@ -31,7 +31,8 @@ index.idea()
 records = index.longest(tables.stored(profile, profiles.cells(profile, "accuracy")))
 rows = tables.accuracy(records)
 why = mechanism.frame(index.longest(tables.stored(profile, profiles.cells(profile, "mechanism"))))
-index.headline(rows, why)
+voltages = tradeoff.frame(index.longest(tables.stored(profile, profiles.cells(profile, "tradeoff"))))
+index.headline(rows, why, voltages)
 
 # %% [markdown]
 # ## Does it work, and why?

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from nflib import tables
+from nflib import energy, tables
 from nflib.cells import Base, Cell
 from nflib.eopm import GeneratorRecipe
 from nflib.pages import index as page
-from nflib.pages import mechanism
+from nflib.pages import mechanism, tradeoff
 from nflib.store import Store
 from nflib.training import BaseRecipe
 
@@ -22,6 +22,10 @@ def store(clean: float, perturbed: list[float], recipe=None, base: Base = BASE, 
     training = recipe and {"model_images": 3_000_000, "seconds": 60.0}
     metrics = {"clean": clean, "perturbed": perturbed, "changed_bits": [0.005] * len(perturbed), "images": 100}
     Store("paper").write(Cell("accuracy", base, recipe, patterns=len(perturbed), **more), metrics | {"generator_training": training}, ORIGIN)
+
+
+def headline(records: list[dict]) -> str:
+    return page.headline(tables.accuracy(records), mechanism.frame(records), tradeoff.frame(records)).data
 
 
 @pytest.fixture
@@ -39,7 +43,7 @@ def known(workshop):
 def test_the_headline_says_damage_recovery_reason_control_and_cost(known):
     records = page.longest(known)
     assert len(known) == 7 and len(records) == 6  # the base model of two epochs is left out
-    text = page.headline(tables.accuracy(records), mechanism.frame(records)).data
+    text = headline(records)
     for said in (
         "VGG11 is right on 88.1 % of CIFAR-10's test images",
         "45.3 % on average over 2 chips (the paper: 88.4 and 42.2 %), 40.2 % on the worst.",
@@ -48,7 +52,7 @@ def test_the_headline_says_damage_recovery_reason_control_and_cost(known):
         "bring the damaged model to **96.0 %** (worst chip 94.0 %); one picture for all classes to 45.0 %",
         "The first half of ConvL alone, with a linear layer, no classifier behind it and no errors, is right on 92.0 %",
         "Low voltage saves 30.6 %",
-        "generator ConvL, trained in 1 minutes or less each",
+        "generator ConvL, trained in 1 minute or less each",
     ):
         assert said in text
 
@@ -58,7 +62,7 @@ def test_the_catch_is_named_only_where_the_encoder_beats_the_paper(workshop):
     store(84.0, [60.0, 70.0], dataclasses.replace(TOLD, name="conv_l"))
     store(85.0, [30.0, 30.0], base=Base("cifar10", "conv_l_encoder", BaseRecipe("modern")))
     records = tables.stored("paper")
-    assert "The catch" not in page.headline(tables.accuracy(records), mechanism.frame(records)).data
+    assert "The catch" not in headline(records)
 
 
 def test_printed_numbers_stand_beside_ours(known):
@@ -71,7 +75,7 @@ def test_printed_numbers_stand_beside_ours(known):
 
 def test_nothing_measured_leaves_what_can_be_computed(workshop):
     rows, why = tables.accuracy([]), mechanism.frame([])
-    text = page.headline(rows, why).data
+    text = headline([])
     assert "What it costs" in text and "It works" not in text and "The damage" not in text
     assert "(0 rows)" in page.agreement(rows, why).data and "Nothing measured" in page.ladders(why).data
     assert "print 2,738 numbers" in page.closed_forms().data
@@ -85,3 +89,12 @@ def test_costs_have_a_row_a_generator():
     text = page.costs().data
     assert "(6 rows)" in text and text.index("ES with ResNet18") < text.index("MACs (M)")
     assert not np.isnan(tables.energy_saving()["true_ES"]).any()
+
+
+def test_whether_it_pays_is_said_once_the_base_model_is_measured_over_the_voltage(workshop):
+    for rate, accuracy in ((0.01, 45.0), (0.005, 70.0), (0.001, 87.5)):
+        store(88.0, [accuracy, accuracy], rate=rate)
+    assert "Does it pay?" not in headline(tables.stored("paper"))
+    store(88.0, [88.0, 88.0], rate=0.0001)
+    saved = 100 * (1 - energy.read_energy(0.001))
+    assert f"the largest net saving is: alone, at a higher voltage **{saved:.1f} %** (BER 0.1 %)." in headline(tables.stored("paper"))

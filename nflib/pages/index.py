@@ -8,10 +8,11 @@ from IPython.display import HTML, Markdown
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from nflib import energy, figures, published, show, tables
-from nflib.pages import mechanism
+from nflib.pages import mechanism, tradeoff
 
 AT = {"dataset": "CIFAR-10", "base_model": "VGG11", "base_recipe": "release", "ber_percent": 1.0}  # the example of the page
 CLOSE = 0.06  # two numbers printed with one decimal agree when they are no farther apart
+FEWEST_RATES = 4  # bit-error rates from which on a curve over the voltage is one
 GREY = "0.45"
 
 
@@ -113,11 +114,21 @@ def _cost() -> str:
     )
 
 
-def headline(rows: pd.DataFrame, why: pd.DataFrame) -> Markdown:
-    """The answer in a few lines.  rows: of `tables.accuracy`; why: of `mechanism.frame`."""
+def _pays(rows: pd.DataFrame) -> list[str]:
+    """rows: of `tradeoff.frame`.  The largest savings at a small loss, where the base model is measured over the voltage."""
+    some = rows[np.logical_and.reduce([rows[name] == value for name, value in AT.items() if name != "ber_percent"])]
+    some = some[(some["error_model"] == "ReleaseMap") & some["CA"].notna()]
+    if some.loc[some["kind"] == tradeoff.ALONE, "ber_percent"].nunique() < FEWEST_RATES:
+        return []
+    return [f"* **Does it pay?** {tradeoff.bargains(some, tradeoff.TOLERANCES[0])} [Over the whole range of voltages](tradeoff.ipynb)"]
+
+
+def headline(rows: pd.DataFrame, why: pd.DataFrame, voltages: pd.DataFrame) -> Markdown:
+    """The answer in a few lines.  rows: of `tables.accuracy`; why: of `mechanism.frame`; voltages: of `tradeoff.frame`."""
     some, alone = example(why), mechanism._encoders(why, (AT["dataset"],))
     some = some[some["error_model"] == "ReleaseMap"]  # full size may have other error models too
     lines = ["**In short**, at a bit-error rate of 1 %:", "", *_damage(example(rows)), *_recovery(some), *_control(some, alone), _cost()]
+    lines += _pays(voltages)
     return Markdown("\n".join([*lines, _rests_on(rows, why)]))
 
 
@@ -127,7 +138,7 @@ def _rests_on(rows: pd.DataFrame, why: pd.DataFrame) -> str:
     text = f"* **What this rests on.** {show.count(len(set(rows['record']) | set(why['record'])), 'measured setting')} at full size, so far "
     text += f"{show.listed(rows['base_model'])} on {show.listed(rows['dataset'])}, trained for {show.listed(rows['base_epochs'])} epochs"
     if len(trained):
-        text += f"; {show.several(trained['generator'], 'generator')}, trained in {trained['training_minutes'].max():.0f} minutes or less each"
+        text += f"; {show.several(trained['generator'], 'generator')}, trained in {show.count(round(trained['training_minutes'].max()), 'minute')} or less each"
     return text + ". The official recipe trains a generator for 58,800 steps with ten perturbed models each."
 
 

@@ -137,7 +137,7 @@ def _generator_too(facts: Facts) -> str | None:
 
 
 def _pareto(facts: Facts) -> str | None:
-    return tradeoff._bargains(facts.tradeoff, 1.0) if (facts.tradeoff["kind"] == "generator").any() else None
+    return tradeoff.bargains(facts.tradeoff, 1.0) if (facts.tradeoff["kind"] == "generator").any() else None
 
 
 def _beaten(facts: Facts) -> str | None:

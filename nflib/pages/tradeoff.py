@@ -42,8 +42,11 @@ def front_reads(cell) -> float:
     size = 224 if "imagen" in cell.base.dataset else 32
     if cell.generator is None:
         return 0.0
-    if cell.teller:  # the encoder, and one class pattern of 3 x size x size bytes
-        reads = _reads("base", cell.teller.model, cell.teller.width, size) + 3 * size * size / energy.WEIGHTS_PER_WORD
+    pattern = 3 * size * size / energy.WEIGHTS_PER_WORD  # of one byte a number
+    if cell.teller:
+        reads = pattern + _reads("base", cell.teller.model, cell.teller.width, size)
+    elif cell.generator.name in generators.CONTROLS:
+        reads = pattern
     else:
         reads = _reads("generator", cell.generator.name, cell.generator.width, size)
     return reads / _reads("base", cell.base.model, cell.base.width, size)
@@ -163,7 +166,8 @@ def bargain(some: pd.DataFrame, kind: str, tolerance: float) -> pd.Series | None
     return fits.loc[fits["saving"].idxmax()] if len(fits) else None
 
 
-def _bargains(some: pd.DataFrame, tolerance: float) -> str:
+def bargains(some: pd.DataFrame, tolerance: float) -> str:
+    """The largest net saving of each kind at a loss of at most `tolerance` points, in words."""
     parts = []
     for kind, words in ((ALONE, "alone, at a higher voltage"), ("mitigation", "with a mitigation"), ("generator", "behind a generator")):
         if not (some["kind"] == kind).any():
@@ -183,7 +187,7 @@ def beaten(some: pd.DataFrame) -> pd.DataFrame:
 
 
 def _said(key: tuple, some: pd.DataFrame) -> str:
-    text = f"**{_title(key)}.** Without errors {some['CA'].iloc[0]:.1f} %. " + " ".join(_bargains(some, t) for t in TOLERANCES)
+    text = f"**{_title(key)}.** Without errors {some['CA'].iloc[0]:.1f} %. " + " ".join(bargains(some, t) for t in TOLERANCES)
     front = some[some["kind"] == "generator"]
     if len(front):
         text += (
