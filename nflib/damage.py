@@ -4,7 +4,6 @@ f is a weighted layer's output after the batch norm that takes it in, or its pla
 f' is the same with errors.  Sums run over images, channels and positions; f0 is the mean of f over images alone.
 """
 
-import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -13,7 +12,8 @@ from torch import Tensor, nn
 
 from nflib import evaluation
 from nflib.faults import ErrorModel, Pattern, perturbed
-from nflib.quantize import Quantized, weighted_layers
+from nflib.mitigations import cut
+from nflib.quantize import Quantized
 from nflib.training import autocast
 
 NO_GAMMA = 1e-3  # share of a batch norm's largest |gamma| below which a channel is silent
@@ -155,15 +155,6 @@ def _described(layer: _Layer, base: Quantized) -> dict:
         "range_over_rms": _share(largest.double(), weight.double().square().mean().sqrt()),
         "silent": layer.silent(),
     }
-
-
-def cut(base: Quantized, multiple: float) -> Quantized:
-    """A copy of `base`, each layer's weights cut to `multiple` times their root mean square before they are encoded anew."""
-    model = copy.deepcopy(base.model)
-    for layer in weighted_layers(model).values():
-        limit = multiple * float(layer.weight.square().mean().sqrt())
-        layer.weight.data.clamp_(-limit, limit)
-    return Quantized(model, base.bits)
 
 
 def after_cuts(base: Quantized, law: ErrorModel, seeds: Iterable[int], batches: list) -> list[dict]:

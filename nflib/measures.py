@@ -45,14 +45,15 @@ def accuracies(cell: Cell, device: torch.device, deadline: float | None = None) 
     """clean (CA, or CA(NF) with a generator) and perturbed (PA or PA(NF), one value a pattern), in per cent of the test
     images; changed_bits, the share of stored bits that each pattern changed, after the cell's mitigation if it has one."""
     base, generator, facts, digests = _models(cell, device, deadline)
-    began = time.perf_counter()
+    began, more = time.perf_counter(), {}
+    if cell.mitigation:
+        mitigation = MITIGATIONS[cell.mitigation]
+        base, more = mitigation.prepare(base), {"mitigate": mitigation.apply}
     batches = evaluation.prepared(dataset_on(cell.base.dataset, device).test.first(cell.images), generator)
     clean = evaluation.accuracy(base, batches)
     seeds = range(cell.first_seed, cell.first_seed + cell.patterns)
     with progress_bar(cell.patterns, f"{cell.words}: patterns", unit="pattern") as progress:
-        law, more = faults.error_model(cell.law, cell.rate), {}
-        if cell.mitigation:
-            more["mitigate"] = MITIGATIONS[cell.mitigation].apply
+        law = faults.error_model(cell.law, cell.rate)
         perturbed, shares = evaluation.perturbed_accuracies(base, law, seeds, batches, progress.update, **more)
     metrics = {"clean": clean, "perturbed": perturbed, "changed_bits": shares} | facts
     metrics |= {"images": sum(len(labels) for _, labels in batches), "evaluation_seconds": time.perf_counter() - began}

@@ -1,9 +1,11 @@
-"""Mitigations in the memory: what a classifier still sees of an error pattern where hardware spares, finds or corrects faults.
+"""Mitigations without a generator: in the memory, which spares, finds or corrects faults, or in the codes that it stores.
 
-Each gives, for a quantised base model and the pattern that its memory has, the pattern that is left.  The bits that a
+In the memory: for a quantised base model and the pattern that its memory has, the pattern that is left.  The bits that a
 code adds lie in the same memory: they are wrong as often as the weights' own bits are in this pattern.
 """
 
+import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,10 +13,11 @@ import numpy as np
 import torch
 
 from nflib.faults import LayerFaults, Pattern, wrong_bits
-from nflib.quantize import Quantized
+from nflib.quantize import Quantized, weighted_layers
 
 WORD = 8  # weights that share the check bits of one SECDED word
 CHECK_BITS = 8  # of a (72, 64) SECDED code
+CUT = 3.0  # root mean squares of a layer's weights
 
 
 def _rest(base: Quantized, pattern: Pattern, seed: int, one: Callable) -> Pattern:
@@ -79,19 +82,39 @@ def secded(base: Quantized, pattern: Pattern, seed: int) -> Pattern:
     return _rest(base, pattern, seed, one)
 
 
+def cut(base: Quantized, multiple: float) -> Quantized:
+    """A copy of `base`, each layer's weights cut to `multiple` times their root mean square before they are encoded anew."""
+    model = copy.deepcopy(base.model)
+    for layer in weighted_layers(model).values():
+        limit = multiple * float(layer.weight.square().mean().sqrt())
+        layer.weight.data.clamp_(-limit, limit)
+    return Quantized(model, base.bits)
+
+
+def _as_it_is(base: Quantized, *_: object) -> Quantized:
+    return base
+
+
+def _whole(base: Quantized, pattern: Pattern, seed: int) -> Pattern:
+    return pattern
+
+
 @dataclass(frozen=True)
 class Mitigation:
-    """apply(base, pattern, seed): the pattern that is left.  low, nominal: bits read at low and at nominal voltage, or from
-    cells that do not fail, for each eight stored bits of a weight; what logic and larger cells cost is not counted."""
+    """prepare(base): the base model that is stored.  apply(base, pattern, seed): the pattern that is left.  low, nominal:
+    bits read at low and at nominal voltage, or from cells that do not fail, for each eight stored bits of a weight; what
+    logic and larger cells cost is not counted."""
 
     label: str
-    apply: Callable[[Quantized, Pattern, int], Pattern]
     low: float
-    nominal: float
+    nominal: float = 0
+    apply: Callable[[Quantized, Pattern, int], Pattern] = _whole
+    prepare: Callable[[Quantized], Quantized] = _as_it_is
 
 
 MITIGATIONS = {
-    "spare_sign": Mitigation("sign bit spared", spare_sign, 7, 1),
-    "zero_by_parity": Mitigation("zero where parity fails", zero_by_parity, 9, 0),
-    "secded": Mitigation("SECDED code", secded, 9, 0),
+    "spare_sign": Mitigation("sign bit spared", 7, 1, spare_sign),
+    "zero_by_parity": Mitigation("zero where parity fails", 9, 0, zero_by_parity),
+    "secded": Mitigation("SECDED code", 9, 0, secded),
+    "cut_weights": Mitigation(f"weights cut at {CUT:g} × rms", 8, prepare=functools.partial(cut, multiple=CUT)),
 }

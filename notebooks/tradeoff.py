@@ -14,16 +14,20 @@
 # # Does it pay?
 #
 # **Question.** Is there a voltage at which NeuralFuse saves energy and costs next to no accuracy? And what would one get
-# without it, from the same chip at a slightly higher voltage, or from a memory that spares, finds or corrects its faults?
+# without it: from the same chip at a slightly higher voltage, from a memory that spares, finds or corrects its faults, or
+# from the same classifier with its largest weights cut?
 #
 # The paper compares at fixed bit-error rates, 1 % and 0.5 %. But whoever builds such a chip chooses the voltage. So each
 # system is measured here over bit-error rates, on the same chips: a lower rate's faulty cells are among a higher rate's.
 # Generators are the ones trained at one rate; they are measured at all.
 #
 # *Net saving* is the saving of weight-read energy, in per cent of what the base model alone reads at Vmin, with true reads
-# ([energy](energy.ipynb)). Generators read at Vmin. Three mitigations stand beside them: the *sign bit spared*, in cells
+# ([energy](energy.ipynb)). Generators read at Vmin. Four mitigations stand beside them: the *sign bit spared*, in cells
 # that do not fail; a parity bit for each weight, which is read as *zero where parity fails*; and a *SECDED code*, 8 check
-# bits for 64, which corrects one wrong bit. Their further bits are counted, their logic and larger cells are not.
+# bits for 64, which corrects one wrong bit. Their further bits are counted, their logic and larger cells are not. A fourth
+# needs nothing of the chip: the *weights are cut*, layer by layer, at three times their root mean square before they are
+# coded anew. No training follows. The codes' range is the largest weight's; when few large weights no longer stretch it,
+# each wrong bit moves a weight by less.
 #
 # **An assumption.** The paper prints one point of the voltage's curve: 0.83 Vmin, a rate of 1 %, 30.6 % saved. In between
 # we take the logarithm of the rate as linear in the voltage, from `safe_ber` at Vmin, and the energy as a power of the
@@ -36,7 +40,7 @@ base_models: list = ["vgg11"]
 base_recipe: str = "release"  # "release": no weight decay, as the official code; "modern": one-cycle, weight decay
 generator_names: list = ["conv_s"]
 tellers: list = ["conv_s"]  # generators whose encoder tells class patterns the class: conv_l, conv_s, unet_l, unet_s
-mitigations: list = ["spare_sign", "zero_by_parity", "secded"]
+mitigations: list = ["spare_sign", "zero_by_parity", "secded", "cut_weights"]
 error_models: list = ["release_map"]  # also bit_flips, stuck_at
 train_rate: float = 0.01  # bit-error rate that generators are trained at, as a fraction
 rates: list = [0.001, 0.003, 0.01, 0.03]  # bit-error rates, as fractions

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from nflib import damage, faults, models, training
+from nflib import damage, faults, mitigations, models, training
 from nflib.cells import Base, Cell
 from nflib.eopm import GeneratorRecipe
 from nflib.measures import measure
@@ -103,7 +103,7 @@ def test_cut_weights_are_those_of_the_model_within_the_limit_and_nothing_else_ch
     base, images, labels = tiny(), random(10, 3, 6, 6), torch.arange(10) % 3
     before = {name: value.clone() for name, value in base.model.state_dict().items()}
     for multiple in (1.5, 100.0):
-        narrow = damage.cut(base, multiple)
+        narrow = mitigations.cut(base, multiple)
         for name, layer in base.layers.items():
             limit = multiple * layer.weight.square().mean().sqrt()
             near = layer.weight.clamp(-limit, limit)

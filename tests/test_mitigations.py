@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from nflib import evaluation, faults
+from nflib import evaluation, faults, grids, measures, trained
 from nflib.cells import Base, Cell, cell_of, plain
 from nflib.faults import changed_bits, error_model, perturbed
 from nflib.mitigations import MITIGATIONS, WORD
@@ -119,6 +119,35 @@ def test_a_code_word_is_left_with_errors_as_often_as_the_binomial_law_says():
     expected = 1 - none_of_data - one_of_data * (1 - rate) ** 8
     words = 1_000_000 / WORD
     assert abs(len(word) / words - expected) < 5 * np.sqrt(expected * (1 - expected) / words)
+
+
+def test_cut_weights_keep_all_but_the_largest_and_have_a_finer_code(base):
+    """By hand: clipped at three root mean squares, and as far from the clipped values as half a step; the original stays."""
+    before = {name: layer.weight.clone() for name, layer in base.layers.items()}
+    with torch.no_grad():
+        base.layers["0"].weight.view(-1)[5] = 2.0  # far beyond
+    try:
+        stored = {name: layer.weight.clone() for name, layer in base.layers.items()}
+        narrow = MITIGATIONS["cut_weights"].prepare(base)
+        assert all(torch.equal(layer.weight, stored[name]) for name, layer in base.layers.items())
+        for name, weight in stored.items():
+            limit = 3 * weight.square().mean().sqrt()
+            assert (narrow.layers[name].weight - weight.clamp(-limit, limit)).abs().max() <= narrow.scales[name] / 2 + 1e-6
+            assert narrow.scales[name] <= base.scales[name] * 1.001 or name == "0"
+        assert narrow.layers["0"].weight.abs().max() < 0.5 and narrow.bits == base.bits
+    finally:
+        base.layers["0"].weight.data.copy_(before["0"])
+
+
+def test_measuring_prepares_the_base_model(trained_workshop):
+    base, device = grids.base("smoke", "digits", "vgg11", "release"), torch.device("cpu")
+    with trained.precision_of("smoke"):
+        cell = Cell("mitigation", base, rate=0.02, patterns=2, images=100, mitigation="cut_weights")
+        metrics = measures.measure(cell, device)[0]
+        narrow = MITIGATIONS["cut_weights"].prepare(measures._models(cell, device, None)[0])
+        batches = evaluation.prepared(measures.dataset_on("digits", device).test.first(100), None)
+        found, _ = evaluation.perturbed_accuracies(narrow, faults.error_model("release_map", 0.02), (50000, 50001), batches)
+        assert metrics["perturbed"] == found and metrics["clean"] == evaluation.accuracy(narrow, batches)
 
 
 def test_evaluation_applies_the_mitigation(base):

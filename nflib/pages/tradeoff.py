@@ -85,7 +85,7 @@ def frame(records: Iterable[dict], safe_ber: float = energy.SAFE_BER, ratio: flo
     for record in sorted(records, key=lambda record: (record["cell"]["generator"] or {}).get("steps", 0)):
         cell, setting, after = cell_of(record["cell"]), tables.setting(record), np.array(record["metrics"]["perturbed"])
         system, kind = _system(cell)
-        if kind != "generator":
+        if kind == ALONE:
             clean[cell.base] = record["metrics"]["clean"]
         row = {name: setting[name] for name in (*GROUP, "ber_percent", "patterns", "images")} | {"system": system, "kind": kind}
         row |= {"accuracy": after.mean(), "std": after.std(), "worst": after.min(), "record": cell.digest}
