@@ -100,6 +100,11 @@ def readme_results() -> str:
         printed = row["published_PA" if alone else "published_PA_NF"]
         texts = ["–" if np.isnan(value) else f"{value:.1f}" for value in (*values, printed)]
         lines.append(f"| {base}: {front} | {minutes} | {' | '.join(texts)} |")
+    settings_of = set(zip(rows["base_recipe"], rows["error_model"], rows["ber_percent"]))
+    for row in tradeoff.frame(of_grid("paper", "tradeoff")).to_dict("records"):
+        if row["kind"] == "mitigation" and (row["base_recipe"], row["error_model"], row["ber_percent"]) in settings_of:
+            base = f"{row['dataset']} {row['base_model']} (`{row['base_recipe']}`, {row['base_epochs']} epochs)"
+            lines.append(f"| {base}: no generator, {row['system']} |  | {row['clean']:.1f} | {row['accuracy']:.1f} | {row['worst']:.1f} | – |")
     settings = [f"{law} at {rate:g} %" for law, rate in zip(rows["error_model"], rows["ber_percent"])]
     lines += ["", f"Accuracies in per cent; error model {listed(settings)}; means over {listed(rows['patterns'])} error patterns."]
     lines += ["The official recipe trains a generator for 58,800 steps with ten perturbed models each."]

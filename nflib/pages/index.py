@@ -8,6 +8,7 @@ from IPython.display import HTML, Markdown
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from nflib import energy, figures, published, show, tables
+from nflib.mitigations import MITIGATIONS
 from nflib.pages import mechanism, tradeoff
 
 AT = {"dataset": "CIFAR-10", "base_model": "VGG11", "base_recipe": "release", "ber_percent": 1.0}  # the example of the page
@@ -120,7 +121,17 @@ def _pays(rows: pd.DataFrame) -> list[str]:
     some = some[(some["error_model"] == "ReleaseMap") & some["CA"].notna()]
     if some.loc[some["kind"] == tradeoff.ALONE, "ber_percent"].nunique() < FEWEST_RATES:
         return []
-    return [f"* **Does it pay?** {tradeoff.bargains(some, tradeoff.TOLERANCES[0])} [Over the whole range of voltages](tradeoff.ipynb)"]
+    lines = [f"* **Does it pay?** {tradeoff.bargains(some, tradeoff.TOLERANCES[0])} [Over the whole range of voltages](tradeoff.ipynb)"]
+    at = some[some["ber_percent"] == AT["ber_percent"]].set_index("system")
+    label = MITIGATIONS["cut_weights"].label
+    if label in at.index and tradeoff.ALONE in at.index:
+        cut, alone = at.loc[label], at.loc[tradeoff.ALONE]
+        lines.append(
+            f"* **What costs nothing.** The same classifier with its {label}, layer by layer, before they are stored, without any "
+            f"training and without a generator, is right on **{cut['accuracy']:.1f} %** of the images on the same chips where it had "
+            f"{alone['accuracy']:.1f} % (worst chip {cut['worst']:.1f} %; without errors {alone['clean']:.1f} → {cut['clean']:.1f} %)."
+        )
+    return lines
 
 
 def headline(rows: pd.DataFrame, why: pd.DataFrame, voltages: pd.DataFrame) -> Markdown:

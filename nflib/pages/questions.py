@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from nflib import profiles, show, simulate, tables
+from nflib import profiles, recipes, show, simulate, tables
+from nflib.mitigations import MITIGATIONS
 from nflib.pages import error_models, index, mechanism, sensitivity, tradeoff
+from nflib.training import VARIED
 
 PLAIN = 10.0  # points of difference that need no statistics
 SOON = "not measured at full size yet: `nflib sweep {} --profile paper`"
@@ -42,6 +44,10 @@ class Facts:
     def tradeoff(self) -> pd.DataFrame:
         rows = tradeoff.frame(self._records("tradeoff"))
         return rows[(rows["base_recipe"] == "release") & (rows["error_model"] == "ReleaseMap") & rows["CA"].notna()]
+
+    @functools.cached_property
+    def base_recipe(self) -> pd.DataFrame:
+        return recipes.frame(tables.stored(self.profile, profiles.cells(self.profile, "base_recipe")))
 
     @functools.cached_property
     def sensitivity(self) -> dict[str, pd.DataFrame]:
@@ -158,6 +164,34 @@ def _hardware(facts: Facts) -> str | None:
     return f"At a bit-error rate of 1 %, without errors {rows['CA'].iloc[0]:.1f} %: {'; '.join(parts)}."
 
 
+def _cut(facts: Facts) -> str | None:
+    rows = facts.tradeoff[facts.tradeoff["ber_percent"] == 1.0].set_index("system")
+    label = MITIGATIONS["cut_weights"].label
+    if not {label, tradeoff.ALONE} <= set(rows.index):
+        return None
+    cut, alone, front = rows.loc[label], rows.loc[tradeoff.ALONE], rows[rows["kind"] == "generator"]
+    text = (
+        f"The same classifier with its {label} before they are coded, without training: {alone['accuracy']:.1f} becomes {cut['accuracy']:.1f} % "
+        f"(worst chip {cut['worst']:.1f} %), without errors {alone['clean']:.1f} and {cut['clean']:.1f} %."
+    )
+    return text + (f" Behind generators: {show.listed(f'{r.Index} {r.accuracy:.1f} %' for r in front.itertuples())}." if len(front) else "")
+
+
+def _clipped(facts: Facts) -> str | None:
+    rows = facts.base_recipe
+    rows = rows[rows["error_model"] == "ReleaseMap"]
+    for (_, width, epochs), some in rows.groupby(["base_model", "width", "base_epochs"]):
+        some = some[(some["weight_decay"] == 0) & (some["base_recipe"] == VARIED)].sort_values("PA")
+        plain, clipped = some[some["clipping"] == 0], some[some["clipping"] > 0]
+        if len(plain) and len(clipped):
+            a, b = plain.iloc[-1], clipped.iloc[-1]
+            return (
+                f"{a['base_model']} at {width:g} of its width, {epochs} epochs: trained with weights clipped at {b['clipping']:g} it has "
+                f"{b['PA']:.1f} % under errors (without {b['CA']:.1f} %), trained without clipping {a['PA']:.1f} % ({a['CA']:.1f} %)."
+            )
+    return None
+
+
 def _other_rates(facts: Facts) -> str | None:
     rows, parts = facts.tradeoff[facts.tradeoff["kind"] == "generator"], []
     for system, some in rows.groupby("system", sort=False):
@@ -221,6 +255,8 @@ QUESTIONS = [
     Question("Does it pay?", "7gLE", "Is there a point with less than 1 % loss and a net saving, and what would the same loss buy without a generator?", _pareto, "tradeoff", "tradeoff"),
     Question("Does it pay?", "area chair", "Why not raise the voltage a little?", _beaten, "tradeoff", "tradeoff"),
     Question("Does it pay?", "YHTK, 7gLE", "What about error-correcting codes, protected high bits, masked weights?", _hardware, "tradeoff", "tradeoff"),
+    Question("Does it pay?", "7gLE, YHTK", "And cheap ways that leave the chip alone, such as clamping weights?", _cut, "tradeoff", "tradeoff"),
+    Question("Does it pay?", "YHTK, 7gLE", "And training for it: weight clipping, random bit errors (Stutz et al.)?", _clipped, "base_recipe", "base_recipe"),
     Question("Does it pay?", "YHTK, uT9R", "What does the generator cost for larger images?", _larger_images, "energy"),
     Question("Does it pay?", "YHTK, uT9R", "What does it cost in time on an accelerator?", _cycles, "energy"),
     Question("Does it pay?", "YHTK", "What share of the whole inference's energy is that?", "not measured: activations, leakage and DRAM need an accelerator's own figures."),

@@ -16,14 +16,14 @@ ALONE = "alone"
 TOLERANCES = (1.0, 3.0)  # points of accuracy that may be lost
 NEAR = 5.0  # a chip is good when it is at most so many points below the base model without errors
 GROUP = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model"]
-MEASURED = ["ber_percent", "system", "kind", "patterns", "images", "CA", "accuracy", "std", "worst", "loss", "good_chips"]
+MEASURED = ["ber_percent", "system", "kind", "patterns", "images", "CA", "clean", "accuracy", "std", "worst", "loss", "good_chips"]
 COLUMNS = [*GROUP, *MEASURED, "voltage", "saving", "record"]
 SHOWN = {
     **{name: name.replace("_", " ") for name in GROUP},
     "ber_percent": "BER %",
     "voltage": "V/Vmin",
     "system": "system",
-    "CA": "without errors",
+    "clean": "without errors",
     "accuracy": "under errors",
     "worst": "worst chip",
     "good_chips": "good chips %",
@@ -76,7 +76,8 @@ def _system(cell) -> tuple[str, str]:
 def frame(records: Iterable[dict], safe_ber: float = energy.SAFE_BER, ratio: float = energy.ENERGY_RATIO) -> pd.DataFrame:
     """A row a system and bit-error rate.
 
-    system: the base model alone, with a mitigation, or behind a generator.  CA: of the base model alone, without errors.
+    system: the base model alone, with a mitigation, or behind a generator.  CA: of the base model alone, without errors;
+    clean: of the system, without errors.
     accuracy, std, worst: over error patterns, in per cent; loss: CA - accuracy, in points; good_chips: per cent of the
     patterns under which the system is at most NEAR points below CA.  voltage: over Vmin.  saving: see `saving`.  Of systems that
     differ in training only, the one that was trained longest.
@@ -88,7 +89,7 @@ def frame(records: Iterable[dict], safe_ber: float = energy.SAFE_BER, ratio: flo
         if kind == ALONE:
             clean[cell.base] = record["metrics"]["clean"]
         row = {name: setting[name] for name in (*GROUP, "ber_percent", "patterns", "images")} | {"system": system, "kind": kind}
-        row |= {"accuracy": after.mean(), "std": after.std(), "worst": after.min(), "record": cell.digest}
+        row |= {"clean": record["metrics"]["clean"], "accuracy": after.mean(), "std": after.std(), "worst": after.min(), "record": cell.digest}
         row |= {"voltage": energy.voltage(cell.rate, safe_ber), "saving": saving(cell, safe_ber, ratio)}
         rows[cell.base, cell.law, cell.rate, system] = (cell.base, after, row)
     found = []
