@@ -106,6 +106,18 @@ def test_pictures_say_in_words_what_they_show(workshop):
     assert shown.count("<img") == 2 and "alone at BER 0.1 %: 87 %" in shown and "ConvS at BER 1 %: 82 %" in shown
 
 
+def test_a_base_model_at_two_rates_waits_in_the_table_for_more_where_another_has_a_curve(workshop):
+    records = known()
+    for rate in (0.002, 0.005):
+        store(rate, 88.0, [80.0, 80.0])
+    other = dataclasses.replace(BASE, recipe=BaseRecipe("modern"))
+    metrics = {"clean": 90.0, "perturbed": [70.0, 70.0], "changed_bits": [0.01, 0.01], "images": 100}
+    Store("paper").write(Cell("accuracy", other, rate=0.01, patterns=2), metrics, ORIGIN)
+    rows = page.frame(tables.stored("paper") + [record for record in records if record["cell"]["table"] == "mitigation"])
+    assert "modern" in set(rows["base_recipe"]) and "modern" not in page.summary(rows, "paper").data
+    assert page.against_saving(rows).data.count("<img") == 1
+
+
 def test_nothing_measured_is_said(workshop):
     rows = page.frame([])
     assert rows.empty and list(rows.columns) == page.COLUMNS

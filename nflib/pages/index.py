@@ -13,7 +13,6 @@ from nflib.pages import mechanism, tradeoff
 
 AT = {"dataset": "CIFAR-10", "base_model": "VGG11", "base_recipe": "release", "ber_percent": 1.0}  # the example of the page
 CLOSE = 0.06  # two numbers printed with one decimal agree when they are no farther apart
-FEWEST_RATES = 4  # bit-error rates from which on a curve over the voltage is one
 GREY = "0.45"
 
 
@@ -119,7 +118,7 @@ def _pays(rows: pd.DataFrame) -> list[str]:
     """rows: of `tradeoff.frame`.  The largest savings at a small loss, where the base model is measured over the voltage."""
     some = rows[np.logical_and.reduce([rows[name] == value for name, value in AT.items() if name != "ber_percent"])]
     some = some[(some["error_model"] == "ReleaseMap") & some["CA"].notna()]
-    if some.loc[some["kind"] == tradeoff.ALONE, "ber_percent"].nunique() < FEWEST_RATES:
+    if some.loc[some["kind"] == tradeoff.ALONE, "ber_percent"].nunique() < tradeoff.FEWEST_RATES:
         return []
     lines = [f"* **Does it pay?** {tradeoff.bargains(some, tradeoff.TOLERANCES[0])} [Over the whole range of voltages](tradeoff.ipynb)"]
     at = some[some["ber_percent"] == AT["ber_percent"]].set_index("system")

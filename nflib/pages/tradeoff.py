@@ -14,6 +14,7 @@ from nflib.mitigations import MITIGATIONS
 
 ALONE = "alone"
 TOLERANCES = (1.0, 3.0)  # points of accuracy that may be lost
+FEWEST_RATES = 4  # bit-error rates from which on points are a curve
 NEAR = 5.0  # a chip is good when it is at most so many points below the base model without errors
 GROUP = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model"]
 MEASURED = ["ber_percent", "system", "kind", "patterns", "images", "CA", "clean", "accuracy", "std", "worst", "loss", "good_chips"]
@@ -103,8 +104,11 @@ def frame(records: Iterable[dict], safe_ber: float = energy.SAFE_BER, ratio: flo
 
 
 def _groups(rows: pd.DataFrame):
+    """(setting, rows) of each base model that was measured over the voltage: at FEWEST_RATES bit-error rates, or as many as any."""
+    rates = {key: some.loc[some["kind"] == ALONE, "ber_percent"].nunique() for key, some in rows.groupby(GROUP, sort=False)}
+    enough = min(FEWEST_RATES, max(rates.values(), default=0))
     for key, some in rows.groupby(GROUP, sort=False):
-        if some["CA"].notna().any():
+        if some["CA"].notna().any() and rates[key] >= enough:
             yield key, some
 
 
