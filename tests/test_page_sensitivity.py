@@ -110,7 +110,7 @@ def test_sentences_say_what_is_there(known):
     for said in (
         "**Alone**: 88.0 % without errors, 45.0 % with errors everywhere. Errors in bit 7 only cost 29.0 points, more than in any other "
         "bit; those of all bits one by one add up to 29.5, errors everywhere cost 43.0.",
-        "Errors in layer 2 only cost 23.0 points, more than in any other layer (75.0 % of the weights)",
+        "Errors in layer 2 only cost 23.0 points, more than in any other layer (75 % of the weights)",
         "**Behind ConvS**: 84.0 % without errors, 81.0 % with errors everywhere. If the generator's memory has them too: 25.0 % "
         "(worst chip 20.0 %), -56.0 points.",
     ):

@@ -120,7 +120,7 @@ def _largest(rows: pd.DataFrame, what: str) -> str:
     top = parts.loc[parts["loss"].idxmax()]
     text = f" Errors in {top['hit']} only cost {top['loss']:.1f} points, more than in any other {what}"
     if what == "layer":
-        text += f" ({100 * top['weights'] / parts['weights'].sum():.1f} % of the weights)"
+        text += f" ({100 * top['weights'] / parts['weights'].sum():.2g} % of the weights)"
     return text + f"; those of all {what}s one by one add up to {parts['loss'].sum():.1f}" + (
         f", errors everywhere cost {whole['loss'].iloc[0]:.1f}." if len(whole) else "."
     )
