@@ -85,12 +85,15 @@ def path(profile: str, name: str) -> Path:
     return results() / "tables" / profile / f"{name}.csv"
 
 
+def _base(row: dict) -> str:
+    return f"{row['dataset']} {row['base_model']} (`{row['base_recipe']}`, {row['base_epochs']} epochs)"
+
+
 def readme_results() -> str:
     """The README's result table: what each thing in front of a damaged base model at full size brings."""
     rows = mechanism.frame(of_grid("paper", "mechanism"))
     lines = ["| what classifies | training | without errors | under errors | worst chip | the paper |", "|---|---|---|---|---|---|"]
     for row in rows.fillna({"training_minutes": 0.0}).to_dict("records"):
-        base = f"{row['dataset']} {row['base_model']} (`{row['base_recipe']}`, {row['base_epochs']} epochs)"
         alone = row["generator"] == "none"
         front = "alone" if row["how"] == mechanism.ALONE else mechanism.front(row)
         values = [row[name if alone else f"{name}_NF"] for name in ("CA", "PA")] + [row["PA_worst" if alone else "PA_NF_worst"]]
@@ -99,12 +102,11 @@ def readme_results() -> str:
         minutes = f"{row['training_minutes']:.0f} min" if row["training_minutes"] else ""
         printed = row["published_PA" if alone else "published_PA_NF"]
         texts = ["–" if np.isnan(value) else f"{value:.1f}" for value in (*values, printed)]
-        lines.append(f"| {base}: {front} | {minutes} | {' | '.join(texts)} |")
+        lines.append(f"| {_base(row)}: {front} | {minutes} | {' | '.join(texts)} |")
     settings_of = set(zip(rows["base_recipe"], rows["error_model"], rows["ber_percent"]))
     for row in tradeoff.frame(of_grid("paper", "tradeoff")).to_dict("records"):
         if row["kind"] == "mitigation" and (row["base_recipe"], row["error_model"], row["ber_percent"]) in settings_of:
-            base = f"{row['dataset']} {row['base_model']} (`{row['base_recipe']}`, {row['base_epochs']} epochs)"
-            lines.append(f"| {base}: no generator, {row['system']} |  | {row['clean']:.1f} | {row['accuracy']:.1f} | {row['worst']:.1f} | – |")
+            lines.append(f"| {_base(row)}: no generator, {row['system']} |  | {row['clean']:.1f} | {row['accuracy']:.1f} | {row['worst']:.1f} | – |")
     settings = [f"{law} at {rate:g} %" for law, rate in zip(rows["error_model"], rows["ber_percent"])]
     lines += ["", f"Accuracies in per cent; error model {listed(settings)}; means over {listed(rows['patterns'])} error patterns."]
     lines += ["The official recipe trains a generator for 58,800 steps with ten perturbed models each."]

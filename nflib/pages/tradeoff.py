@@ -11,6 +11,7 @@ from IPython.display import HTML, Markdown
 from nflib import energy, figures, generators, models, show, tables
 from nflib.cells import cell_of
 from nflib.mitigations import MITIGATIONS
+from nflib.study import network
 
 ALONE = "alone"
 TOLERANCES = (1.0, 3.0)  # points of accuracy that may be lost
@@ -34,8 +35,7 @@ SHOWN = {
 
 @functools.cache
 def _reads(kind: str, name: str, width: float, size: int) -> int:
-    model = models.build(name, 10, size, width) if kind == "base" else generators.build(name, width, image_size=size)
-    return energy.weight_reads(model, size, proxy=False)
+    return energy.weight_reads(network(kind, name, width, size), size, proxy=False)
 
 
 def front_reads(cell) -> float:
@@ -195,11 +195,12 @@ def _said(key: tuple, some: pd.DataFrame) -> str:
     text = f"**{_title(key)}.** Without errors {some['CA'].iloc[0]:.1f} %. " + " ".join(bargains(some, t) for t in TOLERANCES)
     front = some[some["kind"] == "generator"]
     if len(front):
+        worse = beaten(some)
         text += (
-            f" Of the {show.count(len(front), 'point')} with a generator (system and bit-error rate), {len(beaten(some))} are beaten by the base "
+            f" Of the {show.count(len(front), 'point')} with a generator (system and bit-error rate), {len(worse)} are beaten by the base "
             "model alone at a higher voltage, in accuracy and in saving."
         )
-        left = front.drop(beaten(some).index)
+        left = front.drop(worse.index)
         if len(left):
             top = left.loc[left["saving"].idxmax()]
             text += (
