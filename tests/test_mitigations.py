@@ -125,7 +125,7 @@ def test_cut_weights_keep_all_but_the_largest_and_have_a_finer_code(base):
     """By hand: clipped at three root mean squares, and as far from the clipped values as half a step; the original stays."""
     before = {name: layer.weight.clone() for name, layer in base.layers.items()}
     with torch.no_grad():
-        base.layers["0"].weight.view(-1)[5] = 2.0  # far beyond
+        base.layers["0"].weight.view(-1)[5:7] = torch.tensor([2.0, -1.5])  # far beyond, on both sides
     try:
         stored = {name: layer.weight.clone() for name, layer in base.layers.items()}
         narrow = MITIGATIONS["cut_weights"].prepare(base)
