@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
 
-from nflib import figures, profiles, published, show, tables
+from nflib import figures, profiles, show
 from nflib.cells import cell_of
 from nflib.store import Store
 
@@ -103,61 +103,6 @@ def accuracy_table(rows: pd.DataFrame) -> HTML:
     """The accuracy table with the columns that have any content, names in words."""
     shown = rows[list(SHOWN)].rename(columns=SHOWN)
     return show.table(shown.dropna(axis=1, how="all"), "accuracy")
-
-
-def energy_summary(saving: pd.DataFrame, image_size: int, ratio: float) -> Markdown:
-    """Agreement with the printed savings, and what the correction changes."""
-    text = f"At {image_size}×{image_size} pixels and an energy ratio of {ratio:g}: "
-    if saving["published_ES"].notna().any():
-        for name, label in (("ES", "Table 2"), ("MAC_ES", "Table 8")):
-            gap = (saving[name] - saving[f"published_{name}"]).abs()
-            text += f"{int((gap <= 0.06).sum())} of {len(saving)} entries of {label} come out as printed"
-            far = saving[gap > 0.06]
-            if len(far):
-                text += " (not " + "; ".join(
-                    f"{r['base_model']}/{r['generator']}: printed {r['published_' + name]:g}, computed {r[name]:.1f}"
-                    for _, r in far.head(3).iterrows()
-                ) + (" …" if len(far) > 3 else "") + ")"
-            text += ". "
-    gain = saving["true_ES"] - saving["ES"]
-    row = saving.loc[gain.idxmax()]
-    text += (
-        f"True weight reads change the saving by {gain.min():+.1f} to {gain.max():+.1f} points, most for "
-        f"{row['base_model']}/{row['generator']} ({row['ES']:.1f} → {row['true_ES']:.1f} %). "
-        f"{show.count(int((saving['true_ES'] < 0).sum()), 'pair')} of {len(saving)} would lose energy."
-    )
-    return Markdown(text)
-
-
-def reads_table(image_size: int) -> HTML:
-    names = {"published_reads": "paper reads", "true_reads": "true reads", "published_macs_million": "paper MACs (M)"}
-    shown = tables.weight_reads(image_size).rename(columns={**names, "macs_million": "true MACs (M)"})
-    return show.table(shown.dropna(axis=1, how="all"), "weight_reads", 2)
-
-
-def saving_table(saving: pd.DataFrame) -> HTML:
-    names = {"base_model": "base model", "published_ES": "paper ES", "true_ES": "true ES"}
-    names |= {"published_MAC_ES": "paper MAC-ES", "MAC_ES": "MAC-ES", "true_MAC_ES": "true MAC-ES"}
-    return show.table(saving.rename(columns=names).dropna(axis=1, how="all"), "energy_saving")
-
-
-def energy_pictures(saving: pd.DataFrame, records: list[dict]) -> HTML:
-    """Figures 5 and 6: published recovery at 1 %, and ours under ReleaseMap, against ES and against corrected MAC-ES."""
-    known = published.select(origin="table12_cifar10", metric="RP", ber_percent=1)
-    gain = known[["base_model", "generator", "mean"]].rename(columns={"mean": "published"})
-    ours = tables.accuracy(records)
-    ours = ours[(ours["dataset"] == "CIFAR-10") & (ours["error_model"] == "ReleaseMap") & (ours["ber_percent"] == 1.0)]
-    ours = ours[ours["base_recipe"] == "release"].sort_values("steps")
-    ours = ours.drop_duplicates(["base_model", "generator"], keep="last")[["base_model", "generator", "RP"]]
-    gain = gain.merge(ours.rename(columns={"RP": "measured"}), how="left", on=["base_model", "generator"])
-    axes = (("true_ES", "energy saving ES, true reads (%)"), ("true_MAC_ES", "energy saving MAC-ES, true MACs (%)"))
-    return show.gallery([figures.energy_scatter(saving, gain, x, label) for x, label in axes])
-
-
-def efficiency_table(records: list[dict]) -> HTML:
-    names = {"base_model": "base model", "ber_percent": "BER %", "published": "paper", "published_recomputed": "paper, recomputed"}
-    shown = tables.efficiency(records).rename(columns={**names, "ReleaseMap": "ours, ReleaseMap", "BitFlips": "ours, BitFlips"})
-    return show.table(shown.dropna(axis=1, how="all"), "efficiency")
 
 
 def provenance_table(records: list[dict], profile: str) -> HTML:

@@ -2,6 +2,7 @@
 
 `python -m nflib.simulate` runs SCALE-Sim 3.0 (the extra "simulate") on every distinct layer of the base models and
 generators and stores what it says in results/simulated/scalesim.csv; everything else here reads that file.
+The memory that feeds the array is simulated address by address and takes nearly all of the time; `--array` leaves it out.
 """
 
 import argparse
@@ -22,12 +23,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import HTML, Markdown
 
-from nflib import cli, energy, generators, models, published, show
+from nflib import cli, energy, generators, models, published
 from nflib.names import UserError, choose
 from nflib.store import provenance, results, write_whole
-from nflib.study import duration
 from nflib.training import progress_bar
 
 SIZES = (32, 224)  # pixels
@@ -86,11 +85,12 @@ class Layer(NamedTuple):
 
 
 class Simulated(NamedTuple):
-    """What SCALE-Sim says of a layer: weights read, cycles in all and stalled, and the seconds that it took to say so."""
+    """What SCALE-Sim says of a layer: weights read, cycles in all and stalled (nan where it simulated the array alone), and
+    the seconds that it took to say so."""
 
     reads: int
     cycles: int
-    stalls: int
+    stalls: float
     seconds: float
 
 
@@ -136,13 +136,15 @@ def networks(image_size: int = 32, proxy: bool = True) -> dict[str, Counter[Laye
     return {label: layers(shapes, proxy) for label, shapes in _shapes(image_size).items()}
 
 
-def simulate(layer: Layer) -> Simulated:
-    """Run SCALE-Sim on one layer, weights read from and cycles counted by its own reports; UserError without SCALE-Sim.
+def simulate(layer: Layer, memory: bool = True) -> Simulated:
+    """Run SCALE-Sim on one layer, see CONFIG: an output-stationary 32x32 array; UserError without SCALE-Sim.
 
-    Output-stationary 32x32 array, three buffers of 256 KB, no stalls: see CONFIG.
+    memory=True: all of it, with three buffers of 256 KB; reads and cycles are those of its own reports.  memory=False: its
+    array alone; the reads are the weights that the array demands, the cycles the lines of that demand, counted from 0.
+    Under CALC the buffers answer every demand at once, so both give the same numbers, the one in a hundredth of the time.
     """
     try:
-        from scalesim.scale_sim import scalesim
+        import scalesim.scale_sim
     except ImportError:
         raise UserError("SCALE-Sim is not installed; `pip install scalesim==3.0.0` installs it") from None
     began = time.monotonic()
@@ -159,14 +161,31 @@ def simulate(layer: Layer) -> Simulated:
             config.write(file)
         for name, numbers in (("topology", sizes), ("layout", [1] * 20)):
             Path(paths[name]).write_text(f"name,\nlayer, {', '.join(map(str, numbers))},\n")
-        scalesim(save_disk_space=True, verbose=False, **paths).run_scale(top_path=folder)
-        said = pd.concat(
-            pd.read_csv(Path(folder, "run", f"{name}_REPORT.csv"), skipinitialspace=True, index_col=False)
-            for name in ("COMPUTE", "DETAILED_ACCESS")
-        ).max()
-    return Simulated(
-        int(said["SRAM Filter Reads"]), int(said["Total Cycles"]), int(said["Stall Cycles"]), time.monotonic() - began
-    )
+        whole = scalesim.scale_sim.scalesim(save_disk_space=True, verbose=False, **paths)
+        said = _reports(whole, folder) if memory else _demands(whole)
+    return Simulated(*said, time.monotonic() - began)
+
+
+def _reports(whole: object, folder: str) -> tuple[int, int, int]:
+    """Weights read, cycles and stall cycles, as SCALE-Sim reports them in `folder` of a run of all that it simulates."""
+    whole.run_scale(top_path=folder)
+    reports = (Path(folder, "run", f"{name}_REPORT.csv") for name in ("COMPUTE", "DETAILED_ACCESS"))
+    said = pd.concat(pd.read_csv(path, skipinitialspace=True, index_col=False) for path in reports).max()
+    return int(said["SRAM Filter Reads"]), int(said["Total Cycles"]), int(said["Stall Cycles"])
+
+
+def _demands(whole: object) -> tuple[int, int, float]:
+    """Weights that SCALE-Sim's array demands, its last cycle, and no number of stall cycles, for want of a memory."""
+    from scalesim.compute.operand_matrix import operand_matrix
+    from scalesim.compute.systolic_compute_os import systolic_compute_os
+
+    operands, array = operand_matrix(), systolic_compute_os()
+    operands.set_params(config_obj=whole.config, topoutil_obj=whole.topo, layoututil_obj=whole.layout, layer_id=0)
+    found = {f"{name}_op_mat": getattr(operands, f"get_{name}_matrix")()[1] for name in ("ifmap", "filter", "ofmap")}
+    array.set_params(config_obj=whole.config, **found)
+    array.create_filter_demand_mat()
+    demand = array.filter_demand_matrix  # [cycles, columns]; -1: nothing is asked for
+    return int((demand != -1).sum()), len(demand) - 1, np.nan
 
 
 # ------------------------------------------------------------------------------------------------------------ storing
@@ -224,20 +243,22 @@ def _write(done: dict[Layer, Simulated], run: dict) -> None:
     write_whole(origin, (json.dumps({"config": CONFIG, "runs": runs}, indent=1, sort_keys=True) + "\n").encode())
 
 
-def run(image_size: int = 32, budget: float | None = None) -> list[Layer]:
+def run(image_size: int = 32, memory: bool = True, budget: float | None = None) -> list[Layer]:
     """Simulate the layers that are not stored yet, fewest cycles first, each stored as it comes; returns the others.
 
+    memory: see `simulate`; a layer that is stored either way is done.
     budget: seconds; a layer that would not be done within them, at the pace of the one before, is not begun.
     """
     done, began = stored(), time.monotonic()
     missing = sorted(wanted(image_size) - done.keys(), key=lambda layer: (layer.cycles, layer))
     origin = provenance(torch.device("cpu"), started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-    origin |= {"command": f"python -m nflib.simulate --image-size {image_size}", "layers": 0, "seconds": 0.0}
+    command = f"python -m nflib.simulate --image-size {image_size}{'' if memory else ' --array'}"
+    origin |= {"command": command, "layers": 0, "seconds": 0.0}
     pace = 0.0
     with progress_bar(sum(layer.cycles for layer in missing), "SCALE-Sim", unit="cycle") as bar:
         while missing and (budget is None or time.monotonic() - began + pace * missing[0].cycles < budget):
             layer = missing.pop(0)
-            done[layer] = simulate(layer)
+            done[layer] = simulate(layer, memory)
             pace = done[layer].seconds / layer.cycles
             origin |= {"scalesim": importlib.metadata.version("scalesim"), "layers": origin["layers"] + 1}
             _write(done, origin | {"seconds": round(time.monotonic() - began, 1)})
@@ -286,82 +307,16 @@ def cycle_overhead(image_size: int = 32) -> pd.DataFrame:
     return pd.DataFrame([{"base_model": pair[0], "generator": pair[1]} | row for pair, row in zip(pairs, extra)])
 
 
-def reads_summary(image_size: int = 32) -> Markdown:
-    """How many simulated counts equal the closed forms, and how many network totals equal Table 6."""
-    layers_here = wanted(image_size)
-    done = {layer: said for layer, said in stored().items() if layer in layers_here}
-    left, seconds = layers_here - done.keys(), sum(said.seconds for said in done.values())
-    again = f"`python -m nflib.simulate --image-size {image_size}` runs it."
-    if not done:
-        return Markdown(f"**Nothing simulated yet** at {image_size}×{image_size} pixels; {again}")
-    equal = {what: sum(getattr(a, what) == getattr(b, what) for a, b in done.items()) for what in ("reads", "cycles")}
-    text = (
-        f"**What was run.** SCALE-Sim on {len(done)} of the {len(layers_here)} distinct layers of the eleven networks at "
-        f"{image_size}×{image_size} pixels, in {duration(seconds)} (one thread of a shared machine). "
-    )
-    if left:
-        rest = seconds * sum(layer.cycles for layer in left) / sum(layer.cycles for layer in done)
-        text += f"The other {len(left)} would take about {duration(rest)} more; {again} "
-    text += (
-        f"Its weight reads equal the closed form for {equal['reads']} of these {len(done)} layers, its cycles for "
-        f"{equal['cycles']}. "
-    )
-    counts = frame(image_size)
-    if counts["published_reads"].notna().any():
-        same = int((counts["simulated_reads"] == counts["published_reads"]).sum())
-        text += f"Added up over a network's layers, {same} of {len(counts)} totals are those of the paper's Table 6."
-    return Markdown(text)
-
-
-def reads_table(image_size: int = 32) -> HTML:
-    """Weight reads of each network: printed, in closed form and simulated, as the authors ran its layers and truly."""
-    names = {"network": "network", "shapes": "distinct layers", "simulated": "simulated", "published_reads": "paper reads"}
-    names |= {"reads": "reads", "simulated_reads": "SCALE-Sim reads"}
-    names |= {"true_reads": "true reads", "simulated_true_reads": "SCALE-Sim true reads"}
-    return show.table(frame(image_size)[list(names)].rename(columns=names), "weight_reads_simulated", 0)
-
-
-def cycles_summary(image_size: int = 32) -> Markdown:
-    """What a generator adds in cycles, beside what the paper measured on a graphics card."""
-    extra, counts = cycle_overhead(image_size), frame(image_size)
-    least, most = (extra.loc[find(extra["true_cycles"])] for find in (pd.Series.idxmin, pd.Series.idxmax))
-    text = (
-        f"At {image_size}×{image_size} pixels a generator adds from {least['true_cycles']:.1f} % "
-        f"({least['base_model']} with {least['generator']}) to {most['true_cycles']:.1f} % ({most['base_model']} with "
-        f"{most['generator']}) to the cycles of its base model. For {int((extra['true_cycles'] > extra['true_reads']).sum())} "
-        f"of {len(extra)} pairs that is more, in per cent, than it adds in weight reads. "
-    )
-    if counts["authors_cycles"].notna().any():
-        same = int((counts["cycles"] == counts["authors_cycles"]).sum())
-        text += f"The authors' own runs took the closed form's number of cycles for {same} of {len(counts)} networks. "
-    times = published.select(origin="table09_latency", metric="latency_ms").fillna({"generator": "none"})
-    times = times[times["dataset"] == ("CIFAR-10" if image_size == 32 else "ImageNet-10")]
-    alone = times[times["generator"] == "none"].set_index("base_model")["mean"]
-    more = (100 * (times["mean"] / times["base_model"].map(alone) - 1))[times["generator"] != "none"]
-    large, small = (times.loc[times["generator"] == name, "mean"].iloc[0] for name in ("UNetL", "UNetS"))
-    return Markdown(
-        f"{text}The paper's Table 9 measures {more.min():.0f} to {more.max():.0f} % more time on a graphics card with one "
-        f"image at a time; {times['base_model'].iloc[0]} takes {large:g} ms there with UNetL and {small:g} ms with the "
-        "smaller UNetS, so the number of layers decides, not their size."
-    )
-
-
-def cycles_table(image_size: int = 32) -> HTML:
-    """What each generator adds, in per cent: cycles simulated and in closed form, and weight reads."""
-    names = {"base_model": "base model", "cycles": "cycles, authors' layers", "true_cycles": "cycles, true layers"}
-    names |= {"simulated_cycles": "SCALE-Sim, authors' layers", "simulated_true_cycles": "SCALE-Sim, true layers"}
-    return show.table(cycle_overhead(image_size).rename(columns=names | {"true_reads": "true reads"}), "cycle_overhead")
-
-
 def main(words: list[str] | None = None) -> int:
     """`python -m nflib.simulate`; a user's mistake is one line on stderr and exit status 2."""
     parser = argparse.ArgumentParser(prog="python -m nflib.simulate", description=__doc__.splitlines()[0])
-    parser.add_argument("--image-size", default="32", help="32 (minutes) or 224 (hours)")
+    parser.add_argument("--image-size", default="32", help="32 (half an hour) or 224 (hours, or minutes with --array)")
+    parser.add_argument("--array", action="store_true", help="the array alone, without the memory system")
     parser.add_argument("--budget", type=cli._seconds, help="time to stop after, e.g. 10m; run again to go on")
     args = parser.parse_args(words)
     try:
         image_size = int(choose("image size", args.image_size, map(str, SIZES)))
-        missing = run(image_size, args.budget)
+        missing = run(image_size, not args.array, args.budget)
     except UserError as error:
         print(f"nflib: {error}", file=sys.stderr)
         return 2

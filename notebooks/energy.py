@@ -26,11 +26,12 @@ energy_ratio: float = 0.694  # energy of one read at low voltage over that at no
 profile: str = "paper"  # whose measured recoveries are drawn beside the published ones
 
 # %% tags=["hide-input"]
-from nflib import report, simulate, tables
+from nflib import tables
+from nflib.pages import energy
 
 saving = tables.energy_saving(image_size, energy_ratio)
 records = tables.stored(profile)
-report.energy_summary(saving, image_size, energy_ratio)
+energy.summary(saving, image_size, energy_ratio)
 
 # %% [markdown]
 # ## Weight reads and MACs of each network (Tables 6 and 7)
@@ -39,7 +40,7 @@ report.energy_summary(saving, image_size, energy_ratio)
 # 1×1 layers at the positions where their weights really are applied.
 
 # %% tags=["hide-input"]
-report.reads_table(image_size)
+energy.reads_table(image_size)
 
 # %% [markdown]
 # ## Weight reads against SCALE-Sim
@@ -54,10 +55,10 @@ report.reads_table(image_size)
 # networks really apply their weights: a transposed convolution of stride 2 is four convolutions with half the kernel.
 
 # %% tags=["hide-input"]
-simulate.reads_summary(image_size)
+energy.simulated_summary(image_size)
 
 # %% tags=["hide-input"]
-simulate.reads_table(image_size)
+energy.simulated_table(image_size)
 
 # %% [markdown]
 # ## Energy saving (Tables 2 and 8)
@@ -66,7 +67,7 @@ simulate.reads_table(image_size)
 # nominal voltage. *True* uses the corrected counts. Negative: the generator costs more than the low voltage saves.
 
 # %% tags=["hide-input"]
-report.saving_table(saving)
+energy.saving_table(saving)
 
 # %% [markdown]
 # ## What does the generator cost in time on such an accelerator?
@@ -78,13 +79,13 @@ report.saving_table(saving)
 # model run one after the other.
 
 # %% tags=["hide-input"]
-simulate.cycles_summary(image_size)
+energy.cycles_summary(image_size)
 
 # %% [markdown]
 # What the generator adds, in per cent of its base model's count:
 
 # %% tags=["hide-input"]
-simulate.cycles_table(image_size)
+energy.cycles_table(image_size)
 
 # %% [markdown]
 # ## Saving against recovery (Figures 1b, 5 and 6)
@@ -92,13 +93,13 @@ simulate.cycles_table(image_size)
 # Filled: published recovery on CIFAR-10 at 1 %. Ringed in black: measured here under the official code's error map.
 
 # %% tags=["hide-input"]
-report.energy_pictures(saving, records)
+energy.pictures(saving, records)
 
 # %% [markdown]
 # ## Recovery per million parameters (Table 3)
 
 # %% tags=["hide-input"]
-report.efficiency_table(records)
+energy.efficiency_table(records)
 
 # %% [markdown]
 # [The scoreboard](scoreboard.ipynb) lists the printed numbers that do not follow from the other printed ones.

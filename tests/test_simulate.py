@@ -1,6 +1,7 @@
 """SCALE-Sim's weight reads and cycles against the closed forms: simulated anew for small layers, stored for all others."""
 
 import json
+from math import isnan
 
 import pandas as pd
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from nflib import energy, generators, models, simulate
+from nflib.pages import energy as energy_page
 from nflib.simulate import AUTHORS_CYCLES, Layer, Simulated
 
 SMALL = [
@@ -22,8 +24,9 @@ SMALL = [
 @pytest.mark.parametrize("layer", SMALL, ids=str)
 def test_scalesim_counts_as_the_closed_forms_say(layer):
     pytest.importorskip("scalesim")
-    said = simulate.simulate(layer)
+    said, alone = simulate.simulate(layer), simulate.simulate(layer, memory=False)
     assert (said.reads, said.cycles, said.stalls) == (layer.reads, layer.cycles, 0)
+    assert (alone.reads, alone.cycles) == (layer.reads, layer.cycles) and isnan(alone.stalls)
 
 
 def test_closed_forms_of_a_layer_by_hand():
@@ -79,7 +82,7 @@ def test_closed_form_cycles_are_those_of_the_authors_runs():
 def test_every_stored_count_equals_its_closed_form():
     rows = pd.read_csv(simulate.path())
     assert (rows["simulated_reads"] == rows["closed_form_reads"]).all()
-    assert (rows["simulated_cycles"] == rows["closed_form_cycles"]).all() and (rows["stall_cycles"] == 0).all()
+    assert (rows["simulated_cycles"] == rows["closed_form_cycles"]).all() and (rows["stall_cycles"].dropna() == 0).all()
     done = simulate.stored()
     assert len(done) == len(rows)
     assert [(layer.positions, layer.reads, layer.cycles) for layer in done] == [
@@ -89,8 +92,14 @@ def test_every_stored_count_equals_its_closed_form():
     assert sum(one["layers"] for one in runs) == len(rows) and {one["scalesim"] for one in runs} == {"3.0.0"}
 
 
-def test_the_stored_counts_cover_every_network_at_32_pixels():
-    assert simulate.wanted(32) <= simulate.stored().keys()
+def test_the_stored_counts_cover_every_network():
+    """Those of 32 pixels with the memory, which never keeps the array waiting."""
+    done = simulate.stored()
+    assert simulate.wanted(32) | simulate.wanted(224) <= done.keys()
+    assert {done[layer].stalls for layer in simulate.wanted(32)} == {0}
+    large = simulate.frame(224)
+    assert large["simulated_reads"].tolist() == large["reads"].tolist()
+    assert large["simulated_true_cycles"].tolist() == large["true_cycles"].tolist()
     counts = simulate.frame()
     assert (counts["simulated"] == counts["shapes"]).all()
     assert counts["simulated_reads"].tolist() == counts["reads"].tolist() == counts["published_reads"].tolist()
@@ -105,9 +114,9 @@ def counted(workshop, monkeypatch):
     """A workshop in which a simulation costs nothing; the layers simulated, in order."""
     asked = []
 
-    def fake(layer: Layer) -> Simulated:
+    def fake(layer: Layer, memory: bool = True) -> Simulated:
         asked.append(layer)
-        return Simulated(layer.reads, layer.cycles, 0, 1e-4 * layer.cycles)
+        return Simulated(layer.reads, layer.cycles, 0 if memory else float("nan"), 1e-4 * layer.cycles)
 
     monkeypatch.setattr(simulate, "simulate", fake)
     monkeypatch.setattr(simulate.importlib.metadata, "version", lambda name: "3.0.0")
@@ -118,10 +127,10 @@ def counted(workshop, monkeypatch):
 def test_a_run_goes_on_where_it_was_stopped_and_counts_nothing_twice(counted, monkeypatch):
     begun = simulate.simulate
 
-    def stopped(layer: Layer) -> Simulated:
+    def stopped(layer: Layer, memory: bool = True) -> Simulated:
         if len(counted) == 2:
             raise KeyboardInterrupt
-        return begun(layer)
+        return begun(layer, memory)
 
     monkeypatch.setattr(simulate, "simulate", stopped)
     assert simulate.main([]) == 130
@@ -132,10 +141,21 @@ def test_a_run_goes_on_where_it_was_stopped_and_counts_nothing_twice(counted, mo
     assert sorted(counted) == sorted(SMALL) and [layer.cycles for layer in counted] == sorted(layer.cycles for layer in SMALL)
 
 
+def test_what_was_simulated_without_memory_is_kept_and_said(counted):
+    """Blank in the file, nan when read; a layer that is stored is not simulated again with the memory."""
+    assert simulate.main(["--image-size", "224", "--array"]) == 0
+    assert all(isnan(said.stalls) for said in simulate.stored().values())
+    run = json.loads(simulate.path().with_suffix(".json").read_text())["runs"][0]
+    assert run["command"] == "python -m nflib.simulate --image-size 224 --array"
+    assert "for 5 of them its array without the memory" in energy_page.simulated_summary(224).data
+    before = len(counted)
+    assert simulate.main(["--image-size", "224"]) == 0 and len(counted) == before
+
+
 def test_a_layer_that_does_not_fit_the_budget_is_not_begun(counted, monkeypatch):
     """The first layer says that it took the whole budget, so the next one, which has more cycles, cannot fit."""
     quick = simulate.simulate
-    monkeypatch.setattr(simulate, "simulate", lambda layer: quick(layer)._replace(seconds=3600.0))
+    monkeypatch.setattr(simulate, "simulate", lambda layer, memory: quick(layer, memory)._replace(seconds=3600.0))
     assert simulate.main(["--budget", "1h"]) == 0
     assert [layer.cycles for layer in counted] == [min(layer.cycles for layer in SMALL)]
     assert simulate.stored().keys() == set(counted)
@@ -154,6 +174,6 @@ def test_mistakes_are_told_in_one_line(workshop, refused, monkeypatch, capsys):
 
 
 def test_without_stored_counts_the_page_says_so(workshop):
-    assert "Nothing simulated yet" in simulate.reads_summary(224).data
-    assert "–" in simulate.reads_table(224).data and "–" in simulate.cycles_table(224).data
-    assert "a generator adds from" in simulate.cycles_summary(224).data
+    assert "Nothing simulated yet" in energy_page.simulated_summary(224).data
+    assert "–" in energy_page.simulated_table(224).data and "–" in energy_page.cycles_table(224).data
+    assert "a generator adds from" in energy_page.cycles_summary(224).data

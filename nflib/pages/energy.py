@@ -1,0 +1,131 @@
+"""The page on energy: weight reads and MACs, savings, SCALE-Sim's counts of reads and cycles."""
+
+import numpy as np
+import pandas as pd
+from IPython.display import HTML, Markdown
+
+from nflib import figures, published, show, simulate, tables
+from nflib.study import duration
+
+
+def summary(saving: pd.DataFrame, image_size: int, ratio: float) -> Markdown:
+    """Agreement with the printed savings, and what the correction changes."""
+    text = f"At {image_size}×{image_size} pixels and an energy ratio of {ratio:g}: "
+    if saving["published_ES"].notna().any():
+        for name, label in (("ES", "Table 2"), ("MAC_ES", "Table 8")):
+            gap = (saving[name] - saving[f"published_{name}"]).abs()
+            text += f"{int((gap <= 0.06).sum())} of {len(saving)} entries of {label} come out as printed"
+            far = saving[gap > 0.06]
+            if len(far):
+                text += " (not " + "; ".join(
+                    f"{r['base_model']}/{r['generator']}: printed {r['published_' + name]:g}, computed {r[name]:.1f}"
+                    for _, r in far.head(3).iterrows()
+                ) + (" …" if len(far) > 3 else "") + ")"
+            text += ". "
+    gain = saving["true_ES"] - saving["ES"]
+    row = saving.loc[gain.idxmax()]
+    text += (
+        f"True weight reads change the saving by {gain.min():+.1f} to {gain.max():+.1f} points, most for "
+        f"{row['base_model']}/{row['generator']} ({row['ES']:.1f} → {row['true_ES']:.1f} %). "
+        f"{show.count(int((saving['true_ES'] < 0).sum()), 'pair')} of {len(saving)} would lose energy."
+    )
+    return Markdown(text)
+
+
+def reads_table(image_size: int) -> HTML:
+    names = {"published_reads": "paper reads", "true_reads": "true reads", "published_macs_million": "paper MACs (M)"}
+    shown = tables.weight_reads(image_size).rename(columns={**names, "macs_million": "true MACs (M)"})
+    return show.table(shown.dropna(axis=1, how="all"), "weight_reads", 2)
+
+
+def saving_table(saving: pd.DataFrame) -> HTML:
+    names = {"base_model": "base model", "published_ES": "paper ES", "true_ES": "true ES"}
+    names |= {"published_MAC_ES": "paper MAC-ES", "MAC_ES": "MAC-ES", "true_MAC_ES": "true MAC-ES"}
+    return show.table(saving.rename(columns=names).dropna(axis=1, how="all"), "energy_saving")
+
+
+def pictures(saving: pd.DataFrame, records: list[dict]) -> HTML:
+    """Figures 5 and 6: published recovery at 1 %, and ours under ReleaseMap, against ES and against corrected MAC-ES."""
+    known = published.select(origin="table12_cifar10", metric="RP", ber_percent=1)
+    gain = known[["base_model", "generator", "mean"]].rename(columns={"mean": "published"})
+    ours = tables.accuracy(records)
+    ours = ours[(ours["dataset"] == "CIFAR-10") & (ours["error_model"] == "ReleaseMap") & (ours["ber_percent"] == 1.0)]
+    ours = ours[ours["base_recipe"] == "release"].sort_values("steps")
+    ours = ours.drop_duplicates(["base_model", "generator"], keep="last")[["base_model", "generator", "RP"]]
+    gain = gain.merge(ours.rename(columns={"RP": "measured"}), how="left", on=["base_model", "generator"])
+    axes = (("true_ES", "energy saving ES, true reads (%)"), ("true_MAC_ES", "energy saving MAC-ES, true MACs (%)"))
+    return show.gallery([figures.energy_scatter(saving, gain, x, label) for x, label in axes])
+
+
+def efficiency_table(records: list[dict]) -> HTML:
+    names = {"base_model": "base model", "ber_percent": "BER %", "published": "paper", "published_recomputed": "paper, recomputed"}
+    shown = tables.efficiency(records).rename(columns={**names, "ReleaseMap": "ours, ReleaseMap", "BitFlips": "ours, BitFlips"})
+    return show.table(shown.dropna(axis=1, how="all"), "efficiency")
+
+
+def simulated_summary(image_size: int = 32) -> Markdown:
+    """How many simulated counts equal the closed forms, and how many network totals equal Table 6."""
+    layers_here = simulate.wanted(image_size)
+    done = {layer: said for layer, said in simulate.stored().items() if layer in layers_here}
+    left, seconds = layers_here - done.keys(), sum(said.seconds for said in done.values())
+    again = f"`python -m nflib.simulate --image-size {image_size} --array` does it within minutes."
+    if not done:
+        return Markdown(f"**Nothing simulated yet** at {image_size}×{image_size} pixels; {again}")
+    equal = {what: sum(getattr(a, what) == getattr(b, what) for a, b in done.items()) for what in ("reads", "cycles")}
+    alone = sum(np.isnan(said.stalls) for said in done.values())
+    text = (
+        f"**What was run.** SCALE-Sim on {len(done)} of the {len(layers_here)} distinct layers of the eleven networks at "
+        f"{image_size}×{image_size} pixels, in {duration(seconds)} (one thread of a shared machine)"
+    )
+    if alone:
+        text += f", for {alone} of them its array without the memory that feeds it, which in this setting never keeps it waiting"
+    text += f". The other {len(left)} are not simulated yet; {again} " if left else ". "
+    text += (
+        f"Its weight reads equal the closed form for {equal['reads']} of these {len(done)} layers, its cycles for "
+        f"{equal['cycles']}. "
+    )
+    counts = simulate.frame(image_size)
+    if counts["published_reads"].notna().any():
+        same = int((counts["simulated_reads"] == counts["published_reads"]).sum())
+        text += f"Added up over a network's layers, {same} of {len(counts)} totals are those of the paper's Table 6."
+    return Markdown(text)
+
+
+def simulated_table(image_size: int = 32) -> HTML:
+    """Weight reads of each network: printed, in closed form and simulated, as the authors ran its layers and truly."""
+    names = {"network": "network", "shapes": "distinct layers", "simulated": "simulated", "published_reads": "paper reads"}
+    names |= {"reads": "reads", "simulated_reads": "SCALE-Sim reads"}
+    names |= {"true_reads": "true reads", "simulated_true_reads": "SCALE-Sim true reads"}
+    return show.table(simulate.frame(image_size)[list(names)].rename(columns=names), "weight_reads_simulated", 0)
+
+
+def cycles_summary(image_size: int = 32) -> Markdown:
+    """What a generator adds in cycles, beside what the paper measured on a graphics card."""
+    extra, counts = simulate.cycle_overhead(image_size), simulate.frame(image_size)
+    least, most = (extra.loc[find(extra["true_cycles"])] for find in (pd.Series.idxmin, pd.Series.idxmax))
+    text = (
+        f"At {image_size}×{image_size} pixels a generator adds from {least['true_cycles']:.1f} % "
+        f"({least['base_model']} with {least['generator']}) to {most['true_cycles']:.1f} % ({most['base_model']} with "
+        f"{most['generator']}) to the cycles of its base model. For {int((extra['true_cycles'] > extra['true_reads']).sum())} "
+        f"of {len(extra)} pairs that is more, in per cent, than it adds in weight reads. "
+    )
+    if counts["authors_cycles"].notna().any():
+        same = int((counts["cycles"] == counts["authors_cycles"]).sum())
+        text += f"The authors' own runs took the closed form's number of cycles for {same} of {len(counts)} networks. "
+    times = published.select(origin="table09_latency", metric="latency_ms").fillna({"generator": "none"})
+    times = times[times["dataset"] == ("CIFAR-10" if image_size == 32 else "ImageNet-10")]
+    alone = times[times["generator"] == "none"].set_index("base_model")["mean"]
+    more = (100 * (times["mean"] / times["base_model"].map(alone) - 1))[times["generator"] != "none"]
+    large, small = (times.loc[times["generator"] == name, "mean"].iloc[0] for name in ("UNetL", "UNetS"))
+    return Markdown(
+        f"{text}The paper's Table 9 measures {more.min():.0f} to {more.max():.0f} % more time on a graphics card with one "
+        f"image at a time; {times['base_model'].iloc[0]} takes {large:g} ms there with UNetL and {small:g} ms with the "
+        "smaller UNetS, so the number of layers decides, not their size."
+    )
+
+
+def cycles_table(image_size: int = 32) -> HTML:
+    """What each generator adds, in per cent: cycles simulated and in closed form, and weight reads."""
+    names = {"base_model": "base model", "cycles": "cycles, authors' layers", "true_cycles": "cycles, true layers"}
+    names |= {"simulated_cycles": "SCALE-Sim, authors' layers", "simulated_true_cycles": "SCALE-Sim, true layers"}
+    return show.table(simulate.cycle_overhead(image_size).rename(columns=names | {"true_reads": "true reads"}), "cycle_overhead")
