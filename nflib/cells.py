@@ -16,6 +16,7 @@ from nflib.training import BaseRecipe
 
 PROFILES = ("smoke", "paper")
 FIRST_SEED = 50000  # the official evaluation seeds are 50000 to 50009
+VALIDATION_SEED = 40000  # training has seeds up to 30000
 
 
 def plain(value: object) -> object:
@@ -63,7 +64,7 @@ class Cell:
     kind: what is measured, a key of `measures.MEASURES`; also the folder of its record.  generator: None for the base
     model alone.  surrogates: what the generator is trained on; empty means `base` itself (relaxed access).  law, rate:
     error model and bit-error rate of the evaluation.  patterns: error patterns, with seeds first_seed, first_seed + 1, ...
-    images: how many test images (the first ones); 0 means all.  bits: code width of the base model in the evaluation; 0
+    images: how many test images (the first ones), validation images for kind "validation"; 0 means all.  bits: code width of the base model in the evaluation; 0
     means the one that it was trained with.  on: the kind of device that a latency belongs to, "cpu" or "cuda".
     teller: the classifier that tells class patterns the class, in place of the true label.
     mitigation: what the memory does about faults, a key of `mitigations.MITIGATIONS`; kind "mitigation" has one.
@@ -101,6 +102,11 @@ class Cell:
             raise UserError("a teller goes with class patterns only; no other generator is told the class")
         if self.bits:
             check_bits(self.bits)
+
+    @property
+    def on_validation(self) -> "Cell":
+        """The same on validation images, under error patterns of their own: what choices are made on."""
+        return dataclasses.replace(self, table="validation", first_seed=VALIDATION_SEED)
 
     @property
     def digest(self) -> str:

@@ -395,7 +395,8 @@ def cost(
     patterns: int,
 ) -> list[Cell]:
     """Each base model alone, and behind generators that are each trained for a length of its own: by the official recipe;
-    by ours on Eq. 3 from the start; by imitation alone; and by the longest imitation, then Eq. 3."""
+    by ours on Eq. 3 from the start; by imitation alone; and by the longest imitation, then Eq. 3.  Each also on validation
+    images, on which lengths are chosen."""
     setting, cells = {"law": error_model, "rate": rate}, []
     for model in base_models:
         whole, recipes = base(profile, dataset, model, base_recipe), [None]
@@ -409,7 +410,7 @@ def cost(
             if imitation_steps:
                 recipes += [dataclasses.replace(both, steps=count, imitation_steps=max(imitation_steps)) for count in steps]
         cells += [Cell("accuracy", whole, recipe, patterns=patterns, **setting) for recipe in recipes]
-    return list(dict.fromkeys(cells))
+    return [each for cell in dict.fromkeys(cells) for each in (cell, cell.on_validation)]
 
 
 def varied(profile: str, **changes: object) -> BaseRecipe:

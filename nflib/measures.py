@@ -43,13 +43,15 @@ def _models(cell: Cell, device: torch.device, deadline: float | None):
 
 def accuracies(cell: Cell, device: torch.device, deadline: float | None = None) -> Measured:
     """clean (CA, or CA(NF) with a generator) and perturbed (PA or PA(NF), one value a pattern), in per cent of the test
-    images; changed_bits, the share of stored bits that each pattern changed, after the cell's mitigation if it has one."""
+    images, for kind "validation" of the validation images; changed_bits, the share of stored bits that each pattern changed, after the cell's mitigation if it has one."""
     base, generator, facts, digests = _models(cell, device, deadline)
     began, more = time.perf_counter(), {}
     if cell.mitigation:
         mitigation = MITIGATIONS[cell.mitigation]
         base, more = mitigation.prepare(base), {"mitigate": mitigation.apply}
-    batches = evaluation.prepared(dataset_on(cell.base.dataset, device).test.first(cell.images), generator)
+    dataset = dataset_on(cell.base.dataset, device)
+    split = dataset.validation if cell.table == "validation" else dataset.test
+    batches = evaluation.prepared(split.first(cell.images), generator)
     clean = evaluation.accuracy(base, batches)
     seeds = range(cell.first_seed, cell.first_seed + cell.patterns)
     with progress_bar(cell.patterns, f"{cell.words}: patterns", unit="pattern") as progress:
@@ -333,6 +335,7 @@ def _compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Te
 
 MEASURES: dict[str, Callable[..., Measured]] = {
     "accuracy": accuracies,
+    "validation": accuracies,
     "mitigation": accuracies,
     "sensitivity": sensitivities,
     "damage": damages,

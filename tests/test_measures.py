@@ -9,11 +9,14 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from nflib import measures
 from nflib.cells import Base, Cell
+from nflib.data import to_float
 from nflib.eopm import GeneratorRecipe
+from nflib.faults import BitFlips, perturbed
 from nflib.generators import transform
 from nflib.measures import _between_classes, _flattened, _how_much_is_class, _nearest_mean_accuracy, measure, neighbour_accuracy
 from nflib.store import Store
 from nflib.study import measure_and_store
+from nflib.trained import base_model, dataset_on
 from nflib.training import BaseRecipe
 
 CPU = torch.device("cpu")
@@ -25,6 +28,16 @@ IMAGES = Cell("transformed_images", BASE, GENERATOR, patterns=0)
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_validation_is_measured_on_the_images_held_out_of_training_under_other_patterns(workshop):
+    """By hand: the base model's answers to the validation split, clean and under the pattern of seed 40000."""
+    cell = dataclasses.replace(TSNE, table="accuracy", patterns=1, images=0, law="bit_flips").on_validation
+    found, _, _ = measure(cell, CPU)
+    base, held_out = base_model(BASE, CPU)[0], dataset_on("digits", CPU).validation
+    with torch.inference_mode(), perturbed(base, BitFlips(0.01).draw(base.sizes, 40000)):
+        right = base(to_float(held_out.images)).argmax(1) == held_out.labels
+    assert found["images"] == len(held_out.labels) and found["perturbed"] == [100 * right.double().mean().item()]
 
 
 # ------------------------------------------------------------------------------------------------------------- numbers

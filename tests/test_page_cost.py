@@ -23,14 +23,22 @@ OFFICIAL = GeneratorRecipe("conv_s")
 TEACHING = 500_000  # model-images of TOLD in these records
 
 
-def store(perturbed: list[float], recipe=None, images: int = 0, base: Base = BASE, seconds: float = 60.0, **more) -> None:
+def store(perturbed: list[float], recipe=None, images: int = 0, base: Base = BASE, seconds: float = 60.0, held=(), **more) -> None:
+    """The record of a point, and that of its validation images: `held`, by default as the test images; None for none."""
     training = recipe and {"model_images": images, "seconds": seconds}
     if recipe and recipe.teacher:
         training["teacher"] = {"sha256": "", "model_images": TEACHING, "seconds": 30.0}
     metrics = {"clean": 88.0, "perturbed": perturbed, "changed_bits": [0.005] * len(perturbed), "images": 100}
+    metrics["generator_training"] = training
     origin = ORIGIN | {name: more.pop(name) for name in ("device", "threads") if name in more}
     cell = Cell("accuracy", base, recipe, patterns=len(perturbed), **more)
-    Store("paper").write(cell, metrics | {"generator_training": training}, origin)
+    Store("paper").write(cell, metrics, origin)
+    if held is not None:
+        Store("paper").write(cell.on_validation, metrics | {"perturbed": held or perturbed}, origin)
+
+
+def stored() -> list[dict]:
+    return tables.stored("paper") + tables.stored("paper", kind="validation")
 
 
 def known(official: float = 60.0, imitated: float = 70.0, **more) -> list[dict]:
@@ -41,7 +49,7 @@ def known(official: float = 60.0, imitated: float = 70.0, **more) -> list[dict]:
     store([50.0, 61.0], dataclasses.replace(PLAIN, steps=30), 250_000)
     store([imitated - 4, imitated + 4], IMITATED)
     store([67.0, 75.0], dataclasses.replace(IMITATED, steps=30), 250_000, seconds=90.0)
-    return tables.stored("paper")
+    return stored()
 
 
 def test_known_records_give_a_known_frame(workshop):
@@ -51,6 +59,7 @@ def test_known_records_give_a_known_frame(workshop):
     assert list(rows["training_minutes"].dropna()) == [1, 1, 1, 1.5, 2]
     assert list(rows["PA_NF"].dropna()) == [50, 60, 55.5, 70, 71] and list(rows["RP"].dropna()) == [5, 15, 10.5, 25, 26]
     assert list(rows["models_per_step"].dropna()) == [10, 10, 2, 2] and list(rows["steps"]) == [0, 10, 30, 30, 0, 30]
+    assert list(rows["validation_PA_NF"].dropna()) == [50, 60, 55.5, 70, 71] and list(rows["validation_RP"].dropna()) == [5, 15, 10.5, 25, 26]
     assert set(rows["hardware"]) == {"a chip, 2 threads, bf16"} and list(rows["published_PA_NF"].dropna()) == 5 * [66.3]
 
 
@@ -82,6 +91,28 @@ def test_the_cheapest_point_counts_and_not_the_best(workshop):
     assert "Eq. 3 from the start (30 steps), 55.5 % (clean 88.0 %) with 250,000 model-images, **307 times fewer**" in text
 
 
+def test_validation_images_choose_and_test_images_are_quoted(workshop):
+    """On validation images the plain recipe reaches the official 60 %, on test images it does not."""
+    store([40.0, 50.0])
+    store([55.0, 65.0], dataclasses.replace(OFFICIAL, steps=30), 76_800_000)
+    store([50.0, 60.0], dataclasses.replace(PLAIN, steps=30), 250_000, held=[58.0, 66.0])
+    store([70.0, 74.0], IMITATED, held=[52.0, 62.0])
+    rows = page.frame(stored())
+    text = page.summary(rows, "paper").data
+    assert "The best of ours: Eq. 3 from the start (30 steps), 55.0 % (clean 88.0 %)" in text
+    assert "at least as good under errors: Eq. 3 from the start (30 steps), 55.0 % (clean 88.0 %) with 250,000" in text
+    assert "**Yes**: Eq. 3 from the start (30 steps) takes 250,000 instead of 76,800,000" in page.meaning(rows).data
+
+
+def test_without_validation_images_nothing_is_chosen(workshop):
+    store([40.0, 50.0], held=None)
+    store([55.0, 65.0], dataclasses.replace(OFFICIAL, steps=30), 76_800_000, held=None)
+    store([70.0, 74.0], IMITATED, held=None)
+    rows = page.frame(stored())
+    assert "No point is measured on validation images, so none is chosen." in page.summary(rows, "paper").data
+    assert "Cannot be told" in page.meaning(rows).data and page.curves(rows).data.count("<img") == 1
+
+
 @pytest.mark.parametrize(
     ("numbers", "verdict", "summary"),
     [
@@ -95,7 +126,7 @@ def test_the_verdict_follows_the_numbers(workshop, numbers, verdict, summary):
 
 
 def test_a_recovery_within_its_error_is_nothing_to_be_compared_with(workshop):
-    rows = page.frame(known()).assign(RP_error=8.0)  # the best official recovery is 15 points
+    rows = page.frame(known()).assign(validation_RP_error=8.0)  # the best official recovery is 15 points
     assert "no official run has a sure recovery here" in page.meaning(rows).data
     text = page.summary(rows, "paper").data
     assert "nothing yet that ours could be compared with. Our cheapest sure recovery: imitation only (20 steps), 70.0 %" in text
@@ -110,7 +141,7 @@ def test_fewer_is_said_only_of_fewer(workshop):
     store([40.0, 50.0])
     store([55.0, 65.0], dataclasses.replace(OFFICIAL, steps=10), 250_000)
     store([60.0, 70.0], IMITATED)
-    rows = page.frame(tables.stored("paper"))
+    rows = page.frame(stored())
     assert "**No**: imitation only (20 steps) takes 500,000 instead of 250,000, not fewer." in page.meaning(rows).data
     assert "No point of ours reaches that." in page.summary(rows, "paper").data
 
@@ -124,14 +155,14 @@ def test_without_an_official_run_nothing_is_claimed(workshop):
 def test_the_official_recipe_at_its_full_length_is_not_said_to_be_missing(workshop):
     store([40.0, 50.0])
     store([70.0, 80.0], OFFICIAL, page.FULL_IMAGES)
-    assert "Not shown" not in page.meaning(page.frame(tables.stored("paper"))).data
+    assert "Not shown" not in page.meaning(page.frame(stored())).data
 
 
 @pytest.mark.parametrize("change", [{"law": "bit_flips"}, {"base": dataclasses.replace(BASE, recipe=BaseRecipe("modern"))}])
 def test_the_paper_stands_beside_the_official_setting_only(workshop, change):
     store([40.0, 50.0], **change)
     store([60.0, 70.0], dataclasses.replace(OFFICIAL, law=change.get("law", OFFICIAL.law), steps=9), 1000, **change)
-    rows = page.frame(tables.stored("paper"))
+    rows = page.frame(stored())
     assert rows["published_PA_NF"].isna().all() and "The paper prints" not in page.summary(rows, "paper").data
     assert "None of ours is as good" in page.summary(rows, "paper").data
 
@@ -161,13 +192,16 @@ def test_nothing_measured_is_said(workshop):
 
 def test_without_its_base_model_a_generator_is_a_row_without_a_point(workshop):
     store([60.0, 70.0], IMITATED)
-    rows = page.frame(tables.stored("paper"))
+    rows = page.frame(stored())
     assert len(rows) == 1 and rows["PA_NF"].notna().all() and rows["RP"].isna().all() and "(1 row)" in page.table(rows).data
     assert "<img" not in page.curves(rows).data and "Nothing is measured" in page.meaning(rows).data
 
 
 def test_a_grid_has_a_cell_for_each_recipe_and_length():
     cells = grids.cost("paper", *SETTING, [10, 58800], [30], [100, 50], 3)
+    assert cells[1::2] == [cell.on_validation for cell in cells[::2]]
+    assert {(cell.table, cell.first_seed) for cell in cells[1::2]} == {("validation", 40000)}
+    cells = cells[::2]
     lengths = [(c.generator.imitation_steps, c.generator.steps, c.generator.models_per_step) for c in cells if c.generator]
     ours = grids.GENERATOR_RECIPES["paper"].models_per_step
     assert lengths == [(0, 10, 10), (0, 58800, 10), (0, 30, ours), (100, 0, ours), (50, 0, ours), (100, 30, ours)]
@@ -180,7 +214,7 @@ def test_a_grid_has_a_cell_for_each_recipe_and_length():
 def test_a_recipe_without_lengths_is_left_out(empty):
     lengths = [[10], [20], [30]]
     lengths[empty] = []
-    assert len(grids.cost("smoke", *SETTING, *lengths, 3)) == (4, 3, 3)[empty]
+    assert len(grids.cost("smoke", *SETTING, *lengths, 3)) == 2 * (4, 3, 3)[empty]
 
 
 def test_unknown_names_are_refused(refused):
@@ -205,7 +239,7 @@ def test_equal_cells_are_shared_with_the_mechanism_page():
     shared = [set(profiles.first_look(table)) for table in ("cost", "mechanism")]
     lengths = {(cell.generator.imitation_steps, cell.generator.steps) for cell in set.intersection(*shared) if cell.generator}
     assert lengths == {(0, 300), (3700, 0), (3700, 300)}
-    assert {cell.generator.batch for cell in shared[0] - shared[1] if grids.is_official(cell.generator)} == {256}
+    assert {cell.generator.batch for cell in shared[0] - shared[1] if cell.generator and grids.is_official(cell.generator)} == {256}
     assert len(set(profiles.cells("smoke", "cost")) & set(profiles.cells("smoke", "mechanism"))) == 4
 
 

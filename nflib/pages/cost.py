@@ -1,4 +1,7 @@
-"""Page "cost": recovery against the training that it took, a line a recipe; each point is a generator trained to its end."""
+"""Page "cost": recovery against the training that it took, a line a recipe; each point is a generator trained to its end.
+
+Points are chosen on validation images; what is said of them was measured on test images.
+"""
 
 from collections.abc import Iterable
 
@@ -8,7 +11,7 @@ from IPython.display import HTML, Markdown
 from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
 
 from nflib import data, figures, generators, grids, report, show, tables
-from nflib.cells import cell_of, digest_of
+from nflib.cells import FIRST_SEED, cell_of, digest_of
 from nflib.eopm import GeneratorRecipe
 from nflib.pages import mechanism
 
@@ -26,9 +29,11 @@ ALONE, OFFICIAL, PLAIN, IMITATED, BOTH = HOW = (
 OURS = {mechanism.PLAIN: PLAIN, mechanism.IMITATED: IMITATED, mechanism.BOTH: BOTH}
 GROUP = [*tables.SETTING, "generator"]
 COLUMNS = [*GROUP, "how", "imitation_steps", "steps", "models_per_step", "batch", "seed", "model_images", "training_minutes"]
-COLUMNS += [*tables.MEASURED, "published_PA", "published_PA_NF", "hardware", "record"]
+CHOICE = {"PA_NF": "validation_PA_NF", "RP": "validation_RP", "RP_error": "validation_RP_error"}
+COLUMNS += [*tables.MEASURED, *CHOICE.values(), "published_PA", "published_PA_NF", "hardware", "record"]
 SHOWN = report.SHOWN | {"how": "training", "imitation_steps": "imitation steps", "steps": "steps of Eq. 3"}
 SHOWN |= {"images": "test images", "models_per_step": "N", "model_images": "model-images", "training_minutes": "training (s)"}
+SHOWN |= {"validation_PA_NF": "validation PA(NF)", "validation_RP": "validation RP", "validation_RP_error": "± error "}
 LOOKS = {  # colour, face, marker, line
     OFFICIAL: (mechanism.ORANGE, mechanism.ORANGE, "s", "-"),
     PLAIN: (mechanism.BLUE, "white", "o", "--"),
@@ -47,14 +52,23 @@ def _facts(record: dict) -> dict:
     return facts | ({"how": OFFICIAL} if recipe and grids.is_official(recipe) else {})
 
 
+def _on_validation(records: list[dict]) -> pd.DataFrame:
+    """CHOICE's columns of each point that was measured on validation images, indexed by the record of its test images."""
+    twins = [record["cell"] | {"table": "accuracy", "first_seed": FIRST_SEED} for record in records]
+    rows = mechanism.frame([record | {"cell": cell} for record, cell in zip(records, twins)])
+    return rows.set_index("record")[list(CHOICE)].rename(columns=CHOICE)
+
+
 def frame(records: Iterable[dict]) -> pd.DataFrame:
     """A row a base model alone, and a row a generator of each recipe and length.
 
     how: one of HOW.  model_images: images times perturbed models of training, those of the class patterns that it imitates
-    included; training_minutes likewise.  Accuracies in per cent, RP in points.  published_*: for ReleaseMap and base recipe
-    `release` only.
+    included; training_minutes likewise.  Accuracies in per cent, RP in points; validation_*: of validation images.
+    published_*: for ReleaseMap and base recipe `release` only.
     """
     records = list(records)
+    held_out = [record for record in records if record["cell"]["table"] == "validation"]
+    records = [record for record in records if record["cell"]["table"] != "validation"]
     facts = {digest_of(record["cell"]): _facts(record) for record in records}
     rows = mechanism.frame(records)
     rows = rows.assign(how=rows["how"].replace(OURS), model_images=(1e6 * rows["model_images_million"].astype(float)).round())
@@ -66,7 +80,8 @@ def frame(records: Iterable[dict]) -> pd.DataFrame:
         place = keys.index(tuple(row[name] for name in tables.SETTING)), names.index(row["generator"]), HOW.index(row["how"])
         return (*place, row["imitation_steps"], row["steps"], row["record"])
 
-    return pd.DataFrame(sorted(rows, key=order), columns=COLUMNS)
+    found = pd.DataFrame(sorted(rows, key=order), columns=[name for name in COLUMNS if name not in CHOICE.values()])
+    return found.join(_on_validation(held_out), on="record")[COLUMNS]
 
 
 def _groups(rows: pd.DataFrame):
@@ -147,25 +162,26 @@ def table(rows: pd.DataFrame) -> HTML:
 
 
 def _sure(row: pd.Series) -> bool:
-    return row["RP"] > mechanism.SURE * np.nan_to_num(row["RP_error"])
+    return row["validation_RP"] > mechanism.SURE * np.nan_to_num(row["validation_RP_error"])
 
 
 def _best(some: pd.DataFrame) -> tuple[pd.Series | None, bool]:
-    """The best official point, None where none is measured; whether its recovery is sure."""
-    official = some[some["how"] == OFFICIAL]
-    best = official.loc[official["PA_NF"].idxmax()] if len(official) else None
+    """The best official point, None where none is measured; whether its recovery is sure.  On validation images."""
+    official = some[(some["how"] == OFFICIAL) & some["validation_PA_NF"].notna()]
+    best = official.loc[official["validation_PA_NF"].idxmax()] if len(official) else None
     return best, best is not None and _sure(best)
 
 
 def _cheapest(some: pd.DataFrame, accuracy: float = 0.0) -> pd.Series | None:
-    """Of our points with a sure recovery that reach `accuracy` (per cent, under errors): that with the fewest model-images."""
-    own = some[(some["how"] != OFFICIAL) & (some["PA_NF"] >= accuracy)]
+    """Of our points with a sure recovery that reach `accuracy` (per cent, under errors), both on validation images: that with
+    the fewest model-images."""
+    own = some[(some["how"] != OFFICIAL) & (some["validation_PA_NF"] >= accuracy)]
     own = own.sort_values(["model_images", "training_minutes", "record"])
     return next((row for _, row in own.iterrows() if _sure(row)), None)
 
 
 def _brought(row: pd.Series) -> str:
-    """What a row brings, and for how much training, in words."""
+    """What a row brings on test images, and for how much training, in words."""
     return f"{row['PA_NF']:.1f} % (clean {row['CA_NF']:.1f} %) with {row['model_images']:,.0f} model-images"
 
 
@@ -186,7 +202,7 @@ def _beside_official(some: pd.DataFrame) -> str:
         text += " That is no sure recovery, so there is nothing yet that ours could be compared with."
         first = _cheapest(some)
         return text if first is None else f"{text} Our cheapest sure recovery: {_point(first)}, {_brought(first)}."
-    if (ours := _cheapest(some, best["PA_NF"])) is None:
+    if (ours := _cheapest(some, best["validation_PA_NF"])) is None:
         return f"{text} None of ours is as good."
     text += f" Our cheapest point that is at least as good under errors: {_point(ours)}, {_brought(ours)}, "
     return f"{text}**{_fewer(best['model_images'], ours)}**."
@@ -211,7 +227,10 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     lines = [show.progress(rows.drop(columns="steps"), profile, "cost")]  # the lengths stand below
     for key, some in _groups(rows):
         text = f"**{_title(key)}.** Alone the base model tells {some['PA'].iloc[0]:.1f} % of the images under errors."
-        for _, top in some[some["how"] != OFFICIAL].nlargest(1, "PA_NF").iterrows():
+        if some["validation_PA_NF"].isna().all():
+            lines.append(f"{text} No point is measured on validation images, so none is chosen.")
+            continue
+        for _, top in some[some["how"] != OFFICIAL].nlargest(1, "validation_PA_NF").iterrows():
             text += f" The best of ours: {_point(top)}, {_brought(top)}."
         lines.append(text + _beside_official(some) + _beside_paper(some))
     return Markdown("\n\n".join(lines))
@@ -223,7 +242,7 @@ def _verdict(key: tuple, some: pd.DataFrame) -> str:
     best, sure = _best(some)
     if not sure:
         return f"{text}Cannot be told: no official run {'is measured' if best is None else 'has a sure recovery'} here."
-    if (ours := _cheapest(some, best["PA_NF"])) is None:
+    if (ours := _cheapest(some, best["validation_PA_NF"])) is None:
         return f"{text}**No**: none of ours is as good."
     reached = best["model_images"] >= GOAL * ours["model_images"]
     text += f"**{'Yes' if reached else 'No'}**: {_point(ours)} takes {ours['model_images']:,.0f} instead of "
@@ -241,8 +260,9 @@ def meaning(rows: pd.DataFrame) -> Markdown:
         lines.append(f"{said} A short run says what little training buys, not where the recipe ends.")
     lines += [
         f"Each point is one training run ({show.several(rows['seed'].dropna().astype(int), 'training seed')}); points that lie "
-        "close may change places with another seed. No checkpoint was chosen on the test images: each run goes to its end. "
-        "Which point is the cheapest that is good enough is read off the same test images.",
+        "close may change places with another seed. Nothing was chosen on the test images: each run goes to its end, and which "
+        "point is best, or the cheapest that is good enough, is read off validation images, which were cut from the training "
+        "images, under error patterns of their own. The accuracies quoted are those of the test images.",
         "Model-images leave out the passes of the undamaged base model and of the generator. Minutes count everything. They "
         "are those of this study's code for both recipes; other work on the same machine lengthens them.",
     ]
