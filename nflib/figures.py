@@ -127,11 +127,13 @@ def energy_scatter(saving: pd.DataFrame, gain: pd.DataFrame, x: str, xlabel: str
         place, colour = getattr(row, x), colours[row.generator]
         axis.plot(place, row.published, markers[row.base_model], color=colour, alpha=0.75, markersize=7)
         if not np.isnan(row.measured):
-            axis.plot(place, row.measured, markers[row.base_model], color="none", markeredgecolor="black", markersize=10)
+            axis.plot(place, row.measured, markers[row.base_model], color=colour, markeredgecolor="black", markeredgewidth=2, markersize=11)
     for name, colour in colours.items():
         axis.plot([], [], "s", color=colour, label=name)
     for name, marker in markers.items():
         axis.plot([], [], marker, color="0.4", label=name)
+    if rows["measured"].notna().any():
+        axis.plot([], [], "s", color="0.8", markeredgecolor="black", markeredgewidth=2, markersize=11, label="measured here")
     axis.axvline(0, color="0.5", linewidth=1)
     axis.set(xlabel=xlabel, ylabel="recovery RP (percentage points)")
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -338,7 +338,8 @@ def tradeoff(
     patterns: int,
 ) -> list[Cell]:
     """Each base model over bit-error rates: alone, with each mitigation, behind each generator trained at `train_rate` under
-    the same error model, and behind class patterns of that training, told the class by the encoder of each of `tellers`."""
+    the same error model, and behind class patterns of that training, told the class by the encoder of each of `tellers`; and
+    these encoders alone, at `train_rate`."""
     encoder_of = {of: name for name, of in models.ENCODERS.items()}
     encoders = [base(profile, dataset, encoder_of[choose("teller", name, encoder_of)], "modern") for name in tellers]
     cells = []
@@ -351,6 +352,8 @@ def tradeoff(
             told = generator_recipe(profile, generators.CLASS_PATTERNS, law, train_rate)
             cells += [Cell("accuracy", whole, told, **setting, teller=encoder) for encoder in encoders]
             cells += [Cell("mitigation", whole, **setting, mitigation=name) for name in mitigations]
+    for law in error_models:
+        cells += [Cell("accuracy", encoder, law=law, rate=train_rate, patterns=patterns) for encoder in encoders]
     return cells
 
 

@@ -149,15 +149,17 @@ def after_cuts(records: Iterable[dict]) -> pd.DataFrame:
             for after in known.get("after_cuts", ()):
                 accuracy, before = np.mean(after["perturbed"]), np.mean(known["perturbed"])
                 changed = [after["clean"] - known["clean"], accuracy - before]
-                made.append([title, row["recipe"], after["cut"], after["clean"], accuracy, *changed])
-    return pd.DataFrame(made, columns=["setting", "recipe", "cut", "CA", "PA", "CA_change", "PA_change"])
+                made.append([title, row["recipe"], len(known["perturbed"]), known["images"], after["cut"], after["clean"], accuracy, *changed])
+    return pd.DataFrame(made, columns=["setting", "recipe", "patterns", "images", "cut", "CA", "PA", "CA_change", "PA_change"])
 
 
 def correlations(rows: pd.DataFrame) -> pd.DataFrame:
-    """Spearman's rank correlation of each of STATISTICS with PA over the recipes of a base model and error model (rho, missing
-    where one of the two never changes), the number of models, and what follows (`verdict`)."""
+    """Spearman's rank correlation of each of STATISTICS with PA over the recipes of a base model and error model, at least
+    MODELS of them (rho, missing where one of the two never changes), the number of models, and what follows (`verdict`)."""
     made = []
     for title, some in groups(rows[rows["own_noise"].notna()]):
+        if len(some) < MODELS:
+            continue
         for name, (words, sign, _) in STATISTICS.items():
             pair = some[[name, "PA"]].dropna().round(9).rank()
             varies = len(pair) > 1 and (pair.std() > 0).all()

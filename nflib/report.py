@@ -16,7 +16,8 @@ SHOWN = {
     "error_model": "error model",
     "ber_percent": "BER %",
     "generator": "generator",
-    "steps": "generator steps",
+    "imitation_steps": "imitation steps",
+    "steps": "steps of Eq. 3",
     "CA": "CA",
     "PA": "PA",
     "PA_std": "± std",
@@ -38,16 +39,16 @@ SHOWN = {
 def how_measured(rows: pd.DataFrame, profile: str) -> Markdown:
     """One paragraph: what these rows rest on, and what is missing from the profile's grid."""
     if rows.empty:
-        return Markdown(f"**Nothing measured yet.** `nflib sweep accuracy --profile {profile}` measures it.")
+        return show.prose(f"**Nothing measured yet.** `nflib sweep accuracy --profile {profile}` measures it.")
     text = (
         f"**What was measured.** {show.listed(rows['dataset'])}; base models {show.listed(rows['base_model'])}, "
         f"trained for {show.listed(rows['base_epochs'])} epochs; {show.listed(rows['patterns'])} error patterns per setting, "
-        f"{show.listed(rows['images'])} test images per pattern; computed on {show.listed(rows['device'])}."
+        f"{show.listed(f'{n:,}' for n in rows['images'])} test images per pattern; computed on {show.listed(rows['device'])}."
     )
-    steps = rows.loc[rows["generator"] != "none", "steps"]
-    if len(steps) and profile == "paper":
+    behind = rows[rows["generator"] != "none"]
+    if len(behind) and profile == "paper":
         text += (
-            f" Generators were trained for {show.listed(int(s) for s in steps)} steps; the official recipe takes 58,800 steps "
+            f" Generators were trained for {show.trained(behind)}; the official recipe takes 58,800 steps of Eq. 3 "
             "with ten perturbed models each, so these are first looks, not final numbers."
         )
     cells = profiles.cells(profile, "accuracy")
@@ -55,7 +56,7 @@ def how_measured(rows: pd.DataFrame, profile: str) -> Markdown:
     done = sum(store.has(cell) for cell in cells)
     text += f" Of the profile's {len(cells):,} cells for all data sets {done:,} are measured"
     text += "." if done == len(cells) else f"; `nflib sweep accuracy --profile {profile}` measures the others."
-    return Markdown(text)
+    return show.prose(text)
 
 
 def recovery_pictures(
@@ -96,7 +97,7 @@ def accuracy_summary(rows: pd.DataFrame) -> Markdown:
         if recipe == "release" and law == "ReleaseMap" and not np.isnan(best["published_RP"]):
             line += f" The paper has {best['published_PA']:g} → {best['published_PA_NF']:g} % for this pair."
         lines.append(line)
-    return Markdown("\n".join(lines) or "No generator has been measured yet.")
+    return show.prose("\n".join(lines) or "No generator has been measured yet.")
 
 
 def accuracy_table(rows: pd.DataFrame) -> HTML:
@@ -117,7 +118,8 @@ def provenance_table(records: list[dict], profile: str) -> HTML:
                 "setting": cell_of(cell).words,
                 "base epochs": cell["base"]["recipe"]["epochs"],
                 "base training (s)": (metrics["base_training"] or {}).get("seconds", np.nan),
-                "generator steps": recipe["steps"] if recipe else np.nan,
+                "imitation steps": recipe.get("imitation_steps", 0) if recipe else np.nan,
+                "steps of Eq. 3": recipe["steps"] if recipe else np.nan,
                 "generator training (s)": (metrics["generator_training"] or {}).get("seconds", np.nan),
                 "training seed": cell["base"]["recipe"]["seed"],
                 "pattern seeds": f"{cell['first_seed']}–{cell['first_seed'] + cell['patterns'] - 1}" if cell["patterns"] else "–",

@@ -2,10 +2,11 @@
 
 import base64
 import html
+import re
 
 import numpy as np
 import pandas as pd
-from IPython.display import HTML
+from IPython.display import HTML, Markdown
 
 from nflib import profiles, tables
 from nflib.store import Store
@@ -14,6 +15,12 @@ SAME = 3  # rows from which on a column that never changes is said once, above t
 TALL = 20  # rows from which on a table scrolls in a box of its own
 POINTS = ("CA", "PA", "RP", "paper", "ES", "MAC")  # columns that keep decimals where all are whole
 FREE = ("BER %", "% of bits", "bits %")  # columns whose numbers differ by orders of magnitude
+
+
+def prose(text: str) -> Markdown:
+    """Sentences of a page; a hyphen that stands for a minus becomes one, but not in code."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return Markdown("".join(part if part.startswith("`") else re.sub(r"(?<![\w.\]-])-(?=\.?\d)", "−", part) for part in parts))
 
 
 def count(number: int, thing: str) -> str:
@@ -35,6 +42,24 @@ def several(values, thing: str) -> str:
 def points(value: float, error: float = np.nan) -> str:
     """A difference in percentage points in words, with its standard error where there is one."""
     return f"{value:+.1f}" + ("" if np.isnan(error) else f" ± {error:.1f}")
+
+
+def span(values: pd.Series) -> str:
+    """The range of signed values in words: "-0.5 to +1.2", or the one value."""
+    low, high = f"{values.min():+.1f}", f"{values.max():+.1f}"
+    return low if low == high else f"{low} to {high}"
+
+
+def trained(rows: pd.DataFrame) -> str:
+    """How long the generators in `rows` were trained, in words; rows with steps and, where known, imitation_steps."""
+    imitation = rows["imitation_steps"] if "imitation_steps" in rows else 0
+    lengths = dict.fromkeys(zip(rows.assign(imitation_steps=imitation)["imitation_steps"].fillna(0), rows["steps"]))
+    said = []
+    for first, then in lengths:
+        parts = [f"{first:,.0f} steps of imitation"] if first else []
+        parts += [f"{then:,.0f} steps of Eq. 3"] if then or not first else []
+        said.append(", then ".join(parts))
+    return "; or ".join(said)
 
 
 def _texts(column: pd.Series, digits: int) -> list[str]:
@@ -87,7 +112,7 @@ def progress(rows: pd.DataFrame, profile: str, table: str) -> str:
     """What the measured `rows` rest on, how many cells of the profile's grid `table` have a record, and how to get more.
 
     rows: with the columns dataset, base_model, patterns, images and record (missing where only the paper has numbers), and,
-    where they are known, base_epochs, generator and steps.
+    where they are known, base_epochs, generator, steps and imitation_steps.
     """
     store, cells = Store(profile), dict.fromkeys(profiles.cells(profile, table))
     done, command = sum(map(store.has, cells)), f"`nflib sweep {table} --profile {profile}`"
@@ -103,8 +128,8 @@ def progress(rows: pd.DataFrame, profile: str, table: str) -> str:
         text += f", trained for {listed(int(n) for n in rows['base_epochs'])} epochs"
     behind = rows[rows["generator"] != "none"] if {"generator", "steps"} <= set(rows) else rows[:0]
     if len(behind):
-        text += f"; {several(behind['generator'], 'generator')}, trained for {listed(int(n) for n in behind['steps'])} steps"
+        text += f"; {several(behind['generator'], 'generator')}, trained for {trained(behind)}"
     if "patterns" in rows:
         text += f"; {listed(int(n) for n in rows['patterns'])} error patterns per setting"
-    text += f"; {listed(int(n) for n in rows['images'])} test images."
+    text += f"; {listed(f'{int(n):,}' for n in rows['images'])} test images."
     return f"{text} {share[0].upper()}{share[1:]}" + ("." if done == len(cells) else f"; {command} measures the others.")

@@ -13,9 +13,9 @@
 # %% [markdown]
 # # Base recipes
 #
-# **Question.** How much is there to recover, and why does the training of the base model decide it?
+# **Question.** How much is there to recover, does the training of the base model decide it, and why?
 #
-# A generator can bring back what bit errors took, and no more. How much that is depends on the base model's recipe, which
+# A generator is there to bring back what bit errors took. How much that is may depend on the base model's recipe, which
 # the paper does not vary. Here one network is trained by many recipes. Most differ in one value from a middle one: weight
 # decay, *clipping* (weights are held within a limit while training), the schedule of the learning rate, the number of
 # epochs. `release` is the official code's recipe, `modern` what an engineer would do today. No generator is in use.
@@ -99,7 +99,8 @@ page.correlation_table(rows)
 #
 # Codes reach as far as the largest weight, so a flipped bit is large where one weight is. Here the weights of the trained
 # models are cut at a multiple of their root mean square and encoded anew, without any further training. Nothing but their
-# range changes, and the few weights beyond it. Patterns and images are those on which the layers are looked at.
+# range changes, and the few weights beyond it. Chips and images are the few on which the layers are looked at; the page
+# [Does it pay?](tradeoff.ipynb) has the cut at 3 × rms on more of both, so its numbers differ by some points.
 
 # %% tags=["hide-input"]
 page.cuts(records)

@@ -28,10 +28,10 @@ from nflib.pages import index, mechanism, tradeoff
 index.idea()
 
 # %% tags=["remove-input"]
-records = index.longest(tables.stored(profile, profiles.cells(profile, "accuracy")))
+records = tables.longest(tables.stored(profile, profiles.cells(profile, "accuracy")))
 rows = tables.accuracy(records)
-why = mechanism.frame(index.longest(tables.stored(profile, profiles.cells(profile, "mechanism"))))
-voltages = tradeoff.frame(index.longest(tables.stored(profile, profiles.cells(profile, "tradeoff"))))
+why = mechanism.frame(tables.longest(tables.stored(profile, profiles.cells(profile, "mechanism"))))
+voltages = tradeoff.frame(tables.longest(tables.stored(profile, profiles.cells(profile, "tradeoff"))))
 index.headline(rows, why, voltages)
 
 # %% [markdown]
@@ -88,7 +88,7 @@ index.error_models(rows)
 # * [What reviewers asked](questions.ipynb), each question with the measurement that answers it.
 # * [Every published number beside ours](scoreboard.ipynb), and where the printed numbers contradict each other.
 # * [What "1 % bit errors" means](error_models.ipynb): how much of the damage is the official code's error map.
-# * [How much there is to recover](base_recipe.ipynb): the training of the base model decides it.
+# * [How much there is to recover](base_recipe.ipynb), and what in the training of the base model decides it.
 # * [Accuracy recovery](accuracy.ipynb), [transfer to other classifiers](transfer.ipynb),
 #   [fewer bits](quantization.ipynb), [ablations](ablations.ipynb), [robust training](robust_training.ipynb).
 # * Pictures: [t-SNE](tsne.ipynb) and [transformed images](transformed_images.ipynb).

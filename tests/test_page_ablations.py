@@ -97,7 +97,7 @@ def test_without_records_the_page_says_so_and_shows_the_paper(workshop):
     said = page.summary(rows, "smoke").data
     assert "`nflib sweep ablations --profile smoke` measures it" in said and "0 of the " in said
     assert "ResNet18 (Table 10): from lambda 0.01 to 10, CA(NF) goes from 92.2 to 90.1 % and PA(NF) from 43.6 to 88.0 %" in said
-    assert "at 1 %, UIP (Table 11): from -5.1 to +1.4 points" in said
+    assert "at 1 %, UIP (Table 11): from −5.1 to +1.4 points" in said
     for shown in (page.table(rows, "UIP"), page.table(rows, "all"), page.pictures(rows, "N"), page.pictures(rows, "lambda")):
         assert "Nothing measured yet" in shown.data
 

@@ -109,7 +109,7 @@ def test_the_meaning_follows_the_numbers(workshop, step, words):
         store(recipe, 80.0, [40.0 + 5 * number] * 2, inside(own=0.5 + step * number))
     rows = page.frame(records())
     text = page.meaning(rows).data
-    assert f"{words}: (c) what a layer makes of them (ρ {np.sign(step):+.2f})" in text
+    assert f"{words}: (c) what a layer makes of them (ρ {'+' if step > 0 else '−'}1.00)" in text
     assert f"{recipes.NEVER}: (a) silent channels" in text
     assert "leaves 15.0 or 40.0 points to recover" in text and "(decay 0.0005, 6 epochs) has a PA of 65.0 %" in text
 
@@ -117,8 +117,10 @@ def test_the_meaning_follows_the_numbers(workshop, step, words):
 def test_recipes_that_do_the_same_hardly_matter(workshop):
     for recipe in (PLAIN, MIDDLE):
         store(recipe, 80.0, [70.0, 71.0], inside())
-    text = page.meaning(page.frame(records())).data
-    assert "it hardly matters" in text and f"{recipes.FEW}: (a)" in text and "no conclusion" not in text
+    rows = page.frame(records())
+    text = page.meaning(rows).data
+    assert "it hardly matters" in text and "No setting has 5 recipes whose layers" in text and "no conclusion" not in text
+    assert "(0 rows)" in page.correlation_table(rows).data
 
 
 def test_sentences_say_what_is_there(known):
@@ -138,7 +140,10 @@ def test_cuts_by_hand(workshop, after, words):
     found = recipes.after_cuts(records())
     assert found[["cut", "CA", "PA", "CA_change", "PA_change"]].values.tolist() == [[2, 76, after, -4, after - 40]]
     text = page.cuts(records()).data
-    assert f"PA rises in 1 of 1 model, on average by {after - 40:+.1f} points, and CA by -4.0" in text and words in text
+    assert f"PA rises in 1 of 1 model, on average by {after - 40:+.1f} points, and CA changes by −4.0" in text and words in text
+    assert "1 chip, 500 images" in text
+    store(MIDDLE, 80.0, [40.0, 50.0], inside() | {"clean": 80.0, "perturbed": [40.0], "after_cuts": [{"cut": 2.0, "clean": 80.0, "perturbed": [40.0]}]})
+    assert "and CA changes by −4.0 (nothing changes in 1 model). So" in page.cuts(records()).data, "a cut beyond all weights says nothing"
     assert "Download as CSV" in page.cut_table(records()).data
 
 

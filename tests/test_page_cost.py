@@ -72,13 +72,13 @@ def test_sentences_say_how_many_times_fewer(workshop):
     rows = page.frame(known())
     text = page.summary(rows, "paper").data
     for said in (
-        "Alone the base model tells 45.0 % of the images under errors.",
+        "Alone the base model is right on 45.0 % of the images under errors.",
         "The best of ours: imitation, then Eq. 3 (20 + 30 steps), 71.0 % (clean 88.0 %) with 750,000 model-images.",
         "trained for 10 and 30 steps, is best at 30: 60.0 % (clean 88.0 %) with 76,800,000 model-images.",
         "under errors: imitation only (20 steps), 70.0 % (clean 88.0 %) with 500,000 model-images, **154 times fewer**.",
         "The paper prints 66.3 % for its recipe: 58,800 steps, 150.5 M model-images.",
         "reaches that: imitation only (20 steps), 70.0 % (clean 88.0 %) with 500,000 model-images, 301 times fewer.",
-        "alone theirs tells 42.2 % and ours 45.0 %. So the recovery is +24.1 points there and +25.0 here.",
+        "alone theirs is right on 42.2 % and ours 45.0 %. So the recovery is +24.1 points there and +25.0 here.",
     ):
         assert said in text
     verdict = page.meaning(rows).data

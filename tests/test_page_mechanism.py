@@ -69,13 +69,13 @@ def test_sentences_say_what_is_there(known):
     rows = page.frame(known)
     text = page.summary(rows, "paper").data
     for said in (
-        "Alone 45.0 % of the images are told under errors, 88.0 % without; one pattern for all images brings it to 45.0 %, "
+        "Alone it is right on 45.0 % of the images under errors, on 88.0 % without; one pattern for all images brings it to 45.0 %, "
         "a pattern a class, told the label, to 96.0 %.",
-        "Imitation alone, which needs no damaged model, ends higher than Eq. 3 from the start for 1 of 1 generator (by +15.0 to",
-        "Imitation before the same steps of Eq. 3 ends higher than Eq. 3 from the start for 1 of 1 generator (by +22.0 to +22.0",
+        "trained before damaged models, ends higher than Eq. 3 from the start for 1 of 1 generator (by +15.0 points).",
+        "Imitation before the same steps of Eq. 3 ends higher than Eq. 3 from the start for 1 of 1 generator (by +22.0 points).",
         "Told the class by the ConvS encoder in place of the label, the patterns bring it to **82.0 %** (worst chip 81.0 %",
         "the paper's best generator gives 87.2 % here.",
-        "Best of the six generators: ConvS, 45.0 → 70.0 %, clean 86.0 % (the paper: 66.3 %).",
+        "Best of the 1 generator measured, of six: ConvS, 45.0 → 70.0 %, clean 86.0 % (the paper: 66.3 %).",
         "The encoder of ConvS alone, as a classifier at nominal voltage, tells 85.0 %",
     ):
         assert said in text

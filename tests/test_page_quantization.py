@@ -102,7 +102,7 @@ def test_at_8_bits_the_slip_s_curve_is_the_map_s_and_the_sentences_say_where_it_
     text = page.summary(rows, "paper").data
     assert "Without errors: it works for the base model alone down to 4 bits (clean at 8 bits: 91.0 %)" in text
     assert "ReleaseMap, sign slip: it works for the base model alone down to 8 bits" in text
-    assert "The slip changes PA without a generator by -5.0 ± 1.0 at 4 bits; beyond two standard errors at 4 bits" in text
+    assert "The slip changes PA without a generator by −5.0 ± 1.0 at 4 bits; beyond two standard errors at 4 bits" in text
     assert "Of all 2 changes by the slip, 2 are beyond two standard errors" in text  # -5 ± 1 and +7 ± 2
     assert "13.7 points from the paper's on average with true" in text and "8.7 with the slip; nearer is ReleaseMap, sign" in text
 

@@ -52,7 +52,7 @@ def test_known_records_find_their_printed_numbers(rows):
     assert here.loc["PA_NF", "spreads"] == pytest.approx(-7.2 / 2.9) and here.loc["PA_NF", "verdict"] == "beyond 2 spreads"
     gain = np.array([38 - 39, 42 - 41]) + 40.0  # 78 - 39 and 82 - 41
     assert here.loc["RP", "ours"] == gain.mean() and here.loc["RP", "spreads"] == pytest.approx(-5.1 / gain.std(ddof=1))
-    assert here.loc["CA_NF", "trained"] == "30 epochs, 4,000 steps" and here.loc["CA_NF", "verdict"] == "no spread"
+    assert here.loc["CA_NF", "trained"] == "30 epochs, 4,000 steps of Eq. 3" and here.loc["CA_NF", "verdict"] == "no spread"
     alone = rows[(rows["metric"] == "PA") & (rows["kind"] == "accuracy")]
     assert set(alone["ours"]) == {40.0} and (alone["verdict"] == "within 1 spread").all()  # 42.2 ± 11.6, printed in five tables
     assert set(alone["table"]) == {"Table 1", "Table 11", "Table 12", "Table 16", "Table 21"}
@@ -95,7 +95,7 @@ def test_below_eight_bits_only_the_sign_slip_counts():
 def test_sentences_pictures_and_without_records(rows):
     text = scoreboard.summary(rows, "paper").data
     assert f"{len(rows)} of 2,738 printed numbers" in text and "227 of 229 come out as printed" in text
-    assert "Table 2 VGG19/ConvS, 29.7 printed, 29.3 computed" in text and "PA(NF) -7.2" in text and "30 epochs, 4,000 steps" in text
+    assert "Table 2 VGG19/ConvS, 29.7 printed, 29.3 computed" in text and "PA(NF) −7.2" in text and "30 epochs, 4,000 steps of Eq. 3" in text
     assert "5 of the" in text and "Caution" not in text  # clean accuracy is 0.4 points lower
     empty = scoreboard.frame([])
     assert "not measured yet: `nflib sweep --profile smoke`" in scoreboard.summary(empty, "smoke").data
@@ -168,5 +168,5 @@ def test_the_notebook_runs(profile, workshop, tmp_path):
     output = notebooks.execute("scoreboard", tmp_path / "out.ipynb", {"profile": profile})
     shown = json.dumps([cell.get("outputs") for cell in json.loads(output.read_text())["cells"]], ensure_ascii=False)
     assert "of 2,738 printed numbers" in shown and "copy slip" in shown and "29.3 computed" in shown
-    assert ("30 epochs, 4,000 steps" in shown) == (profile == "smoke") and output.stat().st_size < 3e6
+    assert ("30 epochs, 4,000 steps of Eq. 3" in shown) == (profile == "smoke") and output.stat().st_size < 3e6
 

@@ -112,14 +112,14 @@ def test_sentences_say_what_is_there(known):
         "bit; those of all bits one by one add up to 29.5, errors everywhere cost 43.0.",
         "Errors in layer 2 only cost 23.0 points, more than in any other layer (75 % of the weights)",
         "**Behind ConvS**: 84.0 % without errors, 81.0 % with errors everywhere. If the generator's memory has them too: 25.0 % "
-        "(worst chip 20.0 %), -56.0 points.",
+        "(worst chip 20.0 %), −56.0 points.",
     ):
         assert said in text
 
 
 def test_pictures_say_in_words_what_they_show(known):
     rows = page.frame(known)
-    assert "alone: bit 0 88 %, bit 7 59 %, everywhere 45 %" in page.bits(rows).data and page.layers(rows).data.count("<img") == 1
+    assert "alone: bit 0 0.5, bit 7 29.0, everywhere 43.0" in page.bits(rows).data and page.layers(rows).data.count("<img") == 1
 
 
 def test_nothing_measured_is_said(workshop):

@@ -97,8 +97,8 @@ def test_printed_numbers_stand_beside_the_official_setting_only(workshop):
     ("outputs", "words"),
     [
         ((94, 90, 90, 85), "+8.3 ± 1.7 points, more than without"),  # gains 10, 5, 10
-        ((94, 82, 79, 78), "-0.3 ± 2.8 points, no sure difference"),  # gains 2, -6, 3
-        ((94, 60, 64, 56), "-20.0 ± 0.6 points, less than without"),  # gains -20, -21, -19
+        ((94, 82, 79, 78), "−0.3 ± 2.8 points, no sure difference"),  # gains 2, -6, 3
+        ((94, 60, 64, 56), "−20.0 ± 0.6 points, less than without"),  # gains -20, -21, -19
     ],
 )
 def test_a_difference_is_called_one_when_its_confidence_interval_leaves_zero_out(workshop, outputs, words):
@@ -119,7 +119,7 @@ def test_sentences_say_what_is_there(two):
     text = tsne.summary(rows, "paper").data
     assert "60 test images of 10 classes" in text and "Accuracy PA(NF) is 80.0 %" in text
     assert "The paper's accuracy for this setting is 87.8 %" in text and "Picture and outputs agree" in text
-    assert "by -5.0 points at most" in text and "without numbers" in text  # means 75 - 80 and 87 - 91
+    assert "by at most 5.0 points" in text and "without numbers" in text  # means 75 - 80 and 87 - 91
     assert "In 2 of 2 networks" in tsne.meaning(rows).data
     assert "accuracy of 40.0 % and a neighbour accuracy of 80.0 %" in tsne.meaning(rows).data
     shown = tsne.table(rows).data

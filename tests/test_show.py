@@ -36,3 +36,15 @@ def test_a_table_of_one_row_or_none_keeps_its_columns():
 @pytest.mark.parametrize(("values", "words"), [([], "none"), (["a"], "a"), (["a", "b", "a"], "a and b"), ([1, 2, 3], "1, 2 and 3")])
 def test_lists_in_words(values, words):
     assert show.listed(values) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("by -1.2 to +3 points, (-0.5)", "by −1.2 to +3 points, (−0.5)"),
+        ("on 2026-11-26, Tables 12-15, 1e-05, seed-3", "on 2026-11-26, Tables 12-15, 1e-05, seed-3"),
+        ("`nflib run -p rate -1` gives -1", "`nflib run -p rate -1` gives −1"),
+    ],
+)
+def test_prose_has_a_true_minus_before_numbers_and_not_in_code(text, shown):
+    assert show.prose(text).data == shown

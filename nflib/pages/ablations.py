@@ -215,7 +215,7 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
         values = some["published_RP"]
         ends = f"from {values.min():+.1f} to {values.max():+.1f} points"
         lines.append(f"* The paper, {name} at {rate:g} %, UIP (Table 11): {ends}.")
-    return Markdown("\n".join(lines))
+    return show.prose("\n".join(lines))
 
 
 def meaning(rows: pd.DataFrame) -> Markdown:
@@ -249,4 +249,4 @@ def meaning(rows: pd.DataFrame) -> Markdown:
             "use in it."
         )
     end = " Each generator was trained once: standard errors do not cover the chance of training."
-    return Markdown(" ".join(said) + end if said else "There is nothing to conclude yet.")
+    return show.prose(" ".join(said) + end if said else "There is nothing to conclude yet.")

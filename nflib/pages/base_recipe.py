@@ -133,7 +133,7 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
         named = some[some["base_recipe"] != VARIED].sort_values("base_recipe")
         said = [f"{row.to_recover:.1f} with `{row.base_recipe}`" for row in named.itertuples()]
         lines.append(text + (f", {' and '.join(said)}." if said and len(some) > 1 else "."))
-    return Markdown("\n\n".join(lines))
+    return show.prose("\n\n".join(lines))
 
 
 def _span(values: pd.Series) -> str:
@@ -164,22 +164,28 @@ def single(records: Iterable[dict]) -> Markdown:
         for _, alike in some.groupby("changed", sort=False):
             lines.append(f"* {_changed(alike.loc[alike['PA_change'].abs().idxmax()])}.")
         lines.append("")
-    return Markdown("\n".join(lines) or "Nothing is measured yet that could be compared.")
+    return show.prose("\n".join(lines) or "Nothing is measured yet that could be compared.")
 
 
 def cuts(records: Iterable[dict]) -> Markdown:
     """What cutting trained weights, which narrows their range and nothing else, does to PA and CA."""
     lines = []
     for title, some in after_cuts(records).groupby("setting", sort=False):
-        parts = []
-        for multiple, here in some.groupby("cut", sort=False):
-            better = show.count(len(here), "model")
-            text = f"at {multiple:g} × rms PA rises in {int((here['PA_change'] > 0).sum())} of {better}, "
-            parts.append(text + f"on average by {here['PA_change'].mean():+.1f} points, and CA by {here['CA_change'].mean():+.1f}")
-        best = some.groupby("cut")["PA_change"].mean().max()
+        parts, best = [], 0.0
+        for multiple, all_models in some.groupby("cut", sort=False):
+            here = all_models[(all_models["PA_change"] != 0) | (all_models["CA_change"] != 0)]  # the others have no weight beyond
+            text, left = f"at {multiple:g} × rms ", len(all_models) - len(here)
+            if len(here):
+                text += f"PA rises in {int((here['PA_change'] > 0).sum())} of {show.count(len(here), 'model')}, "
+                text += f"on average by {here['PA_change'].mean():+.1f} points, and CA changes by {here['CA_change'].mean():+.1f}"
+                best = max(best, here["PA_change"].mean())
+            if left:
+                text += f"{' (' if len(here) else ''}nothing changes in {show.count(left, 'model')}{')' if len(here) else ''}"
+            parts.append(text)
         said = "So the range of the weights is a cause." if best > MATTERS else "So the range alone does little."
-        lines.append(f"* **{title}.** Cut {'; '.join(parts)}. {said}")
-    return Markdown("\n".join(lines) or "Nothing is measured yet that could tell.")
+        chips, images = some["patterns"].max(), some["images"].max()
+        lines.append(f"* **{title}.** {show.count(chips, 'chip')}, {images:,} images. Cut {'; '.join(parts)}. {said}")
+    return show.prose("\n".join(lines) or "Nothing is measured yet that could tell.")
 
 
 def _hypotheses(some: pd.DataFrame) -> str:
@@ -196,9 +202,11 @@ def meaning(rows: pd.DataFrame) -> Markdown:
     """Which hypotheses the recipes speak for, and what follows for conclusions about generators."""
     lines, found = [], correlations(rows)
     causes = found[found["column"].isin([name for name, (_, _, cause) in STATISTICS.items() if cause])]
+    if not len(causes) and len(rows):
+        lines.append(f"* No setting has {recipes.MODELS} recipes whose layers were looked at; nothing is said of what goes with PA.")
     for title, some in causes.groupby("setting", sort=False):
         lines.append(f"* **{title}**, over {show.count(int(some['models'].max()), 'model')}: {_hypotheses(some)}.")
-    if lines:
+    if len(causes):
         lines.append("* So few models, each trained once, give a hint and no proof; several statistics move together.")
     for title, some in groups(rows):
         low, high, best = some["to_recover"].min(), some["to_recover"].max(), some.loc[some["to_recover"].idxmin()]
@@ -210,4 +218,4 @@ def meaning(rows: pd.DataFrame) -> Markdown:
             )
         elif len(some) > 1:
             lines.append(f"* {title}: what recipes leave to recover differs by {high - low:.1f} points; it hardly matters.")
-    return Markdown("\n".join(lines) or "Nothing is measured yet that could tell.")
+    return show.prose("\n".join(lines) or "Nothing is measured yet that could tell.")

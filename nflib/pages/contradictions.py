@@ -190,4 +190,4 @@ def summary(found: pd.DataFrame) -> Markdown:
     """How many suspicions were checked, by verdict."""
     counts = found["verdict"].value_counts(sort=False)
     said = show.listed(f"{number} “{verdict}”" for verdict, number in counts.items())
-    return Markdown(f"{show.count(int(counts.sum()), 'suspicion')} checked; verdicts: {said}.")
+    return show.prose(f"{show.count(int(counts.sum()), 'suspicion')} checked; verdicts: {said}.")

@@ -209,7 +209,7 @@ def _beside_official(some: pd.DataFrame) -> str:
 
 
 def _beside_paper(some: pd.DataFrame) -> str:
-    """The printed number of this generator, and our cheapest point that reaches it."""
+    """The printed number of this generator, and our cheapest point that reaches it; the recoveries first, for base models differ."""
     printed, before = some[["published_PA_NF", "published_PA"]].iloc[0]
     if np.isnan(printed):
         return ""
@@ -217,7 +217,7 @@ def _beside_paper(some: pd.DataFrame) -> str:
     if (ours := _cheapest(some, printed)) is None:
         return f"{text} No point of ours reaches that."
     text += f" Our cheapest point that reaches that: {_point(ours)}, {_brought(ours)}, {_fewer(FULL_IMAGES, ours)}. But the "
-    text += f"base models differ: alone theirs tells {before:g} % and ours {ours['PA']:.1f} %. So the recovery is "
+    text += f"base models differ: alone theirs is right on {before:g} % and ours {ours['PA']:.1f} %. So the recovery is "
     less = ", which is less" if ours["RP"] < printed - before else ""
     return f"{text}{printed - before:+.1f} points there and {ours['RP']:+.1f} here{less}."
 
@@ -226,14 +226,14 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     """What was measured, and what came out for each setting and generator."""
     lines = [show.progress(rows.drop(columns="steps"), profile, "cost")]  # the lengths stand below
     for key, some in _groups(rows):
-        text = f"**{_title(key)}.** Alone the base model tells {some['PA'].iloc[0]:.1f} % of the images under errors."
+        text = f"**{_title(key)}.** Alone the base model is right on {some['PA'].iloc[0]:.1f} % of the images under errors."
         if some["validation_PA_NF"].isna().all():
             lines.append(f"{text} No point is measured on validation images, so none is chosen.")
             continue
         for _, top in some[some["how"] != OFFICIAL].nlargest(1, "validation_PA_NF").iterrows():
             text += f" The best of ours: {_point(top)}, {_brought(top)}."
         lines.append(text + _beside_official(some) + _beside_paper(some))
-    return Markdown("\n\n".join(lines))
+    return show.prose("\n\n".join(lines))
 
 
 def _verdict(key: tuple, some: pd.DataFrame) -> str:
@@ -252,7 +252,7 @@ def _verdict(key: tuple, some: pd.DataFrame) -> str:
 def meaning(rows: pd.DataFrame) -> Markdown:
     """Verdicts, and what the page does not show."""
     if not (groups := list(_groups(rows))):
-        return Markdown("Nothing is measured yet that could tell.")
+        return show.prose("Nothing is measured yet that could tell.")
     lines = [_verdict(key, some) for key, some in groups]
     if missing := sum(not (some["steps"][some["how"] == OFFICIAL] >= FULL.steps).any() for _, some in groups):
         where = "" if missing == len(groups) else f" for {missing} of {show.count(len(groups), 'curve')}"
@@ -266,4 +266,4 @@ def meaning(rows: pd.DataFrame) -> Markdown:
         "Model-images leave out the passes of the undamaged base model and of the generator. Minutes count everything. They "
         "are those of this study's code for both recipes; other work on the same machine lengthens them.",
     ]
-    return Markdown("\n".join(f"* {line}" for line in lines))
+    return show.prose("\n".join(f"* {line}" for line in lines))

@@ -29,7 +29,7 @@ def summary(saving: pd.DataFrame, image_size: int, ratio: float) -> Markdown:
         f"{row['base_model']}/{row['generator']} ({row['ES']:.1f} → {row['true_ES']:.1f} %). "
         f"{show.count(int((saving['true_ES'] < 0).sum()), 'pair')} of {len(saving)} would lose energy."
     )
-    return Markdown(text)
+    return show.prose(text)
 
 
 def reads_table(image_size: int) -> HTML:
@@ -50,8 +50,7 @@ def pictures(saving: pd.DataFrame, records: list[dict]) -> HTML:
     gain = known[["base_model", "generator", "mean"]].rename(columns={"mean": "published"})
     ours = tables.accuracy(records)
     ours = ours[(ours["dataset"] == "CIFAR-10") & (ours["error_model"] == "ReleaseMap") & (ours["ber_percent"] == 1.0)]
-    ours = ours[ours["base_recipe"] == "release"].sort_values("steps")
-    ours = ours.drop_duplicates(["base_model", "generator"], keep="last")[["base_model", "generator", "RP"]]
+    ours = tables.longest_trained(ours[ours["base_recipe"] == "release"], ["base_model", "generator"])[["base_model", "generator", "RP"]]
     gain = gain.merge(ours.rename(columns={"RP": "measured"}), how="left", on=["base_model", "generator"])
     axes = (("true_ES", "energy saving ES, true reads (%)"), ("true_MAC_ES", "energy saving MAC-ES, true MACs (%)"))
     return show.gallery([figures.energy_scatter(saving, gain, x, label) for x, label in axes])
@@ -70,7 +69,7 @@ def simulated_summary(image_size: int = 32) -> Markdown:
     left, seconds = layers_here - done.keys(), sum(said.seconds for said in done.values())
     again = f"`python -m nflib.simulate --image-size {image_size} --array` does it within minutes."
     if not done:
-        return Markdown(f"**Nothing simulated yet** at {image_size}×{image_size} pixels; {again}")
+        return show.prose(f"**Nothing simulated yet** at {image_size}×{image_size} pixels; {again}")
     equal = {what: sum(getattr(a, what) == getattr(b, what) for a, b in done.items()) for what in ("reads", "cycles")}
     alone = sum(np.isnan(said.stalls) for said in done.values())
     text = (
@@ -88,7 +87,7 @@ def simulated_summary(image_size: int = 32) -> Markdown:
     if counts["published_reads"].notna().any():
         same = int((counts["simulated_reads"] == counts["published_reads"]).sum())
         text += f"Added up over a network's layers, {same} of {len(counts)} totals are those of the paper's Table 6."
-    return Markdown(text)
+    return show.prose(text)
 
 
 def simulated_table(image_size: int = 32) -> HTML:
@@ -117,7 +116,7 @@ def cycles_summary(image_size: int = 32) -> Markdown:
     alone = times[times["generator"] == "none"].set_index("base_model")["mean"]
     more = (100 * (times["mean"] / times["base_model"].map(alone) - 1))[times["generator"] != "none"]
     large, small = (times.loc[times["generator"] == name, "mean"].iloc[0] for name in ("UNetL", "UNetS"))
-    return Markdown(
+    return show.prose(
         f"{text}The paper's Table 9 measures {more.min():.0f} to {more.max():.0f} % more time on a graphics card with one "
         f"image at a time; {times['base_model'].iloc[0]} takes {large:g} ms there with UNetL and {small:g} ms with the "
         "smaller UNetS, so the number of layers decides, not their size."

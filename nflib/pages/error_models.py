@@ -18,7 +18,7 @@ FLOOR = 5.0  # points below the clean accuracy that a chip may lie and still cou
 SURE = 2.0  # standard errors beyond which a difference is called one
 GROUP = ["dataset", "base_model", "base_recipe", "base_epochs", "patterns", "images"]
 PUBLISHED = ["published_PA", "published_PA_NF", "published_RP", "PA_difference", "RP_difference"]
-COLUMNS = [*GROUP, "error_model", "ber_percent", "changed_bits_percent", "generator", "steps", "CA", "PA", "PA_std"]
+COLUMNS = [*GROUP, "error_model", "ber_percent", "changed_bits_percent", "generator", "imitation_steps", "steps", "CA", "PA", "PA_std"]
 COLUMNS += ["PA_worst", "PA_q05", "yield_percent", "CA_NF", "PA_NF", "PA_NF_std", "PA_NF_worst", "PA_NF_q05"]
 COLUMNS += ["yield_NF_percent", "RP", "RP_error", *PUBLISHED, "largest_layer", "record"]
 SHOWN = report.SHOWN | {"images": "test images", "changed_bits_percent": "changed bits %", "PA_q05": "5 % quantile"}
@@ -329,7 +329,7 @@ def _recovery_words(named: list[tuple[str, pd.Series | None]], generator: str) -
         words = _verdict(_minus(gain[name], gain[first]), more, less, "not clearly different ({} points) from")
         yield f"Under {name} RP is {words} that under the release map."
     if not np.isnan(release["published_RP"]):
-        difference = f"{release['RP_difference']:+.1f}".replace("-", "−")
+        difference = f"{release['RP_difference']:+.1f}"
         yield f"The paper's RP in this setting is {release['published_RP']:g} points; ours differs by {difference}."
 
 
@@ -347,9 +347,9 @@ def _caution(rows: pd.DataFrame, profile: str) -> str:
         text += f"No layer has more than {largest:,} weights and the map holds {words:,}, so *{PARTS[2]}* can only be chance here. "
     else:
         text += f"The largest layer has {largest:,} weights, {largest / words:.1f} times what the map holds. "
-    steps = rows.loc[rows["generator"] != "none", "steps"]
-    if len(steps) and steps.max() < 58800:
-        text += f"Generators were trained for {show.listed(int(s) for s in steps)} steps; the official recipe takes 58,800. "
+    behind = rows[rows["generator"] != "none"]
+    if len(behind) and behind["steps"].max() < 58800:
+        text += f"Generators were trained for {show.trained(behind)}; the official recipe takes 58,800 steps of Eq. 3. "
     if profile == "smoke":
         text += "These are narrow models after a few epochs. "
     if "CIFAR-10" not in set(rows["dataset"]):
@@ -361,7 +361,7 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     """What was measured, what came out for each base model, whether it holds in both recipes, and how far it carries."""
     groups = list(_groups(rows))
     if not groups:
-        return Markdown(show.progress(rows.iloc[:0], profile, "error_models"))
+        return show.prose(show.progress(rows.iloc[:0], profile, "error_models"))
     measured = pd.concat([some for _, some in groups])
     lines = [show.progress(measured, profile, "error_models"), ""]
     clear = {}
@@ -380,4 +380,4 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     both = both if all(all(sure) for sure in clear.values()) else "So it is not shown everywhere"
     if clear:
         lines += [f"**Both recipes?** The release map does clearly more damage than independent stuck-at cells: {said}. {both}.", ""]
-    return Markdown("\n".join([*lines, _caution(measured, profile)]))
+    return show.prose("\n".join([*lines, _caution(measured, profile)]))

@@ -28,7 +28,7 @@ TRAINED = (PLAIN, IMITATED, BOTH)
 COLUMNS = [*tables.SETTING, "generator", "how", "imitation_steps", "steps", "model_images_million", "training_minutes", "macs_million"]
 COLUMNS += [*tables.MEASURED, "published_PA", "published_PA_NF", "record"]
 SHOWN = report.SHOWN | {"how": "what stands before it", "imitation_steps": "imitation steps", "macs_million": "MACs (M)"}
-SHOWN |= {"model_images_million": "model-images (M)", "training_minutes": "training (min)"}
+SHOWN |= {"model_images_million": "model-images (thousands)", "training_minutes": "training (min)"}
 ORANGE, BLUE, GREEN, PINK, GREY = "#d55e00", "#0173b2", "#029e73", "#cc78bc", "#767676"
 ENCODERS = [models.label(name) for name in models.ENCODERS]
 ENCODER_OF = {"DeConvL": "ConvL encoder", "DeConvS": "ConvS encoder"}  # the same layers
@@ -107,13 +107,13 @@ def front(row: dict) -> str:
     return row["how"].replace("generator", row["generator"], 1).replace("an encoder", f"the {encoder}")
 
 
-def _encoder_of(generator: str) -> str:
+def encoder_of(generator: str) -> str:
     return ENCODER_OF.get(generator, f"{generator} encoder")
 
 
 def _pairs(best: pd.DataFrame, alone: pd.DataFrame) -> list[tuple[pd.Series, pd.Series]]:
     """(generator's best row, its encoder alone) where both are measured."""
-    return [(best.loc[name], alone.loc[_encoder_of(name)]) for name in best.index if _encoder_of(name) in alone.index]
+    return [(best.loc[name], alone.loc[encoder_of(name)]) for name in best.index if encoder_of(name) in alone.index]
 
 
 def _best(some: pd.DataFrame) -> pd.DataFrame:
@@ -217,7 +217,7 @@ def duels(rows: pd.DataFrame) -> HTML:
 
 def table(rows: pd.DataFrame) -> HTML:
     """The frame as a table that can be downloaded."""
-    shown = rows.drop(columns=["patterns"]).rename(columns=SHOWN)
+    shown = rows.drop(columns=["patterns"]).assign(model_images_million=1000 * rows["model_images_million"].astype(float)).rename(columns=SHOWN)
     return show.table(shown.dropna(axis=1, how="all") if len(shown) else shown, "mechanism")
 
 
@@ -229,16 +229,16 @@ def _said(key: tuple, some: pd.DataFrame, alone: pd.DataFrame) -> str:
     whole, parts = some.iloc[0], []
     for how, words in ((ONE, "one pattern for all images brings it to"), (TOLD, "a pattern a class, told the label, to")):
         parts += [f"{words} {row.PA_NF:.1f} %" for row in some[some["how"] == how].itertuples()]
-    text = f"**{_title(key)}.** Alone {whole['PA']:.1f} % of the images are told under errors, {whole['CA']:.1f} % without"
+    text = f"**{_title(key)}.** Alone it is right on {whole['PA']:.1f} % of the images under errors, on {whole['CA']:.1f} % without"
     text += ("; " + ", ".join(parts) if parts else "") + "."
     for how in (IMITATED, BOTH):
         plain, other = (some[some["how"] == name].set_index("generator")["PA_NF"] for name in (PLAIN, how))
         gain = (other - plain).dropna()
         if len(gain):
-            words = "Imitation alone, which needs no damaged model," if how == IMITATED else "Imitation before the same steps of Eq. 3"
+            words = "Imitation alone, of class patterns that were trained before damaged models," if how == IMITATED else "Imitation before the same steps of Eq. 3"
             text += (
                 f" {words} ends higher than Eq. 3 from the start for {int((gain > 0).sum())} of "
-                f"{show.count(len(gain), 'generator')} (by {gain.min():+.1f} to {gain.max():+.1f} points)."
+                f"{show.count(len(gain), 'generator')} (by {show.span(gain)} points)."
             )
     relayed, best = some[some["how"] == RELAYED], _best(some)
     for row in relayed.sort_values("PA_NF").tail(1).itertuples():
@@ -250,7 +250,7 @@ def _said(key: tuple, some: pd.DataFrame, alone: pd.DataFrame) -> str:
         text += f"; the paper's best generator gives {max(printed.values()):g} % here." if printed else "."
     if len(best):
         top = best.loc[best["PA_NF"].idxmax()]
-        text += f" Best of the six generators: {top.name}, {whole['PA']:.1f} → {top['PA_NF']:.1f} %, clean {top['CA_NF']:.1f} %"
+        text += f" Best of the {show.count(len(best), 'generator')} measured, of six: {top.name}, {whole['PA']:.1f} → {top['PA_NF']:.1f} %, clean {top['CA_NF']:.1f} %"
         text += f" (the paper: {top['published_PA_NF']:g} %)." if not np.isnan(top["published_PA_NF"]) else "."
     for there, here in _pairs(best, alone):
         text += (
@@ -265,7 +265,7 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     """What was measured, and what came out for each base model."""
     lines = [_said(key, some, _encoders(rows, key)) for key, some in _groups(rows)]
     plain = rows.assign(generator=[name.partition(",")[0] for name in rows["generator"]])
-    return Markdown("\n\n".join([show.progress(plain, profile, "mechanism"), *lines]))
+    return show.prose("\n\n".join([show.progress(plain, profile, "mechanism"), *lines]))
 
 
 def meaning(rows: pd.DataFrame) -> Markdown:
@@ -296,4 +296,4 @@ def meaning(rows: pd.DataFrame) -> Markdown:
                 + ". Where that is so, a chip that can run the generator without errors needs no base model; what the base "
                 "model then adds is energy."
             )
-    return Markdown("\n".join(f"* {line}" for line in verdicts) or "Nothing is measured yet that could tell.")
+    return show.prose("\n".join(f"* {line}" for line in verdicts) or "Nothing is measured yet that could tell.")

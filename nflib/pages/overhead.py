@@ -179,7 +179,7 @@ def size_summary() -> Markdown:
     over = rows["published_macs_million"] / rows["true_macs_million"]
     worst, large = rows.loc[over.idxmax()], rows[rows["image_size"] == 224].set_index("network")["true_macs_million"]
     above = [name for name in generators.LABELS.values() if large[name] > large["ResNet18"]]
-    return Markdown(
+    return show.prose(
         f"Of Table 7's {right[1] + right[3]} numbers {right[0] + right[2]} come out as printed: {right[0]} of {right[1]} "
         f"parameter counts and {right[2]} of {right[3]} MACs, when operations are counted as the authors' tool did. That tool "
         "counts transposed convolutions over their outputs, four times too many: the print exceeds the true "
@@ -271,7 +271,7 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     for device, some in timed.groupby("device", sort=True):
         lines += [f"* {device}", *(f"  * {line}" for line in _device_lines(some))]
     lines.append(f"* {done} of {show.count(len(cells), 'cell')} of the profile's grid {'is' if len(cells) == 1 else 'are'} measured.")
-    return Markdown("\n".join(lines))
+    return show.prose("\n".join(lines))
 
 
 def meaning(rows: pd.DataFrame) -> Markdown:
@@ -285,7 +285,7 @@ def meaning(rows: pd.DataFrame) -> Markdown:
     known = _published_latencies().merge(rows[["base_model", "image_size", "generator", "mac_percent"]].drop_duplicates())
     ranks = known[["published_overhead_percent", "mac_percent"]].rank().corr().iloc[0, 1]
     text.append(f"Table 9: {ranks:.2f} over {len(known)} pairs.")
-    return Markdown(
+    return show.prose(
         "If time followed arithmetic, the generator with more MACs would always take longer, and the rank correlation "
         "between overhead and share of MACs would be 1. " + " ".join(text) + " Where it is lower, the number of layers "
         "(each a call of its own) and memory traffic count for more than the number of operations. Latencies belong to the "

@@ -169,7 +169,7 @@ def summary(records: dict[str, dict]) -> Markdown:
             lines.append(f"**{title}** ({_where(records[part])})\n\n" + "\n".join(f"* {line}" for line in found) + "\n")
         else:
             lines.append(f"**{title}**: {MISSING}\n")
-    return Markdown("\n".join(lines))
+    return show.prose("\n".join(lines))
 
 
 def picture(rows: pd.DataFrame, title: str) -> figures.Picture:
@@ -216,7 +216,7 @@ def stage_summary(records: dict[str, dict]) -> Markdown:
     """Which stage takes how much of our time at 1 %, and how the time goes with the rate."""
     rows = stage_frame(records)
     if rows.empty:
-        return Markdown(f"Stages: {MISSING}")
+        return show.prose(f"Stages: {MISSING}")
     lines = []
     for name, some in rows.groupby("error_model", sort=False):
         here = some.loc[(some["ber_percent"] - 1).abs().idxmin()]
@@ -226,7 +226,7 @@ def stage_summary(records: dict[str, dict]) -> Markdown:
             f"applying {100 * here['apply'] / here['all']:.0f} %, undoing {100 * here['undo'] / here['all']:.0f} %. "
             f"From {low['ber_percent']:g} to {high['ber_percent']:g} % the time goes from {low['all']:.1f} to {high['all']:.1f} ms."
         )
-    return Markdown("\n".join(lines))
+    return show.prose("\n".join(lines))
 
 
 def stage_table(records: dict[str, dict]) -> HTML:

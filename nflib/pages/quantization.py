@@ -18,7 +18,7 @@ RUN = ["dataset", "base_recipe", "base_model", "base_epochs", "ber_percent", "pa
 CHANGES = ["slip_PA", "slip_PA_error", "slip_RP", "slip_RP_error"]
 PUBLISHED = [f"published_{metric}" for metric in tables.METRICS]
 DIFFERENCES = ["PA_difference", "RP_difference"]
-COLUMNS = [*RUN, "error_model", "train_ber_percent", "steps", "generator", "bits", *tables.MEASURED, *CHANGES, *PUBLISHED]
+COLUMNS = [*RUN, "error_model", "train_ber_percent", "imitation_steps", "steps", "generator", "bits", *tables.MEASURED, *CHANGES, *PUBLISHED]
 COLUMNS += [*DIFFERENCES, "changed_bits_percent", "device", "record"]
 ORDER = {
     "base_model": list(models.LABELS.values()),
@@ -222,7 +222,7 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
         lines.append("* The paper's numbers are shown where ours are missing: ours do not cover its settings yet.")
     else:
         lines.append("* The paper has none of these settings, so nothing here can be compared with it.")
-    return Markdown("\n".join(lines))
+    return show.prose("\n".join(lines))
 
 
 def oddities() -> pd.DataFrame:

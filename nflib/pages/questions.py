@@ -10,7 +10,7 @@ from IPython.display import Markdown
 
 from nflib import profiles, recipes, show, simulate, tables
 from nflib.mitigations import MITIGATIONS
-from nflib.pages import error_models, index, mechanism, sensitivity, tradeoff
+from nflib.pages import error_models, mechanism, sensitivity, tradeoff
 from nflib.training import VARIED
 
 PLAIN = 10.0  # points of difference that need no statistics
@@ -24,7 +24,7 @@ class Facts:
         self.profile = profile
 
     def _records(self, table: str) -> list[dict]:
-        return index.longest(tables.stored(self.profile, profiles.cells(self.profile, table)))
+        return tables.longest(tables.stored(self.profile, profiles.cells(self.profile, table)))
 
     @functools.cached_property
     def mechanism(self) -> pd.DataFrame:
@@ -281,7 +281,7 @@ def answers(profile: str) -> list[tuple[Question, str | None]]:
 def summary(found: list[tuple[Question, str | None]]) -> Markdown:
     """How many questions have an answer."""
     done = sum(text is not None for _, text in found)
-    return Markdown(f"**{done} of {len(found)} questions** have a measured or computed answer. The others say what is missing.")
+    return show.prose(f"**{done} of {len(found)} questions** have a measured or computed answer. The others say what is missing.")
 
 
 def listing(found: list[tuple[Question, str | None]]) -> Markdown:
@@ -294,4 +294,4 @@ def listing(found: list[tuple[Question, str | None]]) -> Markdown:
         link = f" [More]({question.page}.ipynb)" if question.page else ""
         missing = question.answer if isinstance(question.answer, str) else SOON.format(question.table)
         lines += [f"**{question.text}** ({question.asked})", "", f"{text if text is not None else f'*Open*: {missing}'}{link}", ""]
-    return Markdown("\n".join(lines))
+    return show.prose("\n".join(lines))

@@ -18,7 +18,8 @@ RANDOM = ("CIFAR-10", "ResNet18", 8, 1.0, "ConvL", "ResNet18", 1.0, 5.0, 0)  # i
 RUN = ["dataset", "error_model", "ber_percent", "base_epochs", "patterns", "images"]
 PUBLISHED = [f"published_{metric}" for metric in tables.METRICS]
 DIFFERENCES = ["PA_difference", "RP_difference"]
-COLUMNS = [*RUN[:3], "base_model", "base_recipe", *RUN[3:], "generator", "flips", "flips_percent", "models_per_step", "steps"]
+COLUMNS = [*RUN[:3], "base_model", "base_recipe", *RUN[3:], "generator", "flips", "flips_percent", "models_per_step"]
+COLUMNS += ["imitation_steps", "steps"]
 COLUMNS += [*tables.MEASURED, *PUBLISHED, *DIFFERENCES, "changed_bits_percent", "device", "record"]
 COLOURS = dict(zip(generators.LABELS.values(), sns.color_palette("colorblind", 6)))
 SHOWN = {"flips": "K", "flips_percent": "K, % of bits"} | report.SHOWN | {"models_per_step": "models per step"}
@@ -227,4 +228,4 @@ def summary(rows: pd.DataFrame, profile: str, table: int) -> Markdown:
         lines.append(f"* The paper's AWP base model has, on CIFAR-10, a PA of {' and '.join(pairs)}.")
     if not some[PUBLISHED].notna().any(axis=None):
         lines.append("* It has none of the settings shown here, so the numbers cannot be compared.")
-    return Markdown("\n".join(lines))
+    return show.prose("\n".join(lines))

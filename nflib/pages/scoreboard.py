@@ -19,6 +19,7 @@ from nflib.trained import choose_device
 
 OFFICIAL_MODELS_PER_STEP = 10
 CLOSE = 3  # points of clean accuracy
+MOVED = 5.0  # points of a median difference from which on it is named
 SPREAD = {"PA": "PA_std", "PA_NF": "PA_NF_std"}
 ROUNDING = {  # how far a closed form may lie from the print
     "ES_percent": 0.061, "MAC_ES_percent": 0.061, "RP_per_million_params": 0.5, "params": 0, "TWMA_accesses": 0, "MACs_million": 1e-6,
@@ -42,18 +43,19 @@ SHOWN = {
 
 
 def _measured(records: Iterable[dict]) -> dict[int, dict]:
-    """The best measured accuracy or recovery for each row of published.csv: longest training, then perturbed models per
+    """The best measured accuracy or recovery for each row of published.csv, of the longest-trained base models (see
+    `tables.longest`): longest training, then perturbed models per
     step nearest to the official ten, then most images and patterns; full-size models under what the official code does."""
     full = [r for r in records if r["cell"]["base"]["width"] == 1 and (r["cell"]["generator"] or {}).get("width", 1) == 1]
-    rows, index, best = tables.recoveries(full), tables.published_index(), {}
+    rows, index, best = tables.recoveries(tables.longest(full)), tables.published_index(), {}
     rows = rows[rows["base_recipe"].isin(["release", "awp"])]
     rows = rows[rows["error_model"] == np.where(rows["bits"] < 8, "ReleaseMap, sign slip", "ReleaseMap")]
     rows = rows[(rows["generator"] == "none") | (rows["trained_under"] == "ReleaseMap")]
     for row in rows.to_dict("records"):
         alone = row["generator"] == "none"
-        trained = f"{show.count(row['base_epochs'], 'epoch')}" + ("" if alone else f", {row['steps']:,.0f} steps")
+        trained = f"{show.count(row['base_epochs'], 'epoch')}" + ("" if alone else f", {show.trained(pd.DataFrame([row]))}")
         far = 0 if alone else abs(row["models_per_step"] - OFFICIAL_MODELS_PER_STEP)
-        rank = (row["base_epochs"], row["steps"], -far, row["images"], row["patterns"], row["record"])
+        rank = (row["base_epochs"], row["imitation_steps"] + row["steps"], -far, row["images"], row["patterns"], row["record"])
         spread = {**{k: row[v] for k, v in SPREAD.items()}, "RP": row["RP_error"] * np.sqrt(row["patterns"])}
         for metric in ("CA", "PA") if alone else ("CA_NF", "PA_NF", "RP"):
             for line in index.get(tables.published_key(row, metric), ()):
@@ -210,7 +212,7 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
             )
     else:
         lines.append(f"* **Accuracies:** not measured yet: `nflib sweep --profile {profile}` measures them.")
-    return Markdown("\n".join(lines))
+    return show.prose("\n".join(lines))
 
 
 def meaning(rows: pd.DataFrame) -> Markdown:
@@ -220,10 +222,15 @@ def meaning(rows: pd.DataFrame) -> Markdown:
     near = some["spreads"].dropna().abs() <= 2
     text = f"{100 * right:.0f} % of the closed forms agree, so networks, counts and the energy model are those of the paper. "
     if near.empty:
-        return Markdown(text + "Nothing can be said about its accuracies yet.")
-    return Markdown(
-        text + f"Of the accuracies with a spread {100 * near.mean():.0f} % lie within two spreads. What differs may come from the "
-        "shorter training or from the paper; only training as long as the official recipe's can tell which."
+        return show.prose(text + "Nothing can be said about its accuracies yet.")
+    middle = some.groupby("metric")["difference"].median()
+    sides = [f"{METRICS[name]} by {value:+.1f} points" for name, value in middle.items() if abs(value) > MOVED]
+    if sides:
+        text += f"The accuracies differ in one direction, in the median (ours minus the paper's): {show.listed(sides)}. "
+    return show.prose(
+        text + f"{int(near.sum())} of the {len(near)} accuracies with a spread lie within two spreads; spreads are wide, so that says "
+        "little. What differs may come from the shorter training or from the paper; only training as long as the official "
+        "recipe's can tell which."
     )
 
 

@@ -12,7 +12,7 @@ from nflib.cells import digest_of
 
 EVERYWHERE, TOO = "everywhere", "generator too"
 GROUP = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model", "ber_percent"]
-COLUMNS = [*GROUP, "patterns", "images", "generator", "steps", "hit", "weights", "clean", "accuracy", "std", "worst", "loss", "record"]
+COLUMNS = [*GROUP, "patterns", "images", "generator", "imitation_steps", "steps", "hit", "weights", "clean", "accuracy", "std", "worst", "loss", "record"]
 SHOWN = {
     **{name: name.replace("_", " ") for name in GROUP[:-1]},
     "ber_percent": "BER %",
@@ -46,6 +46,7 @@ def frame(records: Iterable[dict]) -> pd.DataFrame:
         setting, recipe, hit = tables.setting(record), cell["generator"], cell.get("hit") or EVERYWHERE
         row = {name: setting[name] for name in (*GROUP, "patterns", "images")} | {"hit": hit, "record": digest_of(cell)}
         row |= {"generator": generators.label(recipe["name"]) if recipe else "none", "steps": recipe["steps"] if recipe else 0}
+        row["imitation_steps"] = recipe.get("imitation_steps", 0) if recipe else 0
         if hit.startswith("layer"):
             row["weights"] = record["metrics"]["layer_weights"][int(hit.split()[1]) - 1]
         row |= {"clean": record["metrics"]["clean"], "accuracy": after.mean(), "std": after.std(), "worst": after.min()}
@@ -71,8 +72,8 @@ def _systems(some: pd.DataFrame):
             yield "alone" if generator == "none" else f"behind {generator}", rows
 
 
-def _bars(key: tuple, some: pd.DataFrame, what: str, label: str) -> figures.Picture:
-    """Accuracy with errors in one bit or layer at a time, and everywhere at the right, a colour a system."""
+def _bars(key: tuple, some: pd.DataFrame, what: str, xlabel: str) -> figures.Picture:
+    """Points lost to errors in one bit or layer at a time, and everywhere at the right, a colour a system."""
     figure, (axis,) = figures._figure(height=3.6)
     systems, said, names = list(_systems(some)), [], []
     width = 0.8 / max(1, len(systems))
@@ -81,24 +82,25 @@ def _bars(key: tuple, some: pd.DataFrame, what: str, label: str) -> figures.Pict
         here = here.sort_values("hit", key=lambda hits: hits.map(lambda hit: (hit == EVERYWHERE, _place(hit))), kind="stable")
         names = [hit.removeprefix(f"{what} ") for hit in here["hit"]]
         place = np.arange(len(here)) + (k - (len(systems) - 1) / 2) * width
-        axis.bar(place, here["accuracy"], width, yerr=here["std"], color=colour, label=words, error_kw={"linewidth": 1})
-        axis.hlines(here["clean"].iloc[0], -0.5, len(here) - 0.5, color=colour, linestyle="--", linewidth=1)
-        said.append(f"{words}: " + ", ".join(f"{hit} {value:.0f} %" for hit, value in zip(here["hit"], here["accuracy"])))
+        label = f"{words}, {here['clean'].iloc[0]:.1f} % without errors"
+        axis.bar(place, here["loss"], width, yerr=here["std"], color=colour, label=label, error_kw={"linewidth": 1})
+        said.append(f"{words}: " + ", ".join(f"{hit} {value:.1f}" for hit, value in zip(here["hit"], here["loss"])))
     axis.set_xticks(range(len(names)), [name.replace(EVERYWHERE, "all") for name in names])
-    axis.set(xlabel=label, ylabel="accuracy (%)", ylim=(0, 102))
-    axis.set_title(f"{_title(key)}\ndashed: without errors; bars: standard deviation over chips", fontsize=9)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    return figures.Picture(figure, f"Accuracy with errors in one {what} only, {_title(key)}. {'; '.join(said)}.")
+    axis.axhline(0, color="0.3", linewidth=1)
+    axis.set(xlabel=xlabel, ylabel="points lost to errors")
+    axis.set_title(f"{_title(key)}\nthin lines: standard deviation over chips", fontsize=9)
+    figure.legend(loc="outside lower center", ncols=1, fontsize=8, frameon=False)
+    return figures.Picture(figure, f"Points lost to errors in one {what} only, {_title(key)}. {'; '.join(said)}.")
 
 
 def bits(rows: pd.DataFrame) -> HTML:
-    """Accuracy with errors in one bit of each code only."""
+    """Points lost to errors in one bit of each code only."""
     label = "bit of the code that has errors (0: lowest; the highest is the sign)"
     return show.gallery([_bars(key, some, "bit", label) for key, some in _groups(rows) if some["hit"].str.startswith("bit").any()])
 
 
 def layers(rows: pd.DataFrame) -> HTML:
-    """Accuracy with errors in one layer only."""
+    """Points lost to errors in one layer only."""
     label = "layer that has errors, in the order of computing"
     return show.gallery([_bars(key, some, "layer", label) for key, some in _groups(rows) if some["hit"].str.startswith("layer").any()])
 
@@ -145,4 +147,4 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     for key, some in _groups(rows):
         said = [f"* {_system(words, here)}" for words, here in _systems(some)]
         lines += [f"{_title(key)}:", "\n".join(said)] if said else []
-    return Markdown("\n\n".join(lines))
+    return show.prose("\n\n".join(lines))

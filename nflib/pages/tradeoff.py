@@ -1,6 +1,7 @@
 """The page "tradeoff": accuracy against net energy saving over the voltage, with generators, mitigations, and without either."""
 
 import functools
+import itertools
 from collections.abc import Iterable
 
 import numpy as np
@@ -11,11 +12,13 @@ from IPython.display import HTML, Markdown
 from nflib import energy, figures, generators, models, show, tables
 from nflib.cells import cell_of
 from nflib.mitigations import MITIGATIONS
+from nflib.pages import mechanism
 from nflib.study import network
 
-ALONE = "alone"
+ALONE, INSTEAD = "alone", "instead"  # kinds: the base model; a small classifier in its place
 TOLERANCES = (1.0, 3.0)  # points of accuracy that may be lost
 FEWEST_RATES = 4  # bit-error rates from which on points are a curve
+SHOWN_LOSS = 15.0  # points of accuracy that the picture of savings shows
 NEAR = 5.0  # a chip is good when it is at most so many points below the base model without errors
 GROUP = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model"]
 MEASURED = ["ber_percent", "system", "kind", "patterns", "images", "CA", "clean", "accuracy", "std", "worst", "loss", "good_chips"]
@@ -64,7 +67,9 @@ def saving(cell, safe_ber: float = energy.SAFE_BER, ratio: float = energy.ENERGY
 
 
 def _system(cell) -> tuple[str, str]:
-    """What is measured, and its kind: "alone", "mitigation" or "generator"."""
+    """What is measured, and its kind: "alone", "mitigation", "generator" or "instead"."""
+    if cell.base.model in models.ENCODERS:
+        return f"{models.label(cell.base.model)} alone, at Vmin", INSTEAD
     if cell.mitigation:
         return MITIGATIONS[cell.mitigation].label, "mitigation"
     if cell.generator is None:
@@ -74,31 +79,52 @@ def _system(cell) -> tuple[str, str]:
     return generators.label(cell.generator.name), "generator"
 
 
+def _instead(base, record: dict) -> dict:
+    """The row of an encoder, the base model of `record`, in the place of `base`."""
+    cell, clean = cell_of(record["cell"]), record["metrics"]["clean"]
+    size = 224 if "imagen" in base.dataset else 32
+    reads = [_reads("base", model.model, model.width, size) for model in (cell.base, base)]
+    system, kind = _system(cell)
+    row = {"ber_percent": 0.0, "patterns": 0, "images": record["metrics"]["images"], "system": system, "kind": kind, "clean": clean}
+    row |= {"accuracy": clean, "std": 0.0, "worst": clean, "voltage": 1.0, "saving": 100 * (1 - reads[0] / reads[1])}
+    return row | {"record": cell.digest}
+
+
 def frame(records: Iterable[dict], safe_ber: float = energy.SAFE_BER, ratio: float = energy.ENERGY_RATIO) -> pd.DataFrame:
     """A row a system and bit-error rate.
 
-    system: the base model alone, with a mitigation, or behind a generator.  CA: of the base model alone, without errors;
+    system: the base model alone, with a mitigation, or behind a generator; or in its place, at Vmin and without errors, the
+    encoder of a generator, as a classifier of its own.  CA: of the base model alone, without errors;
     clean: of the system, without errors.
     accuracy, std, worst: over error patterns, in per cent; loss: CA - accuracy, in points; good_chips: per cent of the
     patterns under which the system is at most NEAR points below CA.  voltage: over Vmin.  saving: see `saving`.  Of systems that
     differ in training only, the one that was trained longest.
     """
-    rows, clean = {}, {}
+    rows, clean, encoders, settings = {}, {}, {}, {}
     for record in sorted(records, key=lambda record: (record["cell"]["generator"] or {}).get("steps", 0)):
         cell, setting, after = cell_of(record["cell"]), tables.setting(record), np.array(record["metrics"]["perturbed"])
         system, kind = _system(cell)
+        if kind == INSTEAD:
+            encoders[cell.base, cell.law] = record
+            continue
         if kind == ALONE:
             clean[cell.base] = record["metrics"]["clean"]
+        settings[cell.base, cell.law] = {name: setting[name] for name in GROUP}
         row = {name: setting[name] for name in (*GROUP, "ber_percent", "patterns", "images")} | {"system": system, "kind": kind}
         row |= {"clean": record["metrics"]["clean"], "accuracy": after.mean(), "std": after.std(), "worst": after.min(), "record": cell.digest}
         row |= {"voltage": energy.voltage(cell.rate, safe_ber), "saving": saving(cell, safe_ber, ratio)}
         rows[cell.base, cell.law, cell.rate, system] = (cell.base, after, row)
+    for (base, law), setting in settings.items():
+        for (encoder, under), record in encoders.items():
+            if (encoder.dataset, under) == (base.dataset, law):
+                row = setting | _instead(base, record)
+                rows[base, law, 0.0, row["system"]] = (base, np.array([row["clean"]]), row)
     found = []
     for base, after, row in rows.values():
         whole = clean.get(base, np.nan)
         good = 100 * (after >= whole - NEAR).mean() if base in clean else np.nan
         found.append(row | {"CA": whole, "loss": whole - row["accuracy"], "good_chips": good})
-    order = [ALONE, *(m.label for m in MITIGATIONS.values()), *generators.LABELS.values()]
+    order = [ALONE, *(m.label for m in MITIGATIONS.values()), *generators.LABELS.values()]  # others last
     rank = lambda column: column.map(lambda s: (order.index(s) if s in order else len(order)) if column.name == "system" else s)  # noqa: E731
     return pd.DataFrame(found, columns=COLUMNS).sort_values([*GROUP, "system", "ber_percent"], key=rank, kind="stable").reset_index(drop=True)
 
@@ -129,27 +155,36 @@ def _looks(some: pd.DataFrame) -> dict[str, dict]:
     return looks
 
 
-def _curves(key: tuple, some: pd.DataFrame, x: str, label: str, **axes) -> figures.Picture:
+def _curves(key: tuple, some: pd.DataFrame, x: str, label: str, low: float | None = None, **axes) -> figures.Picture:
+    """Accuracy against a column x.  low: points below the base model without errors at which the picture ends."""
     figure, (axis,) = figures._figure(height=4.2)
-    axis.axhline(some["CA"].iloc[0], color="0.45", linestyle=":", linewidth=1)
+    whole, instead, some = some["CA"].iloc[0], some[some["kind"] == INSTEAD], some[some["kind"] != INSTEAD]
+    axis.axhline(whole, color="0.45", linestyle=":", linewidth=1)
+    for tolerance in TOLERANCES:
+        axis.axhspan(whole - tolerance, whole, color="0.5", alpha=0.12, linewidth=0)
+    for row, line in zip(instead.itertuples(), itertools.cycle(["-.", (0, (1, 1))])):
+        label = f"{row.system}: {row.accuracy:.1f} %, saves {row.saving:.0f} %"
+        axis.axhline(row.accuracy, color=mechanism.PINK, linestyle=line, linewidth=1.5, label=label)
     for system, look in _looks(some).items():
         here = some[some["system"] == system].sort_values("ber_percent")
         axis.plot(here[x], here["accuracy"], label=system, markersize=5, **look)
         axis.plot(here[x], here["worst"], color=look["color"], marker="_", linestyle="none", alpha=0.6)
-    axis.set(xlabel=label, ylabel="accuracy (%)", ylim=(0, 102), **axes)
-    axis.set_title(f"{_title(key)}\ndotted: the base model without errors; small bars: the worst chip", fontsize=9)
+    limits = (0, 102) if low is None else (max(0, whole - low), whole + low / 10)
+    axis.set(xlabel=label, ylabel="accuracy (%)", ylim=limits, **axes)
+    axis.set_title(f"{_title(key)}\ndotted: the base model without errors; grey: 1 and 3 points below; small bars: the worst chip", fontsize=9)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    said = "; ".join(
+    said = [f"{r.system}: {r.accuracy:.0f} %, saving {r.saving:.0f} %" for r in instead.itertuples()]
+    said += [
         f"{r.system} at BER {r.ber_percent:g} %: {r.accuracy:.0f} %, saving {r.saving:.0f} %"
         for _, here in some.groupby("system", sort=False)
         for r in [here.loc[here["ber_percent"].idxmin()], here.loc[here["ber_percent"].idxmax()]]
-    )
-    return figures.Picture(figure, f"Accuracy against {label}, {_title(key)}. {said}.")
+    ]
+    return figures.Picture(figure, f"Accuracy against {label}, {_title(key)}. {'; '.join(said)}.")
 
 
 def against_saving(rows: pd.DataFrame) -> HTML:
     """Accuracy against net saving; each line follows a system from high voltage (left) to low."""
-    return show.gallery([_curves(key, some, "saving", "net saving of weight-read energy (%)") for key, some in _groups(rows)])
+    return show.gallery([_curves(key, some, "saving", "net saving of weight-read energy (%)", SHOWN_LOSS) for key, some in _groups(rows)])
 
 
 def against_rate(rows: pd.DataFrame) -> HTML:
@@ -165,10 +200,23 @@ def table(rows: pd.DataFrame) -> HTML:
 # ------------------------------------------------------------------------------------------------------------ sentences
 
 
-def bargain(some: pd.DataFrame, kind: str, tolerance: float) -> pd.Series | None:
-    """The row of a kind with the largest net saving that loses at most `tolerance` points; None where no row does, or none saves."""
-    fits = some[(some["kind"] == kind) & (some["loss"] <= tolerance) & (some["saving"] > 0)]
-    return fits.loc[fits["saving"].idxmax()] if len(fits) else None
+def bargain(some: pd.DataFrame, kind: str, tolerance: float) -> dict | None:
+    """The system of a kind with the largest net saving at a loss of at most `tolerance` points: {"system", "saving",
+    "ber_percent"}; None where none loses so little and saves anything.
+
+    Between two measured bit-error rates the saving is linear in the loss, the rate's logarithm too; beyond the last nothing
+    is assumed.
+    """
+    found = []
+    for system, points in some[some["kind"] == kind].groupby("system", sort=False):
+        points = points.sort_values("ber_percent")
+        fits = np.flatnonzero(points["loss"] <= tolerance)
+        if len(fits):
+            ends = points.iloc[fits[-1] : fits[-1] + 2]
+            saving, rate = (np.interp(tolerance, ends["loss"], values) for values in (ends["saving"], np.log(ends["ber_percent"].clip(lower=1e-9))))
+            found.append({"system": system, "saving": float(saving), "ber_percent": float(np.exp(rate))})
+    best = max(found, key=lambda row: row["saving"], default=None)
+    return best if best and best["saving"] > 0 else None
 
 
 def bargains(some: pd.DataFrame, tolerance: float) -> str:
@@ -179,47 +227,47 @@ def bargains(some: pd.DataFrame, tolerance: float) -> str:
             continue
         row = bargain(some, kind, tolerance)
         what = "" if kind == ALONE or row is None else f"{row['system']}, "
-        parts.append(f"{words} {'none' if row is None else f'**{row.saving:.1f} %** ({what}BER {row.ber_percent:g} %)'}")
-    return f"May {tolerance:g} {'point' if tolerance == 1 else 'points'} be lost, the largest net saving is: {'; '.join(parts)}."
+        parts.append(f"{words} " + (f"**{row['saving']:.1f} %** ({what}BER {row['ber_percent']:.2g} %)" if row else "none"))
+    points = f"{tolerance:g} {'point' if tolerance == 1 else 'points'}"
+    return f"If at most {points} of accuracy may be lost, the largest net saving is: {'; '.join(parts)}."
 
 
-def beaten(some: pd.DataFrame) -> pd.DataFrame:
-    """The rows behind generators for which the base model alone, at some other voltage, is at least as accurate and saves at
-    least as much."""
-    alone, front = some[some["kind"] == ALONE], some[some["kind"] == "generator"]
-    worse = [((alone["accuracy"] >= row.accuracy) & (alone["saving"] >= row.saving)).any() for row in front.itertuples()]
+def replaced(some: pd.DataFrame) -> str:
+    """What a small classifier in the place of the base model would give, in words; "" where none is measured."""
+    return " ".join(
+        f"The {row.system}, in the place of the base model, without errors and without a generator: {row.accuracy:.1f} % and **{row.saving:.1f} %** saved."
+        for row in some[some["kind"] == INSTEAD].itertuples()
+    )
+
+
+def beaten(some: pd.DataFrame, kinds: Iterable[str] = (ALONE,)) -> pd.DataFrame:
+    """The rows behind generators for which another system, of one of `kinds`, is at least as accurate and saves at least as
+    much, at some voltage."""
+    others, front = some[some["kind"].isin(list(kinds))], some[some["kind"] == "generator"]
+    worse = [((others["accuracy"] >= row.accuracy) & (others["saving"] >= row.saving)).any() for row in front.itertuples()]
     return front[np.array(worse, bool)]
 
 
 def _said(key: tuple, some: pd.DataFrame) -> str:
     text = f"**{_title(key)}.** Without errors {some['CA'].iloc[0]:.1f} %. " + " ".join(bargains(some, t) for t in TOLERANCES)
+    text += f" {replaced(some)}"
     front = some[some["kind"] == "generator"]
     if len(front):
-        worse = beaten(some)
         text += (
-            f" Of the {show.count(len(front), 'point')} with a generator (system and bit-error rate), {len(worse)} are beaten by the base "
-            "model alone at a higher voltage, in accuracy and in saving."
+            f" Of the {show.count(len(front), 'point')} with a generator (system and bit-error rate), {len(beaten(some))} are beaten by the "
+            "base model alone at a higher voltage, in accuracy and in saving"
         )
-        left = front.drop(worse.index)
-        if len(left):
-            top = left.loc[left["saving"].idxmax()]
-            text += (
-                f" Best of the others: {top['system']} at {top['ber_percent']:g} %, {top['accuracy']:.1f} % with {top['saving']:.1f} % saved; "
-                f"alone the base model has {_alone_at(some, top['ber_percent']):.1f} % there."
-            )
+        if (some["kind"] == "mitigation").any():
+            text += f"; by that or a mitigation, {len(beaten(some, (ALONE, 'mitigation')))}"
+        text += "."
     return text
-
-
-def _alone_at(some: pd.DataFrame, ber: float) -> float:
-    here = some[(some["kind"] == ALONE) & (some["ber_percent"] == ber)]["accuracy"]
-    return here.iloc[0] if len(here) else np.nan
 
 
 def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     """What was measured, and what the largest savings are at a small loss."""
     measured = rows.assign(generator="none")
     lines = [_said(key, some) for key, some in _groups(rows)]
-    return Markdown("\n\n".join([show.progress(measured, profile, "tradeoff"), *lines]))
+    return show.prose("\n\n".join([show.progress(measured, profile, "tradeoff"), *lines]))
 
 
 def assumptions(records: list[dict], ratio: float = energy.ENERGY_RATIO) -> HTML:
@@ -231,6 +279,6 @@ def assumptions(records: list[dict], ratio: float = energy.ENERGY_RATIO) -> HTML
             row["saved at BER 0.1 %"] = 100 * (1 - energy.read_energy(0.001, safe, ratio))
             for kind in (ALONE, "mitigation", "generator"):
                 found = bargain(some, kind, TOLERANCES[0])
-                row[f"{kind}, largest net saving"] = np.nan if found is None else found["saving"]
+                row[f"{kind}, largest net saving"] = found["saving"] if found else np.nan
             rows.append(row)
     return show.table(pd.DataFrame(rows).dropna(axis=1, how="all"), "tradeoff_assumptions")

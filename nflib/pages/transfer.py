@@ -196,7 +196,7 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     if len(gap):
         lines[-1] += f" In {show.count(len(gap), 'setting')} that the paper prints too, our recovery minus the paper's is "
         lines[-1] += f"{gap.mean():+.1f} points on average, from {gap.min():+.1f} to {gap.max():+.1f}."
-    return Markdown("\n".join(lines))
+    return show.prose("\n".join(lines))
 
 
 def meaning(rows: pd.DataFrame) -> Markdown:
@@ -204,7 +204,7 @@ def meaning(rows: pd.DataFrame) -> Markdown:
     prefix = "" if rows["RP"].notna().any() else "published_"
     unseen = rows[(rows["target"] == "unseen") & rows[f"{prefix}RP"].notna()]
     if unseen.empty:
-        return Markdown("There is nothing to conclude yet.")
+        return show.prose("There is nothing to conclude yet.")
     recovery, more = unseen[f"{prefix}RP"], unseen[f"{prefix}singles_difference"]
     own = unseen["published_RP"] - unseen["published_own_RP"] if prefix else unseen["own_difference"]
     errors = ("RP_error", "own_difference_error", "singles_difference_error")
@@ -221,4 +221,4 @@ def meaning(rows: pd.DataFrame) -> Markdown:
         text += f" Several surrogates together change the recovery on unseen targets by {more.mean():+.1f} points on average "
         text += f"against a single one; they are better{sure} in {(more > more_error).sum()} of {more.notna().sum()}."
     end = "None of this has been measured here yet." if prefix else "Each generator was trained once: standard errors are over "
-    return Markdown(f"{text} {end}" + ("" if prefix else "error patterns only, and do not cover the chance of training."))
+    return show.prose(f"{text} {end}" + ("" if prefix else "error patterns only, and do not cover the chance of training."))

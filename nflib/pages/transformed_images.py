@@ -20,11 +20,11 @@ SETTING = [name for name in tables.SETTING if name != "patterns"]
 PLAIN = ["perturbation_alone", "swapped_image", "swapped_perturbation", "common", "mean_perturbation", "mean_change", "saturated"]
 SPLIT = [f"{name}_{kind}" for name in ("nearest_mean", "between_classes") for kind in KINDS]
 ALONE = ["chance", "largest_class", *PLAIN[:3]]
-COLUMNS = [*SETTING, "classes", "generator", "steps", "CA", "CA_NF", "published_CA", "published_CA_NF"]
+COLUMNS = [*SETTING, "classes", "generator", "imitation_steps", "steps", "CA", "CA_NF", "published_CA", "published_CA_NF"]
 COLUMNS += [*ALONE, *SPLIT, *PLAIN[3:], "record"]
 SHOWN = {
     "base_model": "base model", "base_recipe": "recipe", "error_model": "error model", "ber_percent": "BER %",
-    "generator": "generator", "steps": "generator steps", "CA": "CA", "CA_NF": "CA(NF)", "published_CA": "paper CA",
+    "generator": "generator", "imitation_steps": "imitation steps", "steps": "steps of Eq. 3", "CA": "CA", "CA_NF": "CA(NF)", "published_CA": "paper CA",
     "published_CA_NF": "paper CA(NF)", "chance": "chance", "perturbation_alone": "perturbation alone",
     "swapped_image": "swapped: told as the image's class", "swapped_perturbation": "swapped: as the perturbation's class",
     "nearest_mean_images": "nearest class mean, images", "nearest_mean_perturbations": "nearest class mean, perturbations",
@@ -92,7 +92,7 @@ def gallery(record: dict, arrays: dict[str, np.ndarray]) -> figures.Picture:
     rows.append((0.5 + arrays["class_means"].astype(np.float32) / (2 * scale)).clip(0, 1))
     names.append("class mean\nperturbation")
     where = tables.described(record)
-    title = f"{where['dataset']} {where['base_model']} + {where['generator']} ({where['steps']} steps), base recipe {where['base_recipe']}"
+    title = f"{where['dataset']} {where['base_model']} + {where['generator']} ({show.trained(pd.DataFrame([where]))}), base recipe {where['base_recipe']}"
     whole = _mosaic(rows)
     high, wide = whole.shape[0] / len(rows), whole.shape[1] / len(classes)
     with matplotlib.rc_context(figures.STYLE):
@@ -160,20 +160,20 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     for row in rows.to_dict("records"):
         line = (
             f"* {row['dataset']} {row['base_model']} (base recipe `{row['base_recipe']}`, {row['base_epochs']} epochs) with "
-            f"{row['generator']} ({row['steps']} steps, {row['error_model']} at {row['ber_percent']:g} %), {row['images']} images: "
+            f"{row['generator']} ({show.trained(pd.DataFrame([row]))}; {row['error_model']} at {row['ber_percent']:g} %), {row['images']} images: "
             + _reading(row) + f" Clean accuracy {row['CA']:.1f} → {row['CA_NF']:.1f} %"
         )  # fmt: skip
         printed = row["published_CA"], row["published_CA_NF"]
         lines.append(line + (f"; the paper has {printed[0]:g} → {printed[1]:g} %." if not np.isnan(printed).any() else "."))
     lines += ["", f"Figures 16 and 17 of the paper show such images without numbers. {show.progress(rows, profile, 'transformed_images')}"]
-    return Markdown("\n".join(lines).lstrip())
+    return show.prose("\n".join(lines).lstrip())
 
 
 def meaning(rows: pd.DataFrame) -> Markdown:
     """Does a generator paint the class's pattern over the image?"""
     swapped = rows[rows["swapped_image"].notna() & rows["between_classes_perturbations"].notna()]
     if swapped.empty:
-        return Markdown("Nothing is measured that could tell.")
+        return show.prose("Nothing is measured that could tell.")
     painted = swapped[swapped["swapped_perturbation"] > swapped["swapped_image"]]
     classy = swapped[swapped["between_classes_perturbations"] > swapped["between_classes_images"]]
     text = (
@@ -191,4 +191,4 @@ def meaning(rows: pd.DataFrame) -> Markdown:
         "perturbations' mean square. A generator that merely copies part of the image also varies with the class; swapping tells "
         "the two apart. All of this is without bit errors."
     )
-    return Markdown(text)
+    return show.prose(text)

@@ -26,10 +26,10 @@ ACCURACIES = ["CA", "PA", "PA_std", "CA_NF", "PA_NF", "PA_NF_std", "RP", "RP_err
 PARTS = ("clean", "perturbed", "std", "gain", "gain_error")
 MEASURES = [f"{name}_{part}" for name in ("neighbours", "silhouette") for part in PARTS]
 WORST = ["accuracy_worst", "neighbours_worst"]
-COLUMNS = [*SETTING, "generator", "steps", *ACCURACIES, "place", *MEASURES, *WORST, "record"]
+COLUMNS = [*SETTING, "generator", "imitation_steps", "steps", *ACCURACIES, "place", *MEASURES, *WORST, "record"]
 SHOWN = {
     "base_model": "base model", "base_recipe": "recipe", "error_model": "error model", "ber_percent": "BER %",
-    "generator": "generator", "steps": "generator steps", "CA": "CA", "PA": "PA", "CA_NF": "CA(NF)", "PA_NF": "PA(NF)",
+    "generator": "generator", "imitation_steps": "imitation steps", "steps": "steps of Eq. 3", "CA": "CA", "PA": "PA", "CA_NF": "CA(NF)", "PA_NF": "PA(NF)",
     "RP": "RP", "RP_error": "± error RP", "published_PA": "paper PA", "published_PA_NF": "paper PA(NF)", "place": "where",
 } | {
     f"{name}_{part}": f"{name}, {words}" if part in ("clean", "perturbed") else f"{words} {name}"
@@ -171,10 +171,10 @@ def _lines(some: pd.DataFrame) -> list[str]:
     """Sentences on one setting: what errors do, what each generator does, and whether the picture agrees."""
     lines, count = [], some["patterns"].iloc[0]
     wide = {name: part.set_index("place") for name, part in some.groupby(["generator", "steps", "record"], sort=False)}
-    for (name, steps, _), row in wide.items():
+    for (name, _, _), row in wide.items():
         out, flat = row.loc["outputs"], row.loc["embedding"]
         after = out["PA"] if name == "none" else out["PA_NF"]
-        text = "Without a generator" if name == "none" else f"{name} ({steps:.0f} steps)"
+        text = "Without a generator" if name == "none" else f"{name} ({show.trained(row)})"
         text += (
             f": neighbour accuracy in the outputs {out['neighbours_clean']:.1f} % clean, {out['neighbours_perturbed']:.1f} % "
             f"perturbed; in the embedding {flat['neighbours_clean']:.1f} and {flat['neighbours_perturbed']:.1f} %; "
@@ -196,7 +196,7 @@ def _lines(some: pd.DataFrame) -> list[str]:
     largest = gap[np.abs(gap).argmax()]
     agree = "agree" if abs(largest) <= AGREE else "do not agree"
     return [*lines, f"Picture and outputs {agree}: under errors neighbour accuracy in the embedding differs from that in "
-                    f"the outputs by {largest:+.1f} points at most."]  # fmt: skip
+                    f"the outputs by at most {abs(largest):.1f} points."]  # fmt: skip
 
 
 def summary(rows: pd.DataFrame, profile: str) -> Markdown:
@@ -211,7 +211,7 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
         )
         lines += [f"  * {line}" for line in _lines(some)]
     lines += ["", f"Figure 15 of the paper shows such panels without numbers. {show.progress(rows, profile, 'tsne')}"]
-    return Markdown("\n".join(lines).lstrip())
+    return show.prose("\n".join(lines).lstrip())
 
 
 def meaning(rows: pd.DataFrame) -> Markdown:
@@ -247,4 +247,4 @@ def meaning(rows: pd.DataFrame) -> Markdown:
         "t-SNE keeps near neighbours and little else: distances between clusters, their sizes and their shapes mean nothing, "
         "and another seed gives another picture. Numbers in the outputs come first."
     )
-    return Markdown("\n\n".join(lines))
+    return show.prose("\n\n".join(lines))
