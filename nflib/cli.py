@@ -37,6 +37,8 @@ def _sweep(args: argparse.Namespace) -> int:
     cells = list(dict.fromkeys(cell for table in tables for cell in profiles.cells(args.profile, table)))
     cells = only(cells, args.only or [])
     if args.workers or args.scheduler:
+        if args.budget:
+            raise UserError("--budget goes with one process; leave --workers and --scheduler out, or the budget")
         missing = cluster.run(cells, args.profile, args.device, args.workers, args.scheduler)
     else:
         missing = study.run(cells, args.profile, args.device, args.budget)

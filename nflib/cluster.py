@@ -1,9 +1,10 @@
 """Cells handed to a Dask cluster: local worker processes, or any scheduler (Slurm, Kubernetes) that Dask can reach.
 
-Workers see the same results and checkpoint folders.  Each base model and each generator is trained once, by whichever
-worker gets it; a lost worker's task is done again elsewhere; records are written by the workers, whole or not at all.
+Workers see the same results and checkpoint folders.  Each base model, teller, teacher and generator is trained once, by
+whichever worker gets it; a lost worker's task is done again elsewhere; records are written by the workers, whole or not at all.
 """
 
+import dataclasses
 import os
 from collections.abc import Iterable
 
@@ -33,6 +34,14 @@ def _prepare_generator(cell: Cell, profile: str, device: str, threads: int, *bas
         trained.generator_model(cell, trained.choose_device(device))
 
 
+def _stages(cell: Cell) -> list[Cell]:
+    """The cell with each generator that must be trained for its own, in order: teacher, imitation alone, the whole."""
+    recipe = cell.generator
+    before = [recipe.teacher] if recipe.teacher else []
+    before += [dataclasses.replace(recipe, steps=0)] if recipe.teacher and recipe.steps else []
+    return [dataclasses.replace(cell, generator=generator) for generator in (*before, recipe)]
+
+
 def _measure(cell: Cell, profile: str, device: str, threads: int, *parts: None) -> None:
     torch.set_num_threads(threads)
     trained.keep_freed_memory()
@@ -53,9 +62,12 @@ def run(
         from dask.distributed import Client, LocalCluster, as_completed
     except ImportError:
         raise UserError("dask.distributed is not installed; pip install 'dask[distributed]'") from None
-    missing = study.pending(Store(profile), cells)
+    where = trained.choose_device(device)
+    wanted = study.pending(Store(profile), cells)
+    missing = [cell for cell in wanted if cell.on in ("", where.type)]
+    left_out = len(wanted) - len(missing)  # latencies of another kind of device
     if not missing:
-        return 0
+        return left_out
     threads = max(1, (os.cpu_count() or 1) // workers) if workers else torch.get_num_threads()
     try:
         local = None if scheduler else LocalCluster(workers, threads_per_worker=1, dashboard_address=None)
@@ -73,11 +85,15 @@ def run(
 
         tasks = {}
         for cell in missing:
-            needed = dict.fromkeys((cell.base, *(cell.trained_on if cell.generator else ())))
-            parts = [future(digest_of(base), _prepare_base, base, profile, device, threads) for base in needed]
-            if cell.generator:
-                key = trained.generator_key(cell)
-                parts = [future(key, _prepare_generator, cell, profile, device, threads, *parts), *parts[:1]]
+            if cell.table == "overhead":  # needs shapes only
+                task = client.submit(_measure, cell, profile, device, threads, key=f"nflib-cell-{cell.digest}", retries=RETRIES)
+                tasks[task] = cell
+                continue
+            bases = dict.fromkeys((cell.base, *(cell.trained_on if cell.generator else ()), *([cell.teller] if cell.teller else [])))
+            parts = [future(digest_of(base), _prepare_base, base, profile, device, threads) for base in bases]
+            for stage in _stages(cell) if cell.generator else ():
+                key = trained.generator_key(stage)
+                parts = [future(key, _prepare_generator, stage, profile, device, threads, *parts), *parts]
             task = client.submit(
                 _measure, cell, profile, device, threads, *parts, key=f"nflib-cell-{cell.digest}", retries=RETRIES
             )
@@ -91,4 +107,4 @@ def run(
         local.close()
     if failed:
         raise UserError(f"{len(failed)} cells failed, the first one {failed[0]}")
-    return 0
+    return left_out

@@ -168,7 +168,7 @@ def _torchvision(name: str) -> dict[str, np.ndarray]:
     """Download through torchvision, whose own progress bars show; images resized to the study's size."""
     from torchvision import datasets
 
-    size = 224 if name == "imagenette224" else 32
+    size = image_size(name)
     where = str(folder() / "downloads")
 
     def pull(train: bool):
@@ -240,6 +240,11 @@ def _fetch(name: str, path: Path) -> dict[str, np.ndarray]:
             _write(path, arrays)
         return arrays
     raise UserError(f"data set {name!r} could not be had ({'; '.join(reasons)}); put it at {path}, see data/README.md")
+
+
+def image_size(name: str) -> int:
+    """Pixels a side of a data set's images, known before it is there: 224 for the ten classes of ImageNet, otherwise 32."""
+    return 224 if name in ("imagenet10", "imagenette224") else 32
 
 
 def names() -> list[str]:

@@ -1,4 +1,4 @@
-"""Accuracy over many error patterns; features of the perturbed model."""
+"""Accuracy over many error patterns."""
 
 from collections.abc import Callable, Iterable
 

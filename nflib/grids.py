@@ -68,7 +68,7 @@ def generator_recipe(
 ) -> GeneratorRecipe:
     """The profile's recipe for a generator trained under `law` at bit-error rate `rate`, with other fields changed.
 
-    imitation: it first imitates class patterns that were trained with the same law, rate and changes; False trains on
+    imitation: it first imitates class patterns that were trained, as TEACHERS says, under the same law and rate; False trains on
     Eq. 3 alone, from the start; None is the profile's habit: at smoke scale imitation would double the time.  Class
     patterns themselves are trained as teachers are.
     """
@@ -224,13 +224,13 @@ def ablations(
     patterns: int,
 ) -> list[Cell]:
     """Generators trained with other numbers of perturbed models, other lambdas; and the universal input perturbation."""
-    default, cells = GENERATOR_RECIPES[profile], []
+    cells = []
     changes = [{"models_per_step": n} for n in models_per_step] + [{"loss_weight": float(w)} for w in loss_weights]
     for model in base_models:
         whole, setting = base(profile, dataset, model, base_recipe), {"law": error_model, "rate": rate}
         chosen = [generator_recipe(profile, name, **setting, **change) for name in generator_names for change in changes]
         if universal:
-            chosen.append(generator_recipe(profile, generators.UNIVERSAL, **setting, width=default.width))
+            chosen.append(generator_recipe(profile, generators.UNIVERSAL, **setting))
         cells += [Cell("accuracy", whole, g, patterns=patterns, **setting) for g in [None, *chosen]]
     return list(dict.fromkeys(cells))
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nflib import damage, energy, evaluation, faults, generators, models
+from nflib import damage, data, energy, evaluation, faults, generators, models
 from nflib.cells import Cell
 from nflib.generators import transform
 from nflib.mitigations import MITIGATIONS
@@ -68,6 +68,8 @@ def limited(law: faults.ErrorModel, hit: str, base: Quantized) -> faults.ErrorMo
     if what == "bit":
         if int(number) >= base.bits:
             raise UserError(f"errors hit {hit!r}, but codes have {base.bits} bits, from bit 0")
+        if isinstance(law, faults.ChipMap):  # its map decides; a rate says no more than whether a bit can be hit
+            law = dataclasses.replace(law, rate=0.5)
         return dataclasses.replace(law, bit_rates=tuple(law.rate * (k == int(number)) for k in range(base.bits)))
     if what == "layer":
         if int(number) > len(base.sizes):
@@ -304,7 +306,7 @@ def latencies(cell: Cell, device: torch.device, deadline: float | None = None) -
     this machine has no rows and is named in `without`.
     """
     began = time.perf_counter()
-    size = 224 if "imagen" in cell.base.dataset else 32
+    size = data.image_size(cell.base.dataset)
     images = torch.rand(cell.images, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     images = images.to(device).contiguous(memory_format=torch.channels_last)
     base = models.build(cell.base.model, 10, size, cell.base.width)

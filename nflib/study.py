@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from nflib import damage, energy, generators, models
+from nflib import damage, data, energy, generators, models
 from nflib.cells import Cell, cell_of, digest_of
 from nflib.measures import measure
 from nflib.names import UserError
@@ -50,7 +50,7 @@ def macs(kind: str, name: str, width: float, size: int) -> int:
 def work(cell: Cell) -> dict[str, float]:
     """Multiply-accumulates that a cell needs: of training, by checkpoint name, and of "evaluation"."""
     train, test = SIZES.get(cell.base.dataset, (10000, 1000))
-    size = 224 if "imagen" in cell.base.dataset else 32
+    size = data.image_size(cell.base.dataset)
     if cell.table == "overhead":
         return {}
     parts = {}
@@ -90,11 +90,12 @@ class Clock:
                 self.learn(cell_of(record["cell"]), record["metrics"])
 
     def learn(self, cell: Cell, metrics: dict) -> None:
-        if not (parts := work(cell)):
+        if cell.surrogates or not (parts := work(cell)):  # a record does not say how long surrogates took
             return
         training = [v for k, v in parts.items() if k != "evaluation"]
         seconds = metrics["evaluation_seconds"]
-        facts = [metrics["base_training"], metrics["generator_training"]]
+        facts = [metrics["base_training"], metrics["generator_training"], metrics.get("teller_training")]
+        facts.append((metrics["generator_training"] or {}).get("teacher"))
         total = seconds + sum(f["seconds"] for f in facts if f)
         self.speeds.append((parts["evaluation"] + sum(training)) / max(total, 1e-3))
 

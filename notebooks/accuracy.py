@@ -42,7 +42,7 @@ cells = [
 if measure:
     study.run(cells, profile, device)
 records = tables.stored(profile, cells if measure else profiles.cells(profile, "accuracy"))
-records = [record for record in records if record["cell"]["base"]["dataset"] == dataset]
+records = tables.longest(record for record in records if record["cell"]["base"]["dataset"] == dataset)
 rows = tables.accuracy(records)
 report.how_measured(rows, profile)
 
@@ -53,7 +53,7 @@ report.how_measured(rows, profile)
 # deviation over error patterns. A red diamond is the paper's PA(NF).
 
 # %% tags=["hide-input"]
-report.recovery_pictures(rows, profile)
+report.recovery_pictures(rows)
 
 # %% tags=["hide-input"]
 report.accuracy_summary(rows)

@@ -23,7 +23,7 @@ profile: str = "paper"  # whose records the page rests on
 
 # %% tags=["remove-input"]
 from nflib import profiles, report, tables
-from nflib.pages import index, mechanism, tradeoff
+from nflib.pages import error_models, index, mechanism, tradeoff
 
 index.idea()
 
@@ -32,7 +32,14 @@ records = tables.longest(tables.stored(profile, profiles.cells(profile, "accurac
 rows = tables.accuracy(records)
 why = mechanism.frame(tables.longest(tables.stored(profile, profiles.cells(profile, "mechanism"))))
 voltages = tradeoff.frame(tables.longest(tables.stored(profile, profiles.cells(profile, "tradeoff"))))
-index.headline(rows, why, voltages)
+laws = error_models.frame(tables.longest(tables.stored(profile, profiles.cells(profile, "error_models"))))
+index.headline(rows, why, voltages, laws)
+
+# %% [markdown]
+# **Words.** A *chip* is one error pattern: which cells of the weight memory are faulty. *BER*, the bit-error rate, is their
+# share. *Vmin* is the lowest voltage at which the memory is safe. *Net saving*: of the energy of reading the classifier's
+# weights, less what stands in front of it reads. A generator's *encoder* is its first half. *Recovery*: accuracy under
+# errors with the generator, less that without it, in percentage points. [More in the method](../method.md)
 
 # %% [markdown]
 # ## Does it work, and why?

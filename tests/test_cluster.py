@@ -58,6 +58,20 @@ def test_cells_are_measured_once_each_although_a_worker_is_lost(workshop, monkey
         assert one == pytest.approx(other, abs=4)  # threads differ, so rounding may
 
 
+def test_latencies_of_another_device_are_left_out_and_counted_as_missing(workshop):
+    cell = Cell("overhead", BASE, RECIPE, patterns=1, images=1, on="cuda")
+    assert cluster.run([cell], "smoke", "cpu", scheduler="tcp://127.0.0.1:1") == 1 == study.run([cell], "smoke", "cpu")
+
+
+def test_what_a_generator_is_made_from_is_trained_before_it():
+    """Teacher, imitation alone, the whole: each has a checkpoint of its own."""
+    teacher = dataclasses.replace(RECIPE, name="class_patterns", width=1.0)
+    whole = dataclasses.replace(RECIPE, teacher=teacher, imitation_steps=4)
+    stages = [cell.generator for cell in cluster._stages(dataclasses.replace(CELLS[2], generator=whole))]
+    assert stages == [teacher, dataclasses.replace(whole, steps=0), whole]
+    assert [cell.generator for cell in cluster._stages(CELLS[2])] == [RECIPE]
+
+
 def test_a_scheduler_that_is_not_there_is_refused_in_one_line(workshop, monkeypatch):
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
     with pytest.raises(UserError, match="cannot be reached"):

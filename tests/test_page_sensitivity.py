@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -96,6 +97,16 @@ def test_a_generator_that_fails_too_is_put_right_again_and_changes_the_answers(t
             batches = measures.evaluation.prepared(split, model)
         with faults.perturbed(whole, law.draw(whole.sizes, 50001)):
             assert measures.evaluation.accuracy(whole, batches) == both[1]
+
+
+def test_one_bit_of_a_profiled_chip_can_be_hit_although_its_rate_says_nothing(tmp_path):
+    """Every fault of this chip lies in bit 7."""
+    ones = np.zeros((4, 16), bool)
+    ones[1::2, 7] = True
+    np.savez(tmp_path / "chip.npz", stuck_at_0=np.zeros_like(ones), stuck_at_1=ones)
+    base, law = Quantized(models.build("vgg11", width=0.0625)), faults.error_model(f"chip_map:{tmp_path / 'chip.npz'}", 0.01)
+    whole, top, low = (measures.limited(law, hit, base).draw(base.sizes, 0) for hit in ("", "bit 7", "bit 0"))
+    assert faults.changed_bits(base, top) == faults.changed_bits(base, whole) > 0 == faults.changed_bits(base, low)
 
 
 def test_known_records_give_a_known_frame(known):

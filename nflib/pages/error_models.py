@@ -10,7 +10,7 @@ import torch
 from IPython.display import HTML, Markdown
 from torch import Tensor
 
-from nflib import faults, figures, generators, grids, models, report, show, tables
+from nflib import data, faults, figures, generators, grids, models, report, show, tables
 from nflib.cells import FIRST_SEED, Cell, digest_of, plain
 from nflib.quantize import weighted_layers
 
@@ -73,7 +73,7 @@ def frame(records: Iterable[dict], wanted: Iterable[Cell] = ()) -> pd.DataFrame:
         least = [ca - FLOOR - 1e-9 if known else np.nan for ca, known in zip(rows["CA"], rows[name].notna())]
         rows[passed] = [v if np.isnan(v) else 100 * float(np.mean(np.array(c) >= v)) for v, c in zip(least, chips)]
     bases = [by_digest[key]["cell"]["base"] for key in rows["record"]]
-    rows["largest_layer"] = [_largest_layer(b["model"], 224 if "imagen" in b["dataset"] else 32, b["width"]) for b in bases]
+    rows["largest_layer"] = [_largest_layer(b["model"], data.image_size(b["dataset"]), b["width"]) for b in bases]
     rows = rows[(rows["generator"] != "none") | ~rows["record"].isin(rows.loc[behind.notna(), "alone"])]
     return _ordered(rows)[COLUMNS].reset_index(drop=True)
 

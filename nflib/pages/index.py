@@ -115,6 +115,27 @@ def _macs(generator: str) -> int:
     return macs("generator", names[generator], 1.0, 32) + macs("base", "vgg11", 1.0, 32)
 
 
+def _laws(rows: pd.DataFrame) -> list[str]:
+    """What the same generator recovers under other error models.  rows: of `error_models.frame`."""
+    some = example(rows[rows["base_recipe"] == AT["base_recipe"]])
+    some = some[some["generator"].isin(generators.LABELS.values()) & some["RP"].notna()]
+    both = [here for _, here in some.groupby("generator", sort=False) if {"ReleaseMap", "ReleaseMap, tiling corrected"} <= set(here["error_model"])]
+    if not both:
+        return []
+    found = {row["error_model"]: row for row in both[0].to_dict("records")}
+    map_, fixed = found["ReleaseMap"], found["ReleaseMap, tiling corrected"]
+    text = (
+        f"* **It hangs on the error map.** The official code lays each row of its map out 16 times. Laid out once, at the same rate, "
+        f"{fixed['base_model']} alone is right on {fixed['PA']:.1f} instead of {map_['PA']:.1f} % (over {map_['patterns']} chips), and "
+        f"{fixed['generator']}, trained under that map, recovers **{show.points(fixed['RP'], fixed['RP_error'])}** instead of "
+        f"{show.points(map_['RP'], map_['RP_error'])} points"
+    )
+    if "BitFlips" in found:
+        flips = found["BitFlips"]
+        text += f"; under independent flips of 1 % of the bits, which change twice as many, {show.points(flips['RP'], flips['RP_error'])}"
+    return [text + ". [Part by part](error_models.ipynb)"]
+
+
 def _cost() -> str:
     here, large = tables.energy_saving()["true_ES"], tables.energy_saving(224)["true_ES"]
     return (
@@ -150,12 +171,13 @@ def _pays(rows: pd.DataFrame) -> list[str]:
     return lines
 
 
-def headline(rows: pd.DataFrame, why: pd.DataFrame, voltages: pd.DataFrame) -> Markdown:
-    """The answer in a few lines.  rows: of `tables.accuracy`; why: of `mechanism.frame`; voltages: of `tradeoff.frame`."""
+def headline(rows: pd.DataFrame, why: pd.DataFrame, voltages: pd.DataFrame, laws: pd.DataFrame) -> Markdown:
+    """The answer in a few lines.  rows: of `tables.accuracy`; why: of `mechanism.frame`; voltages: of `tradeoff.frame`; laws: of
+    `error_models.frame`."""
     some, alone = example(why), mechanism._encoders(why, (AT["dataset"],))
     some = some[some["error_model"] == "ReleaseMap"]  # full size may have other error models too
-    lines = ["**In short**, at a bit-error rate of 1 %:", "", *_damage(example(rows)), *_recovery(some), *_control(some, alone), _cost()]
-    lines += _pays(voltages)
+    lines = ["**In short**, at a bit-error rate of 1 %:", "", *_damage(example(rows)), *_recovery(some)]
+    lines += [*_laws(laws), *_control(some, alone), _cost(), *_pays(voltages)]
     return show.prose("\n".join([*lines, _rests_on(rows, why)]))
 
 

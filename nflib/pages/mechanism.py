@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import HTML, Markdown
 
-from nflib import figures, generators, models, report, show, tables
+from nflib import data, figures, generators, models, report, show, tables
 from nflib.cells import digest_of
 from nflib.study import macs
 
@@ -47,7 +47,7 @@ def _how(row: dict) -> str:
 def _cost(record: dict) -> dict:
     """What a record's generator took to train, its teacher included: millions of model-images, minutes; MACs of an image."""
     cell, training = record["cell"], record["metrics"]["generator_training"]
-    size, teller = 224 if "imagen" in cell["base"]["dataset"] else 32, cell.get("teller")
+    size, teller = data.image_size(cell["base"]["dataset"]), cell.get("teller")
     needed = sum(macs("base", base["model"], base["width"], size) for base in (cell["base"], teller) if base)
     if training is None:
         return {"macs_million": needed / 1e6}

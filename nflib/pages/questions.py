@@ -10,11 +10,17 @@ from IPython.display import Markdown
 
 from nflib import profiles, recipes, show, simulate, tables
 from nflib.mitigations import MITIGATIONS
-from nflib.pages import error_models, mechanism, sensitivity, tradeoff
+from nflib.pages import error_models, index, mechanism, sensitivity, tradeoff
 from nflib.training import VARIED
 
 PLAIN = 10.0  # points of difference that need no statistics
 SOON = "not measured at full size yet: `nflib sweep {} --profile paper`"
+
+
+def _example(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the base model that the first page shows too, on one data set."""
+    rows = rows[rows["base_model"] == index.AT["base_model"]]
+    return rows[rows["dataset"] == rows["dataset"].iloc[0]] if len(rows) else rows
 
 
 class Facts:
@@ -30,31 +36,29 @@ class Facts:
     def mechanism(self) -> pd.DataFrame:
         """Rows of the mechanism page for one base model, the official error map and recipe."""
         rows = mechanism.frame(self._records("mechanism"))
-        rows = rows[(rows["error_model"] == "ReleaseMap") & (rows["how"] != mechanism.ENCODER)]
-        return rows[rows["base_model"] == rows["base_model"].iloc[0]] if len(rows) else rows
+        return _example(rows[(rows["error_model"] == "ReleaseMap") & (rows["how"] != mechanism.ENCODER)])
 
     @functools.cached_property
     def error_models(self) -> pd.DataFrame:
         rows = error_models.frame(self._records("error_models"))
         rows = rows[rows["PA"].notna() & (rows["base_recipe"] == "release") & (rows["ber_percent"] == 1.0)]
-        rows = rows[rows["base_model"] == rows["base_model"].iloc[0]] if len(rows) else rows
-        return rows.drop_duplicates("error_model").set_index("error_model")  # PA stands in the rows of generators too
+        return _example(rows).drop_duplicates("error_model").set_index("error_model")  # PA stands in the rows of generators too
 
     @functools.cached_property
     def tradeoff(self) -> pd.DataFrame:
         rows = tradeoff.frame(self._records("tradeoff"))
-        return rows[(rows["base_recipe"] == "release") & (rows["error_model"] == "ReleaseMap") & rows["CA"].notna()]
+        return _example(rows[(rows["base_recipe"] == "release") & (rows["error_model"] == "ReleaseMap") & rows["CA"].notna()])
 
     @functools.cached_property
     def base_recipe(self) -> pd.DataFrame:
-        return recipes.frame(tables.stored(self.profile, profiles.cells(self.profile, "base_recipe")))
+        return _example(recipes.frame(tables.stored(self.profile, profiles.cells(self.profile, "base_recipe"))))
 
     @functools.cached_property
     def sensitivity(self) -> dict[str, pd.DataFrame]:
         """Rows of each system: "alone" and "behind" each generator."""
         rows = sensitivity.frame(self._records("sensitivity"))
         rows = rows[(rows["base_recipe"] == "release") & (rows["error_model"] == "ReleaseMap")]
-        return dict(sensitivity._systems(rows))
+        return dict(sensitivity._systems(_example(rows)))
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ def _beaten(facts: Facts) -> str | None:
         return None
     return (
         f"Of {len(front)} measured points with a generator (system and bit-error rate) {len(tradeoff.beaten(facts.tradeoff))} are beaten "
-        "by the same base model alone at a higher voltage, in accuracy and in saving."
+        "by the same base model alone at some voltage, in accuracy and in saving."
     )
 
 
@@ -180,7 +184,7 @@ def _cut(facts: Facts) -> str | None:
 def _clipped(facts: Facts) -> str | None:
     rows = facts.base_recipe
     rows = rows[rows["error_model"] == "ReleaseMap"]
-    for (_, width, epochs), some in rows.groupby(["base_model", "width", "base_epochs"]):
+    for (width, epochs), some in reversed(list(rows.groupby(["width", "base_epochs"]))):
         some = some[(some["weight_decay"] == 0) & (some["base_recipe"] == VARIED)].sort_values("PA")
         plain, clipped = some[some["clipping"] == 0], some[some["clipping"] > 0]
         if len(plain) and len(clipped):

@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import HTML, Markdown
 
-from nflib import energy, figures, generators, models, show, tables
+from nflib import data, energy, figures, generators, models, show, tables
 from nflib.cells import cell_of
 from nflib.mitigations import MITIGATIONS
 from nflib.pages import mechanism
@@ -43,7 +43,7 @@ def _reads(kind: str, name: str, width: float, size: int) -> int:
 
 def front_reads(cell) -> float:
     """64-bit weight reads of what stands in front of a cell's base model, relative to the base model's own."""
-    size = 224 if "imagen" in cell.base.dataset else 32
+    size = data.image_size(cell.base.dataset)
     if cell.generator is None:
         return 0.0
     pattern = 3 * size * size / energy.WEIGHTS_PER_WORD  # of one byte a number
@@ -82,7 +82,7 @@ def _system(cell) -> tuple[str, str]:
 def _instead(base, record: dict) -> dict:
     """The row of an encoder, the base model of `record`, in the place of `base`."""
     cell, clean = cell_of(record["cell"]), record["metrics"]["clean"]
-    size = 224 if "imagen" in base.dataset else 32
+    size = data.image_size(base.dataset)
     reads = [_reads("base", model.model, model.width, size) for model in (cell.base, base)]
     system, kind = _system(cell)
     row = {"ber_percent": 0.0, "patterns": 0, "images": record["metrics"]["images"], "system": system, "kind": kind, "clean": clean}
@@ -148,7 +148,7 @@ def _title(key: tuple) -> str:
 
 def _looks(some: pd.DataFrame) -> dict[str, dict]:
     """Colour and mark of each system: black alone, dashed with mitigations, coloured behind generators."""
-    palette, looks = iter(sns.color_palette("colorblind", 8)), {}
+    palette, looks = itertools.cycle(sns.color_palette("colorblind", 10)), {}
     for system, kind in some[["system", "kind"]].drop_duplicates().itertuples(index=False):
         colour = "black" if kind == ALONE else next(palette)
         looks[system] = {"color": colour, "linestyle": "--" if kind == "mitigation" else "-", "marker": "s" if kind == "mitigation" else "o"}
@@ -242,7 +242,7 @@ def replaced(some: pd.DataFrame) -> str:
 
 def beaten(some: pd.DataFrame, kinds: Iterable[str] = (ALONE,)) -> pd.DataFrame:
     """The rows behind generators for which another system, of one of `kinds`, is at least as accurate and saves at least as
-    much, at some voltage."""
+    much at some measured voltage, be it the same."""
     others, front = some[some["kind"].isin(list(kinds))], some[some["kind"] == "generator"]
     worse = [((others["accuracy"] >= row.accuracy) & (others["saving"] >= row.saving)).any() for row in front.itertuples()]
     return front[np.array(worse, bool)]
@@ -255,7 +255,7 @@ def _said(key: tuple, some: pd.DataFrame) -> str:
     if len(front):
         text += (
             f" Of the {show.count(len(front), 'point')} with a generator (system and bit-error rate), {len(beaten(some))} are beaten by the "
-            "base model alone at a higher voltage, in accuracy and in saving"
+            "base model alone at some voltage, in accuracy and in saving"
         )
         if (some["kind"] == "mitigation").any():
             text += f"; by that or a mitigation, {len(beaten(some, (ALONE, 'mitigation')))}"
