@@ -120,7 +120,7 @@ def test_recipes_that_do_the_same_hardly_matter(workshop):
     rows = page.frame(records())
     text = page.meaning(rows).data
     assert "it hardly matters" in text and "No setting has 5 recipes whose layers" in text and "no conclusion" not in text
-    assert "(0 rows)" in page.correlation_table(rows).data
+    assert "No setting has 5 recipes" in page.correlation_table(rows).data
 
 
 def test_sentences_say_what_is_there(known):
@@ -165,7 +165,7 @@ def test_nothing_measured_is_said(workshop):
     assert "Not measured yet" in page.summary(rows, "paper").data and "nflib sweep base_recipe" in page.summary(rows, "paper").data
     assert "Nothing is measured" in page.meaning(rows).data and "Nothing is measured" in page.single([]).data
     assert "Nothing measured" in page.ladders(rows).data and "Nothing measured" in page.layers([]).data
-    assert all("(0 rows)" in t.data for t in (page.table(rows), page.change_table([]), page.cut_table([]), page.correlation_table(rows)))
+    assert all("(0 rows)" in t.data for t in (page.table(rows), page.change_table([]), page.cut_table([])))
 
 
 def test_the_notebooks_defaults_are_the_smoke_grid():

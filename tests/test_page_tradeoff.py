@@ -112,6 +112,7 @@ def test_the_verdict_is_given_for_other_voltage_curves(workshop):
 def test_pictures_say_in_words_what_they_show(workshop):
     rows = page.frame(known())
     shown = page.against_saving(rows).data + page.against_rate(rows).data
+    assert "Accuracy against net saving of weight-read energy (%), CIFAR-10" in shown and "Accuracy against bit-error rate (%)" in shown
     assert shown.count("<img") == 2 and "ConvS encoder alone, at Vmin: 84 %, saving" in shown and "alone at BER 0.1 %: 87 %" in shown and "ConvS at BER 1 %: 82 %" in shown
 
 

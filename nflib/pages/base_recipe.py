@@ -114,7 +114,10 @@ def cut_table(records: Iterable[dict]) -> HTML:
 
 def correlation_table(rows: pd.DataFrame) -> HTML:
     """`correlations` as a table."""
-    some = _narrow(correlations(rows)).drop(columns="column")
+    found = correlations(rows)
+    if found.empty:
+        return HTML(f"<p>No setting has {recipes.MODELS} recipes whose layers were looked at; fewer say nothing.</p>")
+    some = _narrow(found).drop(columns="column")
     return show.table(some.rename(columns={"expected": "expected sign"}), f"{NAME}_why", 2)
 
 
@@ -203,7 +206,7 @@ def meaning(rows: pd.DataFrame) -> Markdown:
     lines, found = [], correlations(rows)
     causes = found[found["column"].isin([name for name, (_, _, cause) in STATISTICS.items() if cause])]
     if not len(causes) and len(rows):
-        lines.append(f"* No setting has {recipes.MODELS} recipes whose layers were looked at; nothing is said of what goes with PA.")
+        lines.append(f"* No setting has {recipes.MODELS} recipes whose layers were looked at, so nothing is said of what goes with PA.")
     for title, some in causes.groupby("setting", sort=False):
         lines.append(f"* **{title}**, over {show.count(int(some['models'].max()), 'model')}: {_hypotheses(some)}.")
     if len(causes):

@@ -163,8 +163,8 @@ def _curves(key: tuple, some: pd.DataFrame, x: str, label: str, low: float | Non
     for tolerance in TOLERANCES:
         axis.axhspan(whole - tolerance, whole, color="0.5", alpha=0.12, linewidth=0)
     for row, line in zip(instead.itertuples(), itertools.cycle(["-.", (0, (1, 1))])):
-        label = f"{row.system}: {row.accuracy:.1f} %, saves {row.saving:.0f} %"
-        axis.axhline(row.accuracy, color=mechanism.PINK, linestyle=line, linewidth=1.5, label=label)
+        said = f"{row.system}: {row.accuracy:.1f} %, saves {row.saving:.0f} %"
+        axis.axhline(row.accuracy, color=mechanism.PINK, linestyle=line, linewidth=1.5, label=said)
     for system, look in _looks(some).items():
         here = some[some["system"] == system].sort_values("ber_percent")
         axis.plot(here[x], here["accuracy"], label=system, markersize=5, **look)
@@ -265,7 +265,7 @@ def _said(key: tuple, some: pd.DataFrame) -> str:
 
 def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     """What was measured, and what the largest savings are at a small loss."""
-    measured = rows.assign(generator="none")
+    measured = rows[rows["kind"] != INSTEAD].assign(generator="none")
     lines = [_said(key, some) for key, some in _groups(rows)]
     return show.prose("\n\n".join([show.progress(measured, profile, "tradeoff"), *lines]))
 
