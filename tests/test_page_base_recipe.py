@@ -108,6 +108,7 @@ def test_the_meaning_follows_the_numbers(workshop, step, words):
     for number, recipe in enumerate(SIX):
         store(recipe, 80.0, [40.0 + 5 * number] * 2, inside(own=0.5 + step * number))
     rows = page.frame(records())
+    assert "Download as CSV" in page.correlation_table(rows).data
     text = page.meaning(rows).data
     assert f"{words}: (c) what a layer makes of them (ρ {'+' if step > 0 else '−'}1.00)" in text
     assert f"{recipes.NEVER}: (a) silent channels" in text
@@ -152,7 +153,7 @@ def test_pictures_say_in_words_what_they_show(known):
     assert ladders.count("<img") == layers.count("<img") == 1
     assert "decay 0, clipped at 0.1, 6 epochs: CA 82, BitFlips PA 79 %" in ladders
     assert "decay 0, clipped at 0.1, 6 epochs: 0.05 a layer, 0.15 in the logits" in layers and "release" not in layers
-    for shown in (page.table(page.frame(known)), page.change_table(known), page.correlation_table(page.frame(known))):
+    for shown in (page.table(page.frame(known)), page.change_table(known)):
         assert "Download as CSV" in shown.data
     shown = page.table(page.frame(known)).data
     assert ">0.0005</td>" in shown and "weight decay 0.0005" not in shown  # a small number is no zero, and so not said once

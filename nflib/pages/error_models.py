@@ -139,7 +139,7 @@ def attribution(rows: pd.DataFrame) -> pd.DataFrame:
 def _gallery(rows: pd.DataFrame, draw: Callable[[pd.DataFrame, str], figures.Picture]) -> HTML:
     """A picture for each base model and scale, its panels the base recipes."""
     groups = rows.groupby(["dataset", "base_model", "patterns", "images"], sort=False)
-    title = "{} {}, {} error patterns, {:.0f} test images"
+    title = "{} {}, {} error patterns, {:,.0f} test images"
     return show.gallery([draw(some, title.format(*key)) for key, some in groups])
 
 
