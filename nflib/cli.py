@@ -9,7 +9,7 @@ from pathlib import Path
 from nflib import cluster, profiles, study
 from nflib.cells import PROFILES, only
 from nflib.names import UserError, choose
-from nflib.store import ROOT, device_name
+from nflib.store import ROOT, Store, device_name
 from nflib.trained import choose_device
 
 
@@ -23,11 +23,18 @@ def _seconds(text: str) -> float:
 def _run(args: argparse.Namespace) -> int:
     from nflib import notebooks
 
-    given = dict(args.parameter or [])
-    if args.profile:
-        given["profile"] = args.profile
-    output = Path(args.output or ROOT / "_build" / "runs" / f"{Path(args.notebook).stem}.ipynb")
-    notebooks.execute(Path(args.notebook).stem, output, given)
+    given: dict[str, str] = {}
+    for name, value in [*(args.parameter or []), *([("profile", args.profile)] if args.profile else [])]:
+        if given.get(name, value) != value:
+            raise UserError(f"parameter {name!r} is given twice, as {given[name]!r} and {value!r}; a list has commas")
+        given[name] = value
+    asked = Path(args.notebook)
+    if asked.parent != Path() and asked.resolve().parent != notebooks.SOURCES:
+        raise UserError(f"{args.notebook} is no notebook of this study; they lie in {notebooks.SOURCES}")
+    output = Path(args.output or ROOT / "_build" / "runs" / f"{asked.stem}.ipynb")
+    if output.suffix != ".ipynb" or output.is_dir():
+        raise UserError(f"output {output} must be a file that ends in .ipynb")
+    notebooks.execute(asked.stem, output, given)
     print(f"nflib: executed notebook lies at {output}")
     return 0
 
@@ -36,13 +43,15 @@ def _sweep(args: argparse.Namespace) -> int:
     tables = args.table or profiles.TABLES
     cells = list(dict.fromkeys(cell for table in tables for cell in profiles.cells(args.profile, table)))
     cells = only(cells, args.only or [])
+    if args.workers < 0:
+        raise UserError(f"--workers is {args.workers}; it must be 0 or more")
     if args.workers or args.scheduler:
         if args.budget:
             raise UserError("--budget goes with one process; leave --workers and --scheduler out, or the budget")
         missing = cluster.run(cells, args.profile, args.device, args.workers, args.scheduler)
     else:
         missing = study.run(cells, args.profile, args.device, args.budget)
-    print(f"nflib: {len(cells) - missing} of {len(cells)} cells have a record")
+    print(f"nflib: {len(cells) - missing} of {len(cells)} cells have a record in {Store(args.profile).root}")
     return 0 if missing == 0 or args.budget else 1
 
 

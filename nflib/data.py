@@ -99,7 +99,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             arrays = {name: file[name] for name in ARRAYS}
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"data file {path} is damaged or not a data set ({reason}); delete it and run again") from None
+        what_now = "delete it and run again" if path.stem in SOURCES else "data/README.md has the form"
+        raise UserError(f"data file {path} is damaged or not a data set ({reason}); {what_now}") from None
     for split in ("train", "test"):
         images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
         square = images.ndim == 4 and images.shape[3] == 3 and images.shape[1] == images.shape[2]

@@ -276,18 +276,20 @@ class ChipMap(ErrorModel):
     rate: float = 0.0
     path: str = ""
 
-    def _load(self) -> tuple[np.ndarray, np.ndarray]:
+    def load(self) -> tuple[np.ndarray, np.ndarray]:
+        """The cells stuck at 0 and at 1, bool [rows, columns]."""
         try:
             with np.load(Path(self.path)) as file:
                 zero, one = file["stuck_at_0"].astype(bool), file["stuck_at_1"].astype(bool)
         except Exception as error:
-            raise UserError(f"chip map {self.path!r} cannot be read: {error}") from None
+            reason = "it is no .npz file" if isinstance(error, ValueError) else str(error).splitlines()[0]
+            raise UserError(f"chip map {self.path!r} cannot be read: {reason}") from None
         if zero.ndim != 2 or not zero.size or zero.shape != one.shape or (zero & one).any():
             raise UserError(f"chip map {self.path!r}: two filled arrays [rows, columns] without a cell in both are needed")
         return zero, one
 
     def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8) -> Pattern:
-        zero, one = self._load()
+        zero, one = self.load()
         if zero.shape[1] < check_bits(bits):
             raise UserError(f"chip map {self.path!r} has {zero.shape[1]} columns, fewer than the {bits} bits of a code")
         start = 0 if seed == 0 else int(np.random.default_rng(seed).integers(len(zero)))

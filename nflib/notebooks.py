@@ -75,7 +75,9 @@ def _each(kind: str, allowed) -> Any:
 
 
 def _law(name: str) -> None:
-    faults.error_model(name, 0.0)
+    law = faults.error_model(name, 0.0)
+    if isinstance(law, faults.ChipMap):
+        law.load()
 
 
 def _at_least(name: str, least: float):
@@ -99,8 +101,16 @@ def _bits(value: int) -> None:
         raise UserError(f"a code width is {value}; allowed are whole numbers from {MIN_BITS} to {MAX_BITS}")
 
 
-def _all(check) -> Any:
-    return lambda values: [check(value) for value in values]
+def _all(check, some: str = "") -> Any:
+    """A check of each value of a list; some: what there must be one of at least."""
+
+    def each(values: list) -> None:
+        if some and not values:
+            raise UserError(f"no {some} given")
+        for value in values:
+            check(value)
+
+    return each
 
 
 CHECKS = {
@@ -109,8 +119,8 @@ CHECKS = {
     "base_models": _each("base model", lambda: models.NAMES),
     "base_recipe": lambda value: choose("base recipe", value, grids.BASE_RECIPES["paper"]),
     "generators": _all(lambda value: choose("generator", value, generators.NAMES)),
-    "error_models": _all(_law),
-    "rates": _all(faults.check_rate),
+    "error_models": _all(_law, "error model"),
+    "rates": _all(faults.check_rate, "bit-error rate"),
     "patterns": _at_least("patterns", 1),
     "base_model": lambda value: choose("base model", value, models.NAMES),
     "base_recipes": _each("base recipe", lambda: grids.RECIPES),
@@ -129,8 +139,8 @@ CHECKS = {
     "mitigations": _all(lambda value: choose("mitigation", value, MITIGATIONS)),
     "safe_ber": _fraction("safe_ber"),
     "train_rate": faults.check_rate,
-    "train_rates": _all(faults.check_rate),
-    "widths": _all(_bits),
+    "train_rates": _all(faults.check_rate, "bit-error rate of training"),
+    "widths": _all(_bits, "code width"),
     "width": _fraction("width"),
     "epochs": _at_least("epochs", 1),
     "epoch_counts": _all(_at_least("a number of epochs", 1)),
@@ -167,7 +177,8 @@ def _convert(name: str, text: Any, default: Any) -> Any:
         if isinstance(default, bool) and text.lower() in ("true", "false"):
             value = text.lower() == "true"
         if isinstance(default, list) and not isinstance(value, list):
-            value = list(value) if isinstance(value, tuple) else [part for part in str(text).split(",") if part]
+            parts = str(text).strip().removeprefix("[").removesuffix("]").split(",")
+            value = list(value) if isinstance(value, tuple) else [part.strip() for part in parts if part.strip()]
             value = [_convert(name, part, default[0]) if default else part for part in value]
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import subprocess
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,16 @@ def write_whole(path: Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise UserError unless files can be written into `folder`, which is made where it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"folder {folder} cannot be written to: {error.strerror}") from None
 
 
 class Store:
@@ -78,6 +89,8 @@ class Store:
         """A record, checked: form, checksums, and that it lies under its cell's digest.  UserError in one line."""
         try:
             record = json.loads(path.read_text())
+            if not isinstance(record, dict):
+                raise ValueError("it is no record")
             stated = record.pop("sha256")
             if stated != _checksum(record):
                 raise ValueError("its checksum does not match its content")
@@ -92,7 +105,7 @@ class Store:
             record["provenance"]["commit"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
-            raise UserError(f"record {path} is damaged: {reason}") from None
+            raise UserError(f"record {path} is damaged: {reason}; restore it (git checkout), or delete it to measure again") from None
         return record
 
     def arrays(self, record: dict) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from nflib import damage, data, energy, generators, models
 from nflib.cells import Cell, cell_of, digest_of
 from nflib.measures import measure
 from nflib.names import UserError
-from nflib.store import Store, device_name
+from nflib.store import Store, check_writable, device_name
 from nflib.trained import checkpoints, choose_device, dataset_on, generator_key, keep_freed_memory, precision_of
 from nflib.training import OutOfTime
 
@@ -25,9 +25,13 @@ DEFAULT_SPEED = {"cpu": 4e10, "cuda": 2e13}  # multiply-accumulates a second, un
 
 
 def measure_and_store(cell: Cell, store: Store, device: torch.device, deadline: float | None = None) -> dict:
-    """Measure a cell and write its record; returns the metrics."""
+    """Measure a cell and write its record; returns the metrics.  A record that another run wrote meanwhile counts."""
+    if store.has(cell):
+        return store.read(store.path(cell))["metrics"]
     with precision_of(store.profile):
         metrics, origin, arrays = measure(cell, device, deadline)
+    if store.has(cell):
+        return store.read(store.path(cell))["metrics"]
     command = f"nflib sweep --profile {store.profile} --only digest={cell.digest}"
     store.write(cell, metrics, origin | {"command": command}, arrays)
     return metrics
@@ -125,11 +129,15 @@ def duration(seconds: float) -> str:
 
 
 def pending(store: Store, cells: Iterable[Cell]) -> list[Cell]:
-    """Cells without a record; a record that is there is checked, so that a damaged one stops the run before any work."""
+    """Cells without a record; a record that is there is checked, so that a damaged one stops the run before any work, and so
+    does one of a user's own data set that holds other images now."""
     missing = []
     for cell in dict.fromkeys(cells):
         if store.has(cell):
-            store.read(store.path(cell))
+            known = store.read(store.path(cell))["provenance"].get("data")
+            name = cell.base.dataset
+            if known and name not in data.SOURCES and known != dataset_on(name, torch.device("cpu")).digest:
+                raise UserError(f"data set {name!r} is no longer the one of record {store.path(cell)}; give it another name")
         else:
             missing.append(cell)
     return missing
@@ -150,6 +158,8 @@ def run(
     say = (lambda text: None) if quiet else (lambda text: tqdm.write(text, file=sys.stderr))
     if not missing:
         return len(left_out)
+    for folder in (store.root, checkpoints()):
+        check_writable(folder)
     clock, began = Clock(store, where), time.monotonic()
     single = len({cell.base.dataset for cell in missing}) == 1
     deadline = None if budget is None else began + budget

@@ -53,8 +53,11 @@ def dataset_on(name: str, device: torch.device) -> data.Dataset:
     return dataclasses.replace(whole, **moved)
 
 
-def _trained(key: str, build: Callable[[], torch.nn.Module], train: Callable, device: torch.device):
-    """A trained model: from its checkpoint, or built, trained and stored.  Returns (model, training facts, file's sha256)."""
+def _trained(key: str, build: Callable[[], torch.nn.Module], train: Callable, device: torch.device, dataset: data.Dataset):
+    """A trained model: from its checkpoint, or built, trained and stored.  Returns (model, training facts, file's sha256).
+
+    Raises UserError for a checkpoint that is damaged, or that was trained on other images than `dataset` has now.
+    """
     path = checkpoints() / f"{key}.safetensors"
     model = build().to(device)
     if not path.exists():
@@ -63,7 +66,7 @@ def _trained(key: str, build: Callable[[], torch.nn.Module], train: Callable, de
         state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(state, part, {"facts": json.dumps(facts | {"provenance": provenance(device)})})
+            save_file(state, part, {"facts": json.dumps(facts | {"provenance": provenance(device, data=dataset.digest)})})
             os.replace(part, path)
         except (OSError, SafetensorError) as error:
             raise UserError(f"checkpoint {path} cannot be written: {error}") from None
@@ -76,6 +79,8 @@ def _trained(key: str, build: Callable[[], torch.nn.Module], train: Callable, de
             model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
     except (SafetensorError, OSError, TypeError, KeyError, ValueError, RuntimeError):
         raise UserError(f"checkpoint {path} is damaged; delete it to train again") from None
+    if facts["provenance"].get("data", dataset.digest) != dataset.digest:
+        raise UserError(f"checkpoint {path} was trained on another data set {dataset.name!r}; give the new one another name")
     return model, facts, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -96,7 +101,7 @@ def base_model(
     def train(model: torch.nn.Module, resume: Path) -> dict:
         return train_base(model, dataset.train, dataset.augmentation, base.recipe, resume, words, deadline)
 
-    model, facts, digest = _trained(f"base-{digest_of(base)}", build, train, device)
+    model, facts, digest = _trained(f"base-{digest_of(base)}", build, train, device, dataset)
     return Quantized(model.to(memory_format=torch.channels_last), bits or base.recipe.bits), facts, digest
 
 
@@ -137,7 +142,7 @@ def _generator(cell: Cell, device: torch.device, deadline: float | None):
         law = faults.error_model(recipe.law, recipe.rate)
         return train_generator(model, bases, *where, law, resume, words, deadline, imitated) | more
 
-    return _trained(generator_key(cell), build, train, device)
+    return _trained(generator_key(cell), build, train, device, dataset)
 
 
 @contextlib.contextmanager

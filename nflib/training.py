@@ -152,7 +152,7 @@ class Resumable:
     def _write(self, values: dict) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        part_file = self.path.with_suffix(".part")
+        part_file = self.path.with_suffix(f".{os.getpid()}.part")
         torch.save({**state, "values": values}, part_file)
         os.replace(part_file, self.path)
         self.saved = time.monotonic()

@@ -133,8 +133,11 @@ def test_a_truncated_file_is_refused(share, own_folder, refused):
     np.savez(path, **arrays())
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with refused("mine.npz is damaged or not a data set .*; delete it and run again"):
-        data.load("mine")
+    with refused("mine.npz is damaged or not a data set .*; data/README.md has the form"):
+        data.load("mine")  # not "delete it": it is the user's own
+    path.rename(own_folder / "cifar10.npz")
+    with refused("cifar10.npz is damaged or not a data set .*; delete it and run again"):
+        data.load("cifar10")
 
 
 def test_a_flipped_byte_in_the_pixels_is_refused(own_folder, refused):

@@ -44,6 +44,9 @@ def test_every_page_is_a_notebook_with_parameters_that_it_has():
         ({"profile": "papre"}, "did you mean 'paper'"),
         ({"device": "gpu"}, "allowed: auto, cpu, cuda"),
         ({"base_recipe": "modem"}, "did you mean 'modern'"),
+        ({"error_models": "chip_map:/nowhere.npz"}, "chip map '/nowhere.npz' cannot be read"),
+        ({"error_models": "[]"}, "no error model given"),
+        ({"rates": "[]"}, "no bit-error rate given"),
     ],
 )
 def test_bad_parameters_are_refused_in_one_line_before_anything_runs(given, message, capsys, monkeypatch):
@@ -54,6 +57,26 @@ def test_bad_parameters_are_refused_in_one_line_before_anything_runs(given, mess
     assert error.count("\n") == 1 and error.startswith("nflib: ")
     with pytest.raises(UserError, match=message):
         notebooks.strict("accuracy", given)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["accuracy", "-p", "patterns", "2", "-p", "patterns", "3"], "parameter 'patterns' is given twice, as '2' and '3'"),
+        (["accuracy", "--profile", "paper", "-p", "profile", "smoke"], "parameter 'profile' is given twice"),
+        (["/elsewhere/accuracy.py"], "/elsewhere/accuracy.py is no notebook of this study"),
+        (["accuracy", "--output", "page.html"], "output page.html must be a file that ends in .ipynb"),
+    ],
+)
+def test_a_run_that_contradicts_itself_is_refused_in_one_line(words, message, capsys):
+    assert cli.main(["run", *words]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and message in error
+
+
+@pytest.mark.parametrize("text", ["vgg11,resnet18", "vgg11, resnet18", "[vgg11, resnet18]", "['vgg11', 'resnet18']"])
+def test_a_list_may_be_spelt_in_several_ways(text):
+    assert notebooks.strict("accuracy", {"base_models": text}) == {"base_models": ["vgg11", "resnet18"]}
 
 
 def test_an_image_size_that_is_not_counted_is_refused_in_one_line(capsys):

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,9 +17,10 @@ from nflib.eopm import GeneratorRecipe
 from nflib.names import UserError
 from nflib.store import Store, device_name
 from nflib.study import run
-from nflib.trained import choose_device
+from nflib.trained import choose_device, dataset_on
 from nflib.training import BaseRecipe
 
+CPU = torch.device("cpu")
 CELL = Cell("accuracy", Base("digits", "vgg11", BaseRecipe()), GeneratorRecipe(), (Base("cifar10", "vgg19", BaseRecipe()),))
 DIGEST = "5ecbe62a29f68b87"
 METRICS = {
@@ -491,3 +493,45 @@ def test_expected_seconds_count_shared_training_once(workshop):
 @pytest.mark.parametrize("seconds, words", [(12.4, "12 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (12240, "3.4 h")])
 def test_durations_in_words(seconds, words):
     assert study.duration(seconds) == words
+
+
+def own_data(workshop, seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    images = [chance.integers(0, 256, (count, 32, 32, 3), np.uint8) for count in (60, 10)]
+    labels = [np.arange(count, dtype=np.uint8) % 3 for count in (60, 10)]
+    (workshop / "data").mkdir(exist_ok=True)
+    np.savez(workshop / "data" / "mine.npz", train_images=images[0], train_labels=labels[0], test_images=images[1], test_labels=labels[1])
+    dataset_on.cache_clear()
+
+
+def test_another_data_set_under_the_same_name_is_refused(workshop, refused):
+    """Neither its stored records nor the base model that the old images trained are mixed with the new ones."""
+    base = dataclasses.replace(BASE, dataset="mine", recipe=dataclasses.replace(BASE.recipe, epochs=1, batch=20))
+    cells = [Cell("accuracy", base, patterns=1, rate=rate) for rate in (0.01, 0.02)]
+    own_data(workshop, 0)
+    assert run(cells[:1], "smoke", "cpu") == 0 == run(cells[:1], "smoke", "cpu")
+    own_data(workshop, 1)
+    with refused("data set 'mine' is no longer the one of record .*; give it another name"):
+        run(cells[:1], "smoke", "cpu")
+    with refused("was trained on another data set 'mine'"):
+        run(cells[1:], "smoke", "cpu")
+
+
+def test_a_record_that_another_run_wrote_meanwhile_counts(workshop, monkeypatch):
+    """Two runs measure one cell: the second finds the first one's record when it has measured, and goes on."""
+    cell, measure = Cell("accuracy", dataclasses.replace(BASE, recipe=BaseRecipe(epochs=0)), patterns=1), study.measure
+
+    def overtaken(*given):
+        monkeypatch.setattr(study, "measure", measure)
+        study.measure_and_store(cell, Store("smoke"), CPU)
+        return measure(*given)
+
+    monkeypatch.setattr(study, "measure", overtaken)
+    assert run([cell], "smoke", "cpu") == 0 and len(Store("smoke").records()) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(workshop, monkeypatch, refused):
+    monkeypatch.setattr(study, "measure", lambda *given: pytest.fail("work was begun"))
+    (workshop / "results").write_text("a file where the folder should be")
+    with refused("cannot be written to"):
+        run([Cell("accuracy", BASE, patterns=1)], "smoke", "cpu")
