@@ -6,6 +6,7 @@ stuck at 1 does not keep and toggles.  Patterns come from numpy generators on th
 every device and for every number of threads, and nested in the rate (equal seeds, lower rate: a subset).
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -287,6 +288,11 @@ class ChipMap(ErrorModel):
         if zero.ndim != 2 or not zero.size or zero.shape != one.shape or (zero & one).any():
             raise UserError(f"chip map {self.path!r}: two filled arrays [rows, columns] without a cell in both are needed")
         return zero, one
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the file."""
+        return hashlib.sha256(Path(self.path).read_bytes()).hexdigest()
 
     def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8) -> Pattern:
         zero, one = self.load()

@@ -29,12 +29,14 @@ Measured = tuple[dict, dict, dict[str, np.ndarray] | None]
 
 def _models(cell: Cell, device: torch.device, deadline: float | None):
     """Base model, generator (or None), and what every record says about how they came about: (facts, digests)."""
+    law = faults.error_model(cell.law, cell.rate)
+    chip = {"chip": law.digest} if isinstance(law, faults.ChipMap) and law.load() else {}  # refused before any training
     base, base_facts, base_digest = base_model(cell.base, device, deadline, cell.bits)
     generator, generator_facts, generator_digest = (
         generator_model(cell, device, deadline) if cell.generator else (None, None, None)
     )
     facts = {"base_training": base_facts, "generator_training": generator_facts}
-    digests = {"data": dataset_on(cell.base.dataset, device).digest, "base": base_digest, "generator": generator_digest}
+    digests = {"data": dataset_on(cell.base.dataset, device).digest, "base": base_digest, "generator": generator_digest} | chip
     if cell.teller:
         teller, facts["teller_training"], digests["teller"] = base_model(cell.teller, device, deadline)
         generator = generators.Told(generator, teller)

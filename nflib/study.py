@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from nflib import damage, data, energy, generators, models
+from nflib import damage, data, energy, faults, generators, models
 from nflib.cells import Cell, cell_of, digest_of
 from nflib.measures import measure
 from nflib.names import UserError
@@ -134,10 +134,11 @@ def pending(store: Store, cells: Iterable[Cell]) -> list[Cell]:
     missing = []
     for cell in dict.fromkeys(cells):
         if store.has(cell):
-            known = store.read(store.path(cell))["provenance"].get("data")
-            name = cell.base.dataset
-            if known and name not in data.SOURCES and known != dataset_on(name, torch.device("cpu")).digest:
+            known, name = store.read(store.path(cell))["provenance"], cell.base.dataset
+            if "data" in known and name not in data.SOURCES and known["data"] != dataset_on(name, torch.device("cpu")).digest:
                 raise UserError(f"data set {name!r} is no longer the one of record {store.path(cell)}; give it another name")
+            if "chip" in known and known["chip"] != faults.error_model(cell.law, cell.rate).digest:
+                raise UserError(f"{cell.law} is no longer the map of record {store.path(cell)}; give it another name")
         else:
             missing.append(cell)
     return missing

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -515,6 +516,17 @@ def test_another_data_set_under_the_same_name_is_refused(workshop, refused):
         run(cells[:1], "smoke", "cpu")
     with refused("was trained on another data set 'mine'"):
         run(cells[1:], "smoke", "cpu")
+
+
+def test_another_chip_under_the_same_name_is_refused_and_a_record_says_which_it_was(workshop, refused):
+    path, ones = workshop / "chip.npz", np.zeros((4, 16), bool)
+    np.savez(path, stuck_at_0=ones, stuck_at_1=~ones)
+    cell = Cell("accuracy", dataclasses.replace(BASE, recipe=BaseRecipe(epochs=0)), law=f"chip_map:{path}", patterns=1)
+    assert run([cell], "smoke", "cpu") == 0
+    assert Store("smoke").records()[0]["provenance"]["chip"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    np.savez(path, stuck_at_0=~ones, stuck_at_1=ones)
+    with refused("chip.npz is no longer the map of record"):
+        run([cell], "smoke", "cpu")
 
 
 def test_a_record_that_another_run_wrote_meanwhile_counts(workshop, monkeypatch):
