@@ -64,8 +64,8 @@ class Cell:
     kind: what is measured, a key of `measures.MEASURES`; also the folder of its record.  generator: None for the base
     model alone.  surrogates: what the generator is trained on; empty means `base` itself (relaxed access).  law, rate:
     error model and bit-error rate of the evaluation.  patterns: error patterns, with seeds first_seed, first_seed + 1, ...
-    images: how many test images (the first ones), validation images for kind "validation"; 0 means all.  bits: code width of the base model in the evaluation; 0
-    means the one that it was trained with.  on: the kind of device that a latency belongs to, "cpu" or "cuda".
+    images: how many test images (the first ones), validation images for kind "validation"; 0 means all.  bits: code width
+    of the base model in the evaluation; 0 means the one that it was trained with.  on: the kind of device that a latency belongs to, "cpu" or "cuda".
     teller: the classifier that tells class patterns the class, in place of the true label.
     mitigation: what the memory does about faults, a key of `mitigations.MITIGATIONS`; kind "mitigation" has one.
     hit: what errors are limited to, "bit 7" (bit 0 is the lowest) or "layer 1" (in the order of computing), or "generator

@@ -45,9 +45,7 @@ def _stages(cell: Cell) -> list[Cell]:
 def _measure(cell: Cell, profile: str, device: str, threads: int, *parts: None) -> None:
     torch.set_num_threads(threads)
     trained.keep_freed_memory()
-    store = Store(profile)
-    if not store.has(cell):  # a worker may have been lost between writing and reporting
-        study.measure_and_store(cell, store, trained.choose_device(device))
+    study.measure_and_store(cell, Store(profile), trained.choose_device(device))
 
 
 def run(
@@ -85,13 +83,11 @@ def run(
 
         tasks = {}
         for cell in missing:
-            if cell.table == "overhead":  # needs shapes only
-                task = client.submit(_measure, cell, profile, device, threads, key=f"nflib-cell-{cell.digest}", retries=RETRIES)
-                tasks[task] = cell
-                continue
-            bases = dict.fromkeys((cell.base, *(cell.trained_on if cell.generator else ()), *([cell.teller] if cell.teller else [])))
+            trains = cell.table != "overhead"  # that needs shapes only
+            bases = (cell.base, *(cell.trained_on if cell.generator else ()), *([cell.teller] if cell.teller else []))
+            bases = dict.fromkeys(bases if trains else ())
             parts = [future(digest_of(base), _prepare_base, base, profile, device, threads) for base in bases]
-            for stage in _stages(cell) if cell.generator else ():
+            for stage in _stages(cell) if cell.generator and trains else ():
                 key = trained.generator_key(stage)
                 parts = [future(key, _prepare_generator, stage, profile, device, threads, *parts), *parts]
             task = client.submit(

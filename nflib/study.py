@@ -25,7 +25,8 @@ DEFAULT_SPEED = {"cpu": 4e10, "cuda": 2e13}  # multiply-accumulates a second, un
 
 
 def measure_and_store(cell: Cell, store: Store, device: torch.device, deadline: float | None = None) -> dict:
-    """Measure a cell and write its record; returns the metrics.  A record that another run wrote meanwhile counts."""
+    """Measure a cell and write its record; returns the metrics.  A record that another run, or a worker that was lost
+    before it could report, wrote meanwhile counts."""
     if store.has(cell):
         return store.read(store.path(cell))["metrics"]
     with precision_of(store.profile):

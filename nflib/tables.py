@@ -198,15 +198,24 @@ def ordered(rows: list[dict], columns: list[str], *last: str) -> pd.DataFrame:
     return frame.sort_values(by, key=order, kind="stable").reset_index(drop=True)
 
 
+def _comparable(rows: pd.DataFrame) -> pd.Series:
+    """Whether a row was measured as the official code does it: base recipe `release` under ReleaseMap."""
+    return (rows["base_recipe"] == "release") & (rows["error_model"] == "ReleaseMap")
+
+
+def _beside_ours(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with printed numbers and differences where they are `_comparable` only."""
+    beside = [name for name in rows if name.startswith("published_") or name.endswith("_difference")]
+    return rows.assign(**{name: rows[name].where(_comparable(rows)) for name in beside})
+
+
 def with_printed(rows: pd.DataFrame, origins: tuple[str, ...], dataset: str | None) -> pd.DataFrame:
     """Generators' `rows` of `recoveries`; then, with dashes for ours, what else the printed tables `origins` have.
 
     Printed settings are those of `dataset`, or of the data sets in `rows`.  Printed numbers stand only where base recipe
     and error model are the official code's: release, ReleaseMap.
     """
-    comparable = (rows["base_recipe"] == "release") & (rows["error_model"] == "ReleaseMap")
-    beside = [name for name in rows if name.startswith("published_") or name.endswith("_difference")]
-    rows = rows.assign(**{name: rows[name].where(comparable) for name in beside})
+    rows, comparable = _beside_ours(rows), _comparable(rows)
     index, have = published_index(), {published_key(row, "RP") for row in rows[comparable].to_dict("records")}
     wanted = {data.LABELS.get(dataset, dataset)} if dataset else set(rows["dataset"])
     fields = ["dataset", "base_model", "bits", "ber_percent", "generator", "trained_for", "train_ber_percent", "loss_weight"]
@@ -242,9 +251,7 @@ def accuracy(records: Iterable[dict]) -> pd.DataFrame:
     columns += [f"published_{metric}" for metric in METRICS]
     columns += ["PA_difference", "RP_difference", "changed_bits_percent", "device", "record"]
     rows = rows[plain & (own | (rows["generator"] == "none"))][columns].reset_index(drop=True)
-    comparable = (rows["base_recipe"] == "release") & (rows["error_model"] == "ReleaseMap")
-    beside = [name for name in rows if name.startswith("published_") or name.endswith("_difference")]
-    return rows.assign(**{name: rows[name].where(comparable) for name in beside})
+    return _beside_ours(rows)
 
 
 def _architectures(image_size: int) -> tuple[dict, dict]:
