@@ -74,15 +74,17 @@ def varied_recipes(model: str, named: Iterable[str], width: float, epochs: int, 
 
 
 def first_look(table: str) -> list[Cell]:
-    """VGG11 on CIFAR-10, full size, shortened, for a table; [] where two base models are needed."""
+    """VGG11 on CIFAR-10, full size, shortened, for a table, and ResNet18 for the accuracy; [] where two base models are
+    needed."""
     at = ("paper", "cifar10")
     if table == "accuracy":
         whole = [
             cell
+            for model in ("vgg11", "resnet18")
             for recipe in RECIPES
             for cell in (
-                *accuracy(*at, "vgg11", recipe, (), LAWS, (0.01, 0.005), 20),
-                *accuracy(*at, "vgg11", recipe, ("conv_s", "unet_l"), MAIN_LAWS, (0.01,), 20),
+                *accuracy(*at, model, recipe, (), LAWS, (0.01, 0.005), 20),
+                *accuracy(*at, model, recipe, ("conv_s", "unet_l"), MAIN_LAWS, (0.01,), 20),
             )
         ]
     elif table == "error_models":
