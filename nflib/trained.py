@@ -53,6 +53,14 @@ def dataset_on(name: str, device: torch.device) -> data.Dataset:
     return dataclasses.replace(whole, **moved)
 
 
+def _fingerprint(state: dict[str, torch.Tensor]) -> str:
+    """Digest of a model's tensors on the CPU: their names in order, and their bytes."""
+    whole = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        whole.update(name.encode() + value.numpy().tobytes())
+    return whole.hexdigest()
+
+
 def _trained(key: str, build: Callable[[], torch.nn.Module], train: Callable, device: torch.device, dataset: data.Dataset):
     """A trained model: from its checkpoint, or built, trained and stored.  Returns (model, training facts, file's sha256).
 
@@ -66,7 +74,8 @@ def _trained(key: str, build: Callable[[], torch.nn.Module], train: Callable, de
         state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(state, part, {"facts": json.dumps(facts | {"provenance": provenance(device, data=dataset.digest)})})
+            facts |= {"provenance": provenance(device, data=dataset.digest), "tensors": _fingerprint(state)}
+            save_file(state, part, {"facts": json.dumps(facts)})
             os.replace(part, path)
         except (OSError, SafetensorError) as error:
             raise UserError(f"checkpoint {path} cannot be written: {error}") from None
@@ -76,7 +85,10 @@ def _trained(key: str, build: Callable[[], torch.nn.Module], train: Callable, de
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads(file.metadata()["facts"])
-            model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
+            state = {name: file.get_tensor(name) for name in file.keys()}
+            if facts.pop("tensors", None) not in (None, _fingerprint(state)):  # once, checkpoints had none
+                raise ValueError("its tensors are not those that were stored")
+            model.load_state_dict(state)
     except (SafetensorError, OSError, TypeError, KeyError, ValueError, RuntimeError):
         raise UserError(f"checkpoint {path} is damaged; delete it to train again") from None
     if facts["provenance"].get("data", dataset.digest) != dataset.digest:

@@ -1,5 +1,6 @@
 """Training of base models, with quantisation in the loop, and what all training shares: precision, batches, resumption."""
 
+import itertools
 import os
 import sys
 import time
@@ -84,9 +85,6 @@ def progress_bar(total: int, words: str, initial: int = 0, unit: str = "step") -
 def autocast(device: torch.device) -> torch.autocast:
     """Context in which networks compute in bf16 where `precision` says so."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision(device) == "bf16")
-
-
-SCHEDULES = ("constant", "one_cycle", "release_steps")
 
 
 def schedule_of(optimizer: torch.optim.Optimizer, name: str, peak: float, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
@@ -217,7 +215,7 @@ def train_base(
 ) -> dict:
     """Train `model` in place on `train` (on the model's device); it ends plain, with the float weights behind the codes.
 
-    how: augmentation, as in `data.augment`.  resume: file for the state between epochs.  words: text of the progress bar.
+    how: augmentation, as in `data.augment`.  resume: file for the state between steps.  words: text of the progress bar.
     Returns {"seconds", "epochs", "losses" (mean training loss of each epoch, at the moved weights if they are moved)}.
     """
     device = next(model.parameters()).device
@@ -227,11 +225,14 @@ def train_base(
     scheduler = schedule_of(optimizer, recipe.schedule, recipe.learning_rate, recipe.epochs * steps)
     state = Resumable(resume, deadline, model=model, optimizer=optimizer, scheduler=scheduler)
     stored = state.load()
-    losses, seconds = stored.get("losses", []), stored.get("seconds", 0.0)
-    with progress_bar(recipe.epochs * steps, words, len(losses) * steps) as progress:
-        for epoch in range(len(losses), recipe.epochs):
-            began, total = time.perf_counter(), torch.zeros((), device=device)
-            for images, labels in batches_of(train, recipe.batch, how, recipe.seed, epoch):
+    losses = stored.get("losses", [])
+    done = stored.get("step", len(losses) * steps)  # once, states were kept between epochs only
+    total = torch.tensor(stored.get("total", 0.0), device=device)
+    began = time.perf_counter() - stored.get("seconds", 0.0)
+    with progress_bar(recipe.epochs * steps, words, done) as progress:
+        for epoch in range(done // steps, recipe.epochs):
+            skip = done - epoch * steps
+            for images, labels in itertools.islice(batches_of(train, recipe.batch, how, recipe.seed, epoch), skip, None):
                 with adversarial_weights(model, images, labels, recipe.weight_perturbation):
                     with autocast(device):
                         loss = F.cross_entropy(model(images), labels)
@@ -241,10 +242,14 @@ def train_base(
                 clip_weights(model, recipe.clipping)
                 scheduler.step()
                 total += loss.detach()
+                done += 1
                 progress.update()
-            losses.append(float(total) / steps)
-            seconds += time.perf_counter() - began
-            state.save(lambda: {"losses": losses, "seconds": seconds})
+                if done % steps == 0:
+                    losses.append(float(total) / steps)
+                    total.zero_()
+                seconds = time.perf_counter() - began
+                state.save(lambda: {"step": done, "losses": losses, "total": float(total), "seconds": seconds})
+    seconds = time.perf_counter() - began
     plain(model).eval()
     state.done()
     return {"seconds": seconds, "epochs": recipe.epochs, "losses": losses}

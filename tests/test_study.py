@@ -397,7 +397,7 @@ def test_cells_are_measured_stored_and_reproduced_from_nothing(workshop, monkeyp
 
 
 def test_an_interrupted_sweep_gives_the_metrics_of_an_uninterrupted_one(workshop, monkeypatch):
-    """A budget of nothing: each call gets as far as the next epoch, step or cell, and the next one goes on from there."""
+    """A budget of nothing: each call gets as far as the next step or cell, and the next one goes on from there."""
     assert run(TINY, "smoke", "cpu", quiet=True) == 0
     whole = measured()
     for name in ("RESULTS", "CHECKPOINTS"):
@@ -406,7 +406,7 @@ def test_an_interrupted_sweep_gives_the_metrics_of_an_uninterrupted_one(workshop
     while not counts or counts[-1]:
         counts.append(run(TINY, "smoke", "cpu", budget=0.0, quiet=True))
         assert len(counts) < 20
-    assert counts == sorted(counts, reverse=True) and len(counts) >= BASE.recipe.epochs + GENERATOR.steps
+    assert counts == sorted(counts, reverse=True) and len(counts) >= 5 * BASE.recipe.epochs + GENERATOR.steps
     assert measured() == whole
     assert {path.suffix for path in (workshop / "again").rglob("*.*")} == {".json", ".safetensors"}
 
@@ -426,7 +426,9 @@ def test_a_damaged_checkpoint_is_refused(workshop, refused):
     assert run(TINY[:1], "smoke", "cpu", quiet=True) == 0
     (path,) = (workshop / "checkpoints").iterdir()
     content = path.read_bytes()
-    for damaged in (content[: len(content) // 2], b"", b"no checkpoint at all"):
+    flipped = bytearray(content)
+    flipped[-10] ^= 1  # the last weight's lowest bits
+    for damaged in (content[: len(content) // 2], b"", b"no checkpoint at all", bytes(flipped)):
         path.write_bytes(damaged)
         with refused("checkpoint .* is damaged; delete it to train again"):
             run(TINY, "smoke", "cpu", quiet=True)
