@@ -14,7 +14,6 @@ from nflib.names import UserError, choose
 from nflib.quantize import check_bits
 from nflib.training import BaseRecipe
 
-PROFILES = ("smoke", "paper")
 FIRST_SEED = 50000  # the official evaluation seeds are 50000 to 50009
 VALIDATION_SEED = 40000  # training has seeds up to 30000
 

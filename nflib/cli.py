@@ -1,4 +1,7 @@
-"""`nflib ...`: run notebooks, sweep cells, derive and check tables, build the book."""
+"""`nflib ...`: run notebooks, sweep cells, derive and check tables, build the book.
+
+Each verb imports what it needs, so that help and refused words come at once, without torch.
+"""
 
 import argparse
 import os
@@ -6,11 +9,14 @@ import re
 import sys
 from pathlib import Path
 
-from nflib import cluster, profiles, study
-from nflib.cells import PROFILES, only
-from nflib.names import UserError, choose
-from nflib.store import ROOT, Store, device_name
-from nflib.trained import choose_device
+from nflib.names import PROFILES, ROOT, TABLES, UserError, choose
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A wrong word is answered in one line."""
+
+    def error(self, message: str):
+        self.exit(2, f"nflib: {message}; see {self.prog} --help\n")
 
 
 def _seconds(text: str) -> float:
@@ -40,8 +46,11 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    tables = args.table or profiles.TABLES
-    cells = list(dict.fromkeys(cell for table in tables for cell in profiles.cells(args.profile, table)))
+    from nflib import cluster, profiles, study
+    from nflib.cells import only
+    from nflib.store import Store
+
+    cells = list(dict.fromkeys(cell for table in args.table or TABLES for cell in profiles.cells(args.profile, table)))
     cells = only(cells, args.only or [])
     if args.workers < 0:
         raise UserError(f"--workers is {args.workers}; it must be 0 or more")
@@ -58,6 +67,8 @@ def _sweep(args: argparse.Namespace) -> int:
 def _status(args: argparse.Namespace) -> int:
     from nflib import derive
     from nflib.pages import scoreboard
+    from nflib.store import device_name
+    from nflib.trained import choose_device
 
     for profile in [args.profile] if args.profile else PROFILES:
         print(f"profile {profile}, on {device_name(choose_device(args.device))}")
@@ -100,7 +111,7 @@ def _book(args: argparse.Namespace) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line, verb by verb."""
-    top = argparse.ArgumentParser(prog="nflib", description="A reproducible study of NeuralFuse.")
+    top = OneLineParser(prog="nflib", description="A reproducible study of NeuralFuse.")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name: str, action, text: str, profile: str | None = None, device: bool = False) -> argparse.ArgumentParser:
@@ -112,12 +123,13 @@ def parser() -> argparse.ArgumentParser:
         return one
 
     run = verb("run", _run, "execute a notebook with other parameters")
-    run.add_argument("notebook")
-    run.add_argument("-p", dest="parameter", nargs=2, action="append", metavar=("NAME", "VALUE"))
+    run.add_argument("notebook", help=", ".join(sorted(path.stem for path in (ROOT / "notebooks").glob("*.py"))))
+    text = "a parameter of the notebook, a list with commas; several are given one by one"
+    run.add_argument("-p", dest="parameter", nargs=2, action="append", metavar=("NAME", "VALUE"), help=text)
     run.add_argument("--output", help="where the executed notebook goes (.ipynb)")
     sweep = verb("sweep", _sweep, "measure the cells of tables that have no record yet, cheapest first", "smoke", True)
-    sweep.add_argument("table", nargs="*")
-    sweep.add_argument("--only", action="append", metavar="KEY=VALUE", help="e.g. model=vgg11; several are combined")
+    sweep.add_argument("table", nargs="*", help=f"{', '.join(TABLES)}; without any, all of them")
+    sweep.add_argument("--only", action="append", metavar="KEY=VALUE", help="cells with this value, e.g. model=vgg11; several are combined")
     sweep.add_argument("--budget", type=_seconds, help="time to stop after, e.g. 25m; run again to go on")
     many = sweep.add_mutually_exclusive_group()
     many.add_argument("--workers", type=int, default=0, help="local worker processes (needs dask.distributed)")

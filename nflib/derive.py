@@ -8,8 +8,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from nflib import figures, profiles, published, tables
-from nflib.cells import PROFILES
-from nflib.names import UserError
+from nflib.names import PROFILES, UserError
 from nflib.pages import (
     ablations,
     base_recipe,

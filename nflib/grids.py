@@ -7,9 +7,9 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 from nflib import generators, models
-from nflib.cells import PROFILES, Base, Cell
+from nflib.cells import Base, Cell
 from nflib.eopm import GeneratorRecipe
-from nflib.names import choose
+from nflib.names import PROFILES, choose
 from nflib.quantize import weighted_layers
 from nflib.training import VARIED, BaseRecipe
 

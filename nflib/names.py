@@ -1,7 +1,27 @@
-"""One-line refusals: unknown names are answered with the nearest right one."""
+"""The command line's names, and one-line refusals: an unknown name is answered with the nearest right one."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent  # of the checkout
+PROFILES = ("smoke", "paper")
+TABLES = (
+    "accuracy",
+    "error_models",
+    "base_recipe",
+    "mechanism",
+    "cost",
+    "sensitivity",
+    "tradeoff",
+    "transfer",
+    "quantization",
+    "ablations",
+    "robust_training",
+    "tsne",
+    "transformed_images",
+    "overhead",
+)
 
 
 class UserError(ValueError):

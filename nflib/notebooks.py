@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from nflib import data, faults, generators, grids, models
-from nflib.cells import PROFILES
 from nflib.mitigations import MITIGATIONS
-from nflib.names import UserError, choose
+from nflib.names import PROFILES, UserError, choose
 from nflib.quantize import MAX_BITS, MIN_BITS
 from nflib.store import ROOT
 from nflib.trained import choose_device
@@ -208,7 +207,7 @@ def execute(name: str, output: Path, given: dict[str, Any]) -> Path:
 
     checked = strict(name, given)
     output.parent.mkdir(parents=True, exist_ok=True)
-    plain = output.with_suffix(".source.ipynb")
+    plain = output.with_suffix(f".{os.getpid()}.source.ipynb")
     jupytext.write(jupytext.read(source(name)), plain)
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
     if sys.stderr.isatty():

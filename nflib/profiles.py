@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from nflib import generators, models
-from nflib.cells import PROFILES, Base, Cell
+from nflib.cells import Base, Cell
 from nflib.grids import (
     RECIPES,
     SURROGATES,
@@ -26,7 +26,7 @@ from nflib.grids import (
     tsne,
 )
 from nflib.mitigations import MITIGATIONS
-from nflib.names import choose
+from nflib.names import PROFILES, TABLES, choose
 
 MAIN_LAWS = ("release_map", "bit_flips")
 LAWS = (*MAIN_LAWS, "stuck_at")
@@ -231,24 +231,6 @@ def _paper(table: str) -> list[Cell]:
             front = (("conv_s", "unet_l"), ("conv_l", "unet_s"), MITIGATIONS)
             cells += tradeoff(*cifar10, ("resnet18", "vgg11"), recipe, *front, MAIN_LAWS, 0.01, RATES, 50)
     return list(dict.fromkeys(cells))
-
-
-TABLES = (
-    "accuracy",
-    "error_models",
-    "base_recipe",
-    "mechanism",
-    "cost",
-    "sensitivity",
-    "tradeoff",
-    "transfer",
-    "quantization",
-    "ablations",
-    "robust_training",
-    "tsne",
-    "transformed_images",
-    "overhead",
-)
 
 
 def cells(profile: str, table: str) -> list[Cell]:

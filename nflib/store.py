@@ -17,10 +17,8 @@ import numpy as np
 import torch
 
 from nflib.cells import Cell, canonical, digest_of, plain
-from nflib.names import UserError
+from nflib.names import ROOT, UserError
 from nflib.training import precision
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def results() -> Path:

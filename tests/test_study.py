@@ -13,9 +13,9 @@ import torch
 
 from nflib import data, profiles, study
 from nflib import store as store_module
-from nflib.cells import PROFILES, Base, Cell, canonical, cell_of, digest_of, only, plain
+from nflib.cells import Base, Cell, canonical, cell_of, digest_of, only, plain
 from nflib.eopm import GeneratorRecipe
-from nflib.names import UserError
+from nflib.names import PROFILES, UserError
 from nflib.store import Store, device_name
 from nflib.study import run
 from nflib.trained import choose_device, dataset_on

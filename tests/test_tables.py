@@ -1,14 +1,17 @@
 """Tables: known records give a known frame; the same records give the same bytes; what is missing shows as missing."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from nflib import cli, derive, energy, profiles, report, tables
-from nflib.cells import PROFILES, Base, Cell
+from nflib import cli, derive, energy, notebooks, profiles, report, tables
+from nflib.cells import Base, Cell
 from nflib.eopm import GeneratorRecipe
-from nflib.names import UserError
+from nflib.names import PROFILES, TABLES, UserError
 from nflib.store import Store, results
 from nflib.training import BaseRecipe
 
@@ -127,7 +130,24 @@ def test_the_command_line_refuses_in_one_line(words, message, capsys, workshop):
     assert message in error and error.count("\n") == 1
 
 
-def test_a_budget_that_is_no_time_is_refused(capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["sweep", "--budget", "soon"])
-    assert "is not a time such as" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sweep", "--budget", "soon"], "is not a time such as"),
+        (["sweep", "--list"], "unrecognized arguments: --list"),
+        (["swep"], "invalid choice: 'swep'"),
+        ([], "the following arguments are required: VERB"),
+    ],
+)
+def test_words_that_do_not_parse_are_refused_in_one_line(words, message, capsys):
+    with pytest.raises(SystemExit) as refused:
+        cli.main(words)
+    error = capsys.readouterr().err
+    assert refused.value.code == 2 and message in error and error.count("\n") == 1
+
+
+def test_help_names_every_notebook_and_table_without_loading_torch():
+    program = "import sys; from nflib import cli; cli.parser(); print('torch' in sys.modules); cli.main(sys.argv[1:])"
+    for verb, names in (("run", notebooks.names()), ("sweep", TABLES)):
+        done = subprocess.run([sys.executable, "-c", program, verb, "--help"], capture_output=True, text=True, env={**os.environ, "COLUMNS": "300"})
+        assert done.stdout.startswith("False\n") and all(name in done.stdout for name in names)
