@@ -221,6 +221,7 @@ def execute(name: str, output: Path, given: dict[str, Any]) -> Path:
             cwd=ROOT,
             progress_bar=False,
             stderr_file=sys.stderr,
+            extra_arguments=["--log-level=ERROR"],  # newer kernels warn that they talk to papermill over TCP
         )
     except PapermillExecutionError as error:
         if error.ename == "UserError":

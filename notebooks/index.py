@@ -28,6 +28,7 @@ from nflib.pages import error_models, index, mechanism, tradeoff
 index.idea()
 
 # %% tags=["remove-input"]
+trained = [cell for table in ("accuracy", "mechanism") for cell in profiles.cells(profile, table)]
 records = tables.longest(tables.stored(profile, profiles.cells(profile, "accuracy")))
 rows = tables.accuracy(records)
 why = mechanism.frame(tables.longest(tables.stored(profile, profiles.cells(profile, "mechanism"))))
@@ -66,7 +67,7 @@ index.costs()
 index.closed_forms()
 
 # %% tags=["remove-input"]
-index.agreement(rows, why)
+index.agreement(rows, mechanism.frame(tables.longest(tables.stored(profile, trained))))
 
 # %% [markdown]
 # ## What "1 % bit errors" means decides the result

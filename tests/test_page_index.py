@@ -57,6 +57,20 @@ def test_the_headline_says_damage_recovery_reason_control_and_cost(known):
         assert said in text
 
 
+def test_another_base_model_has_a_line_with_its_best_generator(known):
+    assert "ResNet18" not in headline(known)
+    other = Base("cifar10", "resnet18", BaseRecipe(epochs=12))
+    store(93.0, [30.0, 40.0], base=other)
+    store(90.0, [60.0, 61.0], dataclasses.replace(TOLD, name="conv_s"), base=other)
+    store(91.0, [70.0, 76.0], dataclasses.replace(TOLD, name="unet_l"), base=other)
+    store(91.0, [80.0, 81.0], dataclasses.replace(TOLD, name="unet_s", law="bit_flips"), base=other, law="bit_flips")
+    text = headline(tables.stored("paper"))
+    assert (
+        "* **ResNet18 on CIFAR-10**, alone right on 35.0 % (93.0 % without errors), is right on **73.0 %** behind UNetL, the best of 2 "
+        "generators measured (recovery +38.0 ± 2.0 points; without errors 91.0 %). The paper has 84.6 % from 38.9 %." in text
+    )
+
+
 @pytest.mark.parametrize(("encoder", "better"), [(85.0, 0), (87.5, 2)])
 def test_the_catch_says_for_how_many_the_encoder_beats_the_paper(workshop, encoder, better):
     """ConvL's encoder is DeConvL's too; their printed PA(NF) are 87.2 and 87.2 %; ConvL itself need not be measured."""

@@ -92,6 +92,26 @@ def _recovery(some: pd.DataFrame) -> list[str]:
     return lines
 
 
+def _elsewhere(rows: pd.DataFrame) -> list[str]:
+    """The best generator of every other base model measured as the page's example is.  rows: of `tables.accuracy`."""
+    same = [rows[name] == AT[name] for name in ("base_recipe", "ber_percent")]
+    some = rows[np.logical_and.reduce([*same, rows["error_model"] == "ReleaseMap", rows["generator"].isin(generators.LABELS.values()), rows["RP"].notna()])]
+    lines = []
+    for (dataset, model), here in some.groupby(["dataset", "base_model"], sort=False):
+        if (dataset, model) == (AT["dataset"], AT["base_model"]):
+            continue
+        best = here.sort_values("PA_NF", kind="stable").iloc[-1]
+        line = (
+            f"* **{model} on {dataset}**, alone right on {best['PA']:.1f} % ({best['CA']:.1f} % without errors), is right on "
+            f"**{best['PA_NF']:.1f} %** behind {best['generator']}, the best of {show.count(here['generator'].nunique(), 'generator')} measured "
+            f"(recovery {show.points(best['RP'], best['RP_error'])} points; without errors {best['CA_NF']:.1f} %)."
+        )
+        if not np.isnan(best["published_PA_NF"]):
+            line += f" The paper has {best['published_PA_NF']:g} % from {best['published_PA']:g} %."
+        lines.append(line)
+    return lines
+
+
 def _control(some: pd.DataFrame, alone: pd.DataFrame) -> list[str]:
     """What the first half of a generator does alone.  some: rows of `mechanism.frame` of one setting; alone: the encoders."""
     printed = mechanism._printed(tuple(some[name].iloc[0] for name in mechanism.GROUP)) if len(some) else {}
@@ -176,7 +196,7 @@ def headline(rows: pd.DataFrame, why: pd.DataFrame, voltages: pd.DataFrame, laws
     `error_models.frame`."""
     some, alone = example(why), mechanism._encoders(why, (AT["dataset"],))
     some = some[some["error_model"] == "ReleaseMap"]  # full size may have other error models too
-    lines = ["**In short**, at a bit-error rate of 1 %:", "", *_damage(example(rows)), *_recovery(some)]
+    lines = ["**In short**, at a bit-error rate of 1 %:", "", *_damage(example(rows)), *_recovery(some), *_elsewhere(rows)]
     lines += [*_laws(laws), *_control(some, alone), _cost(), *_pays(voltages)]
     return show.prose("\n".join([*lines, _rests_on(rows, why)]))
 
@@ -199,7 +219,7 @@ def ladders(why: pd.DataFrame) -> HTML:
 def agreement(rows: pd.DataFrame, scores: pd.DataFrame) -> HTML:
     """Printed accuracies of the official setting beside ours, as a table.
 
-    rows: `tables.accuracy`; scores: those of the mechanism page with a printed counterpart.
+    rows: `tables.accuracy`; scores: rows of `mechanism.frame`, of which those with a printed counterpart stand here.
     """
     ours = rows[(rows["error_model"] == "ReleaseMap") & (rows["base_recipe"] == "release")]
     ours = ours[ours["base_epochs"] == ours.groupby(["dataset", "base_model"])["base_epochs"].transform("max")]
