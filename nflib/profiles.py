@@ -87,6 +87,7 @@ def first_look(table: str) -> list[Cell]:
                 *accuracy(*at, model, recipe, ("conv_s", "unet_l"), MAIN_LAWS, (0.01,), 20),
             )
         ]
+        whole += accuracy(*at, "vgg11", "release", generators.NAMES, ("release_map",), (0.01,), 20)
     elif table == "error_models":
         return shortened(error_models(*at, ("vgg11",), RECIPES, ("conv_s",), 0.01, 50), 50)
     elif table == "quantization":

@@ -156,6 +156,7 @@ def test_status_counts_a_table_of_the_paper(workshop):
     assert [f"Figure {n}" for n in range(1, 18)] == list(rows.index[26:])
     assert rows.loc["Table 13", ["done", "missing"]].tolist() == [1, 69] and rows.loc["Table 12", "done"] == 0
     assert rows.loc["Table 2", "time left"] == "computed" and rows.loc["Table 1", "missing"] == 50
+    assert list(rows.loc[["Table 2", "Table 13", "Figure 2"], "numbers"]) == ["30 of 30", "2 of 195", "-"]
     assert rows.loc["Table 10", "missing"] == 12 and rows.loc["Table 9", "missing"] == 24
     assert set(rows["notebook"]) - {"–"} <= {*profiles.TABLES, "energy"}
 

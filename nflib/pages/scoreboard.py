@@ -431,13 +431,17 @@ PLACES: dict[str, tuple[str, str, Find | None]] = {  # place: (what, notebook, c
 def status_by_paper_table(device: str = "auto") -> pd.DataFrame:
     """Each table and figure of the paper: what reproduces it, cells done and missing, time left on `device` ("auto",
     "cpu", "cuda").  Counted are the paper profile's cells that are comparable with it (release recipe, the official code's
-    error map); one cell may serve several places.  "computed": follows from shapes and needs no cell."""
+    error map); one cell may serve several places.  "computed": follows from shapes and needs no cell.  numbers: how many of
+    the place's printed numbers have a counterpart here, from shorter training too."""
     store, where = Store("paper"), choose_device(device)
+    compared = by_table(frame([*store.records("accuracy"), *store.records("overhead")])).set_index("table")
     clock, rows = Clock(store, where), []
     for place, (what, notebook, find) in PLACES.items():
         cells = list(dict.fromkeys(find(where.type))) if find else []
         missing = [cell for cell in cells if not store.has(cell)]
         left = duration(clock.total(missing)) if missing else "-" if cells or notebook == "–" else "computed"
         row = {"place": place, "what": what, "notebook": notebook, "done": len(cells) - len(missing), "missing": len(missing)}
-        rows.append(row | {"time left": left})
+        number = compared.loc[place] if place in compared.index else None
+        beside = "-" if number is None else f"{np.nan_to_num(number['ours']):.0f} of {number['printed']:.0f}"
+        rows.append(row | {"time left": left, "numbers": beside})
     return pd.DataFrame(rows)
