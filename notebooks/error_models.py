@@ -75,6 +75,15 @@ rows = page.frame(records, cells)
 page.summary(rows, profile)
 
 # %% [markdown]
+# ## What a generator brings back
+#
+# Hollow: the base model alone. Filled: the same chips behind a generator that was trained under the same error model. The
+# number is the recovery in points, with its standard error over chips.
+
+# %% tags=["hide-input"]
+page.recovery_pictures(rows)
+
+# %% [markdown]
 # ## Where the damage comes from
 #
 # Grey bars are the whole damage under one error model. Each coloured bar between two grey ones is what one artefact adds

@@ -84,6 +84,13 @@ report.chip_pictures(records)
 index.error_models(rows)
 
 # %% [markdown]
+# It decides what a generator brings back, too. Hollow: the classifier alone. Filled: the same chips behind a generator that
+# was trained under the same error model. The number is the recovery in points, with its standard error over chips.
+
+# %% tags=["remove-input"]
+error_models.recovery_pictures(laws)
+
+# %% [markdown]
 # ## How to read on
 #
 # * [The method](../method.md): formulas, error models, metrics; and

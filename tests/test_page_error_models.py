@@ -77,7 +77,8 @@ def test_sentences_follow_the_numbers_whichever_way_they_come_out():
     assert "The other recipe is not measured" in said and "not a conclusion about CIFAR-10" not in said
     assert "Clear parts of the damage, in points: tiling slip +30.0 ± 8.2, one map for all layers +5.0 ± 0.9, twice" in said
     assert "Not clear: map reused within a layer +5.0 ± 2.9, stuck cells, not flips −3.0 ± 2.9." in said
-    assert "RP is not clearly different (+1.0 ± 0.8 points) from that under the release map" in said
+    assert "* **ConvL brings back +4.0 ± 0.8 points** under ReleaseMap at 1 %; **" in said
+    assert "* Not clearly different from that under the release map: " in said and "; StuckAt at 1 % (+1.0 ± 0.8)" in said
     other = {"release_map": "stuck_at", "stuck_at": "release_map"}
     turned = [{**one, "cell": {**one["cell"], "law": other.get(one["cell"]["law"], one["cell"]["law"])}} for one in RECORDS]
     for one in turned:
@@ -118,7 +119,16 @@ def test_the_same_records_in_another_order_give_the_same_bytes():
     there, back = page.frame(RECORDS), page.frame(RECORDS[::-1])
     assert tables.to_csv(there) == tables.to_csv(back)
     assert page.attribution_pictures(there).data == page.attribution_pictures(back).data
+    assert page.recovery_pictures(there).data == page.recovery_pictures(back).data
     assert page.chip_pictures(RECORDS).data == page.chip_pictures(RECORDS[::-1]).data
+
+
+def test_the_picture_of_recovery_says_it_under_every_law():
+    shown = page.recovery_pictures(page.frame(RECORDS)).data
+    assert "release, StuckAt 1 %, ConvL: +5.0 ± 0.0; release, BitFlips 0.5 %, ConvL:" in shown
+    assert "release, ReleaseMap 1 %, ConvL: +4.0 ± 0.8;" in shown
+    alone = page.frame([one for one in RECORDS if one["cell"]["generator"] is None])
+    assert "Nothing measured yet" in page.recovery_pictures(alone).data
 
 
 def test_the_picture_of_chips_says_median_and_worst():
@@ -152,7 +162,7 @@ def test_the_notebook_runs_without_records_with_other_parameters(trained_worksho
     assert {cell["base"]["recipe"]["name"] for cell in cells} == {"modern"}
     for words in ("base recipe `modern`", "BitFlips at 2 %", "not a conclusion about CIFAR-10", "variance / mean", "yield %"):
         assert words in shown
-    assert "Recovery RP" not in shown and "so few patterns" in shown and "± nan" not in shown
+    assert "brings back" not in shown and "so few patterns" in shown and "± nan" not in shown
 
 
 def test_the_notebook_shows_stored_records_beside_the_papers_numbers_and_measures_nothing(workshop, tmp_path):
@@ -164,6 +174,6 @@ def test_the_notebook_shows_stored_records_beside_the_papers_numbers_and_measure
     shown = outputs(notebooks.execute("error_models", tmp_path / "out.ipynb", given))
     assert len(list((results() / "records" / "paper" / "accuracy").glob("*.json"))) == 12
     assert "are measured; `nflib sweep error_models --profile paper` measures the others" in shown
-    for words in ("Recovery RP with ConvS", "PA under ReleaseMap at 1 %: 42.2 % in the paper, 39.6 ± 14.1 %", "tiling slip +30.4"):
+    for words in ("ConvS brings back", "PA under ReleaseMap at 1 %: 42.2 % in the paper, 39.6 ± 14.1 %", "tiling slip +30.4"):
         assert words in shown
     assert ">38.9</td>" in shown  # the paper's ResNet18, beside dashes

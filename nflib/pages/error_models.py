@@ -181,6 +181,38 @@ def attribution_pictures(rows: pd.DataFrame) -> HTML:
     return _gallery(attribution(rows), waterfall)
 
 
+def recovery(rows: pd.DataFrame, title: str) -> figures.Picture:
+    """From PA (hollow) to PA(NF) (filled), a line an error model and generator, of one base model; RP is written beside it."""
+    rows = rows.assign(law=[f"{row.error_model.replace(', ', chr(10))} {row.ber_percent:g} %" for row in rows.itertuples()])
+    laws, lanes = list(dict.fromkeys(rows["law"])), list(dict.fromkeys(rows["generator"]))
+    figure, panels = _panels(rows, title, 1.3 + 0.36 * len(laws) * max(1, 0.6 * len(lanes)))
+    colours, said = dict(zip(generators.LABELS.values(), [BLUE, "#029e73", ORANGE, "#cc78bc", "#ca9161", "black"])), []
+    low = 10 * np.floor(rows[["PA", "PA_NF"]].min().min() / 10) - 5
+    for axis, some in panels:
+        for row in some.itertuples():
+            y = laws.index(row.law) + 0.8 * ((lanes.index(row.generator) + 0.5) / len(lanes) - 0.5)
+            axis.plot([row.PA, row.PA_NF], [y, y], color="0.6", linewidth=2, zorder=1)
+            axis.plot(row.PA, y, "o", color="white", markeredgecolor="black", markersize=6, zorder=2)
+            axis.plot(row.PA_NF, y, "o", color=colours[row.generator], markersize=6, zorder=3)
+            axis.text(98, y, _points((row.RP, row.RP_error), "+"), va="center", fontsize=8)
+            said.append(f"{row.base_recipe}, {row.error_model} {row.ber_percent:g} %, {row.generator}: {_points((row.RP, row.RP_error), '+')}")
+        for clean in some["CA"].unique():
+            axis.axvline(clean, color="black", linewidth=1, linestyle=":")
+        axis.set(xlabel="accuracy (%)", xlim=(low, 98 + 0.42 * (100 - low)), ylim=(len(laws) - 0.45, -0.55))
+        axis.set_xticks([x for x in range(0, 101, 20) if x >= low])
+        axis.set_yticks(range(len(laws)), laws, fontsize=8)
+    marks = [axis.plot([], [], "o", color="white", markeredgecolor="black", label="alone")[0]]
+    marks += [axis.plot([], [], "o", color=colours[name], label=f"behind {name}")[0] for name in lanes]
+    marks += [axis.plot([], [], "k:", label="clean accuracy")[0]]
+    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), fontsize=8, frameon=False)
+    return figures.Picture(figure, f"{title}: recovery in points under each error model. {'; '.join(said)}.")
+
+
+def recovery_pictures(rows: pd.DataFrame) -> HTML:
+    """`recovery` of each base model in `frame` that has a generator in front."""
+    return _gallery(rows[(rows["generator"] != "none") & rows["RP"].notna()], recovery)
+
+
 def chips(values: pd.DataFrame, title: str) -> figures.Picture:
     """Accuracy of every chip of one base model: rows of error_model, generator, clean and accuracy (per cent)."""
     lanes = sorted(values["generator"].unique(), key=["none", *generators.LABELS.values()].index)
@@ -312,25 +344,26 @@ def _part_words(parts: pd.DataFrame) -> Iterator[str]:
 
 
 def _recovery_words(named: list[tuple[str, pd.Series | None]], generator: str) -> Iterator[str]:
-    """What a generator brings back under each law, how much of it goes with the map, and the paper's recovery."""
+    """What a generator brings back under the first two laws, where that differs under the others, and the paper's recovery."""
     laws = {name: row for name, row in named if row is not None}
     gain = {name: (row["RP"], row["RP_error"]) for name, row in laws.items()}
-    damage = {name: _damage(row) for name, row in laws.items()}
-    sure = {name: all_ for name, (all_, error) in damage.items() if all_ > SURE * error and gain[name][0] > 0}
-    undone = {name: 100 * gain[name][0] / all_ for name, all_ in sure.items()}
-    of = {name: f" ({round(undone[name]):d} % of the damage)" if name in undone else "" for name in laws}
-    said = "; ".join(f"{name} {_points(gain[name], '+')}{of[name]}" for name in laws)
-    yield f"Recovery RP with {generator}, in points: {said}."
-    first, release = named[0]
+    (first, release), (second, corrected) = named[:2]
     if release is None:
         return
-    for name in [name for name, _ in named[3:] if name in laws]:
-        more, less = (f"{{}} points {word} than" for word in ("larger", "smaller"))
-        words = _verdict(_minus(gain[name], gain[first]), more, less, "not clearly different ({} points) from")
-        yield f"Under {name} RP is {words} that under the release map."
+    text = f"**{generator} brings back {_points(gain[first], '+')} points** under {first}"
+    if corrected is not None:
+        text += f"; **{_points(gain[second], '+')}** under the same map with its tiling corrected, and trained under that"
+    yield text + "."
+    differences = {name: _minus(gain[name], gain[first]) for name in laws if name != first}
+    sides = {"Clearly less": [], "Clearly more": [], "Not clearly different": []}
+    for name, gap in differences.items():
+        side = "Not clearly different" if not abs(gap[0]) > SURE * gap[1] else "Clearly more" if gap[0] > 0 else "Clearly less"
+        sides[side].append(f"{name} ({_points(gap, '+')})")
+    for side, names in sides.items():
+        if names:
+            yield f"{side} than under the release map: {'; '.join(names)}.".replace("different than", "different from that")
     if not np.isnan(release["published_RP"]):
-        difference = f"{release['RP_difference']:+.1f}"
-        yield f"The paper's RP in this setting is {release['published_RP']:g} points; ours differs by {difference}."
+        yield f"The paper's RP in this setting is {release['published_RP']:g} points; ours differs by {release['RP_difference']:+.1f}."
 
 
 def _caution(rows: pd.DataFrame, profile: str) -> str:
@@ -368,9 +401,10 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     for (dataset, model, recipe, epochs, *_), some in groups:
         named = _laws(some)
         lines += [f"**{dataset} {model}, base recipe `{recipe}`** ({epochs} epochs, clean accuracy {some['CA'].iloc[0]:.1f} %)", ""]
-        words = [*_damage_words(named), *_part_words(attribution(some))]
+        words = []
         for generator, behind in some[some["generator"] != "none"].groupby("generator", sort=False):
             words += _recovery_words(_laws(behind), generator)
+        words += [*_damage_words(named), *_part_words(attribution(some))]
         lines += [*(f"* {word}" for word in words), ""]
         gap = _minus(_damage(named[0][1]), _damage(named[3][1]))
         if not np.isnan(gap[0]):
