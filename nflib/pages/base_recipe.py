@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from IPython.display import HTML, Markdown
+from matplotlib.ticker import LogLocator
 
 from nflib import figures, recipes, report, show
 from nflib.recipes import AGAINST, CHANCE, FEW, GOES, GROUP, NEVER, STATISTICS, after_cuts, changes, correlations, groups
@@ -71,6 +72,9 @@ def _layers(title: str, some: pd.DataFrame) -> figures.Picture:
         axes[0].plot([], [], marker=marker, color=colour, label=f"{row['recipe']}: PA {row['PA']:.0f} %")
     for axis, words in zip(axes, ("own errors alone", "all errors")):
         axis.set(yscale="log", ylabel="noise over signal", title=words)
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 3) if np.ptp(np.log10(axis.get_ylim())) > 1 else (1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("")
     axes[1].set(xlabel="layer, from the image to the logits", xticks=range(1, len(values) + 1))
     figure.suptitle(title, fontsize=9)
     figure.legend(loc="outside lower center", ncols=1, fontsize=8, frameon=False)
