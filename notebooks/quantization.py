@@ -43,8 +43,8 @@ device: str = "auto"
 measure: bool = True  # False: show stored records only, of the profile's grid for the data set
 
 # %% tags=["hide-input"]
-from nflib import grids, profiles, show, study, tables
-from nflib.pages import quantization
+from nflib import grids, profiles, study, tables
+from nflib.pages import contradictions, quantization
 
 cells = grids.quantization(
     profile, dataset, base_models, base_recipe, generator_names, error_models, train_rate, rate, widths, patterns
@@ -90,11 +90,11 @@ quantization.table(rows)
 # %% [markdown]
 # ## Oddities in the paper's tables
 #
-# Each line was found by a check on the printed numbers. One repeat can be chance, many cannot. Ten accuracies with a mean
-# close to the clean accuracy cannot spread widely, unless some chips beat the clean accuracy.
+# Each line was found by a check on the printed numbers, in the paper's Tables 22 to 24 and Figures 12 and 13.
+# [All such checks](scoreboard.ipynb) are on the scoreboard's page.
 
 # %% tags=["hide-input"]
-show.table(quantization.oddities().rename(columns=quantization.SHOWN), "quantization_oddities", wrap=True)
+contradictions.table(contradictions.about(contradictions.frame(), "Table 22", "Table 23", "Table 24", "Figure 12", "Figure 13"))
 
 # %% [markdown]
 # ## What it means

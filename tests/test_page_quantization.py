@@ -116,19 +116,6 @@ def test_pictures_say_what_they_show(four):
     assert page.pictures(rows).data.count("<img") == page.pictures(rows, page.slip_changes).data.count("<img") == 1
 
 
-def test_the_checks_find_the_paper_s_oddities():
-    found = page.oddities()
-    repeated = found[found["what"].str.startswith("the same at")].set_index("what")
-    longest = repeated.loc["the same at 5 widths"]
-    assert (longest["table"], longest["base_model"], longest["generator"]) == ("Table 23", "VGG19", "ConvL")
-    assert (longest["bits"], longest["printed"]) == ("7, 6, 5, 4 and 3", "92.2 ± 5.7")
-    spread = found[found["what"].str.contains("leaves room")]
-    assert ("Table 22", "8", "89.6 ± 8.7") in list(zip(spread["table"], spread["bits"], spread["printed"]))
-    figures = found[found["table"].str.startswith("Figure")]
-    assert len(figures) == 8 and figures["what"].str.contains("differ from Table 2[23]").all()
-    assert figures["printed"].str.startswith("93.4, 90.4, 91.3, 80.2, 37.1, 1.8").any()
-
-
 @pytest.mark.parametrize(
     "given",
     [

@@ -62,7 +62,7 @@ def test_sentences_follow_the_numbers(records):
     rows = page.frame(records)
     text = page.summary(rows, "paper", 25).data
     assert "ConvL trained on random patterns, 10 perturbed models a step: RP +36.0 ± 4.0." in text
-    assert "RP −5.0 ± 1.0; against random patterns −41.0 ± 4.1 points, beyond two standard errors; the paper has −0.2." in text
+    assert "RP −5.0 ± 1.0; against random patterns, on the same chips, −41.0 ± 3.0 points, beyond two standard errors; the paper has −0.2." in text
     assert "above zero for no K" in text and "0.5 % of the stored bits" in text and "from −16 to 0 for its 5 values of K" in text
     text = page.summary(rows, "paper", 26).data
     assert "`awp` has CA 90.0 %, PA 32.0 %; `release` has CA 90.0 %, PA 22.0 %" in text

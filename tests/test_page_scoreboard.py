@@ -144,6 +144,8 @@ def test_contradictions_are_found():
     assert "63.5 points" in one("up to 63.5") and "RP 57.3 saves 17.1 %" in one("saving up to 24 %")
     assert "6.8 and 6.8" in one("Table 13, VGG16 and VGG19") and "6 of 6 labels" in one("Figure 1b")
     assert "texts differ" in one("AWP") and not found.isna().any().any()
+    some = contradictions.about(found, "Table 2", "Figure 13")
+    assert some["where"].tolist() == ["Table 2, VGG19 with ConvS", "Figure 13 and Table 23"]  # not Tables 20 to 26
     assert f"{len(found)} suspicions checked" in contradictions.summary(found).data and "wrap" in contradictions.table(found).data
 
 

@@ -181,6 +181,11 @@ def frame() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def about(found: pd.DataFrame, *places: str) -> pd.DataFrame:
+    """The suspicions that name one of these tables or figures."""
+    return found[found["where"].str.contains("|".join(rf"\b{place}\b" for place in places))]
+
+
 def table(found: pd.DataFrame) -> HTML:
     """`frame` with cells that wrap."""
     return show.table(found, "contradictions", wrap=True)

@@ -7,7 +7,7 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import HTML, Markdown
 
-from nflib import data, faults, figures, generators, grids, models, published, report, show, tables
+from nflib import data, faults, figures, generators, grids, models, report, show, tables
 from nflib.cells import digest_of
 
 NAME = "quantization"
@@ -223,40 +223,3 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     else:
         lines.append("* The paper has none of these settings, so nothing here can be compared with it.")
     return show.prose("\n".join(lines))
-
-
-def oddities() -> pd.DataFrame:
-    """What is odd in the paper's own numbers of these tables, each found by a check.
-
-    Repeats: one mean and spread at several widths.  Spreads: ten accuracies of mean m, none above c, the larger of CA and
-    CA(NF), have a standard deviation of at most 3 (c - m).  Figures: other numbers than the tables, for other generators.
-    """
-    known = published.load()
-    known, found = known[known["metric"].isin(["CA", "CA_NF", "PA_NF"])], []
-    by = ["origin", "table", "base_model", "generator"]
-    for (origin, table, model, name), line in known[known["metric"] == "PA_NF"].groupby(by):
-        place = {"table": table, "base_model": model, "generator": name}
-        if origin in ORIGINS[:3]:
-            for (mean, std), some in line[line["std"] > 0].groupby(["mean", "std"]):
-                if len(some) > 1:
-                    printed = {"bits": show.listed(some["bits"]), "printed": f"{mean:g} ± {std:g}"}
-                    found.append({**place, **printed, "what": f"the same at {len(some)} widths"})
-            clean = known[(known["origin"] == origin) & (known["base_model"] == model) & known["generator"].isin(["none", name])]
-            tops = clean[clean["metric"] != "PA_NF"].groupby("bits")["mean"].max()
-            for row in line.itertuples():
-                room = 3 * (tops[row.bits] - row.mean)
-                if row.std - 0.05 > room + 0.3:  # all three numbers are rounded to 0.1
-                    what = f"clean is {tops[row.bits]:g}, which leaves room for a spread of {max(room, 0):.1f}"
-                    printed = {"bits": f"{row.bits:g}", "printed": f"{row.mean:g} ± {row.std:g}"}
-                    found.append({**place, **printed, "what": what})
-        if origin == ORIGINS[3]:
-            same = known[(known["dataset"] == line["dataset"].iloc[0]) & (known["base_model"] == model)]
-            same = same[(same["generator"] == name) & (same["metric"] == "PA_NF") & (same["ber_percent"] == 0.5)]
-            tabled = line.merge(same[same["origin"].isin(ORIGINS[:3])], on="bits")
-            main = same[same["origin"].isin(["table12_cifar10", "table13_gtsrb"])].iloc[0]
-            apart = ((tabled["mean_x"] - tabled["mean_y"]).abs() > 0.06).sum()
-            what = f"{apart} of {len(tabled)} differ from {tabled['table_y'].iloc[0]}, whose generators were trained at 1 %; "
-            what += f"{main['table']} (trained at 0.5 %) has {main['mean']:g} at 8 bits"
-            printed = ", ".join(f"{value:g}" for value in line["mean"])
-            found.append({**place, "bits": show.listed(line["bits"]), "printed": printed, "what": what})
-    return pd.DataFrame(found)

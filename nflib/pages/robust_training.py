@@ -9,6 +9,7 @@ import seaborn as sns
 from IPython.display import HTML, Markdown
 
 from nflib import data, faults, figures, generators, models, published, quantize, report, show, tables
+from nflib.cells import digest_of
 
 NAME = "robust_training"
 TRUE = faults.LABELS["release_map"]
@@ -20,7 +21,7 @@ PUBLISHED = [f"published_{metric}" for metric in tables.METRICS]
 DIFFERENCES = ["PA_difference", "RP_difference"]
 COLUMNS = [*RUN[:3], "base_model", "base_recipe", *RUN[3:], "generator", "flips", "flips_percent", "models_per_step"]
 COLUMNS += ["imitation_steps", "steps"]
-COLUMNS += [*tables.MEASURED, *PUBLISHED, *DIFFERENCES, "changed_bits_percent", "device", "record"]
+COLUMNS += [*tables.MEASURED, "against", "against_error", *PUBLISHED, *DIFFERENCES, "changed_bits_percent", "device", "record"]
 COLOURS = dict(zip(generators.LABELS.values(), sns.color_palette("colorblind", 6)))
 SHOWN = {"flips": "K", "flips_percent": "K, % of bits"} | report.SHOWN | {"models_per_step": "models per step"}
 SHOWN |= {"published_CA": "paper CA", "published_CA_NF": "paper CA(NF)", "PA_difference": "PA, ours − paper"}
@@ -53,7 +54,8 @@ def frame(records: Iterable[dict], dataset: str = "") -> pd.DataFrame:
     """A row for each base model alone and with each generator, as `tables.recoveries` gives them; flips is K.
 
     flips_percent: K in per cent of the stored bits of the base model (of one with ten classes).  flips 0: trained on random
-    patterns.  published_*: Tables 25 and 26, Table 12 for random patterns; only where the error model is ReleaseMap and the
+    patterns.  against, against_error: PA(NF) less that of the same generator trained on random patterns, on the same chips,
+    and its standard error, in points.  published_*: Tables 25 and 26, Table 12 for random patterns; only where the error model is ReleaseMap and the
     base recipe release or awp.  dataset: a data set whose settings in the paper get rows even where ours are missing.
     """
     records = list(records)
@@ -63,6 +65,15 @@ def frame(records: Iterable[dict], dataset: str = "") -> pd.DataFrame:
     bases = {tables.setting(r)["base"]: r["cell"]["base"] for r in records}
     stored = rows["base"].map({key: _stored_bits(base["model"], base["width"]) for key, base in bases.items()})
     rows["flips_percent"] = (100 * rows["flips"] / stored.astype(float)).where(rows["flips"] > 0)
+    after = {digest_of(record["cell"]): np.array(record["metrics"].get("perturbed")) for record in records}
+    behind = rows[rows["generator"] != "none"]
+    random = behind[behind["flips"] == 0].groupby([*tables.KEYS, "generator"])["record"].agg(list)
+    gaps = {
+        row["record"]: tables.paired(after, row["record"], random.get(tuple(row[key] for key in [*tables.KEYS, "generator"]), []))
+        for row in behind[behind["flips"] > 0].to_dict("records")
+    }
+    for place, name in enumerate(("against", "against_error")):
+        rows[name] = [gaps.get(record, (np.nan, np.nan))[place] for record in rows["record"]]
     printed = _printed(data.LABELS.get(dataset, dataset))
     key = ["dataset", "base_model", "base_recipe", "error_model", "ber_percent", "generator", "flips"]
     have = rows.set_index(key).index
@@ -176,9 +187,8 @@ def _attack_lines(rows: pd.DataFrame) -> list[str]:
                 lines.append(f"  * ConvL trained on random patterns, {many} a step: RP {row.RP:+.1f} ± {row.RP_error:.1f}.")
             for row in attacked.itertuples():
                 text = f"  * K = {row.flips:,.0f}, {row.flips_percent:.2g} % of the stored bits: RP {row.RP:+.1f} ± {row.RP_error:.1f}"
-                if len(random) == 1:
-                    change, error = row.RP - random["RP"].iloc[0], np.hypot(row.RP_error, random["RP_error"].iloc[0])
-                    text += f"; against random patterns {_against(change, error)}"
+                if pd.notna(row.against):
+                    text += f"; against random patterns, on the same chips, {_against(row.against, row.against_error)}"
                 lines.append(text + (f"; the paper has {row.published_RP:+g}." if pd.notna(row.published_RP) else "."))
             if len(attacked):
                 useful = attacked.loc[attacked["RP"] > 2 * attacked["RP_error"], "flips"]
