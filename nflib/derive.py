@@ -84,48 +84,62 @@ def path(profile: str, name: str) -> Path:
     return results() / "tables" / profile / f"{name}.csv"
 
 
-def _base(row: dict) -> str:
-    return f"{row['dataset']} {row['base_model']} (`{row['base_recipe']}`, {row['base_epochs']} epochs)"
+def _front(row: dict) -> str:
+    """A line of the README's first table: what stands in front of a base model, and what it brings."""
+    alone = row["generator"] == "none"
+    front = "nothing" if row["how"] == mechanism.ALONE else mechanism.front(row)
+    values = [row[name if alone else f"{name}_NF"] for name in ("CA", "PA")] + [row["PA_worst" if alone else "PA_NF_worst"]]
+    if row["how"] == mechanism.ENCODER:
+        front, values = f"*in its place:* the {row['base_model']} alone, no errors", [values[0], np.nan, np.nan]
+    minutes = "" if np.isnan(row["training_minutes"]) else f"{row['training_minutes']:.0f} min"
+    texts = ["–" if np.isnan(value) else f"{value:.1f}" for value in (*values, row["published_PA" if alone else "published_PA_NF"])]
+    return f"| {front} | {minutes} | {' | '.join(texts)} |"
 
 
 def readme_results() -> str:
-    """The README's result table: what each thing in front of a damaged base model at full size brings."""
-    rows = mechanism.frame(of_grid("paper", "mechanism"))
-    lines = ["| what classifies | training | without errors | under errors | worst chip | the paper |", "|---|---|---|---|---|---|"]
-    for row in rows.fillna({"training_minutes": 0.0}).to_dict("records"):
-        alone = row["generator"] == "none"
-        front = "alone" if row["how"] == mechanism.ALONE else mechanism.front(row)
-        values = [row[name if alone else f"{name}_NF"] for name in ("CA", "PA")] + [row["PA_worst" if alone else "PA_NF_worst"]]
-        if row["how"] == mechanism.ENCODER:
-            front, values = "alone, no errors", [values[0], np.nan, np.nan]
-        minutes = f"{row['training_minutes']:.0f} min" if row["training_minutes"] else ""
-        printed = row["published_PA" if alone else "published_PA_NF"]
-        texts = ["–" if np.isnan(value) else f"{value:.1f}" for value in (*values, printed)]
-        lines.append(f"| {_base(row)}: {front} | {minutes} | {' | '.join(texts)} |")
-    classifiers = rows[rows["how"] != mechanism.ENCODER]
-    settings_of = set(zip(classifiers["base_recipe"], classifiers["error_model"], classifiers["ber_percent"]))
-    for row in tradeoff.frame(of_grid("paper", "tradeoff")).to_dict("records"):
-        if row["kind"] == "mitigation" and (row["base_recipe"], row["error_model"], row["ber_percent"]) in settings_of:
-            lines.append(f"| {_base(row)}: no generator, {row['system']} |  | {row['clean']:.1f} | {row['accuracy']:.1f} | {row['worst']:.1f} | – |")
-    settings = [f"{law} at {rate:g} %" for law, rate in zip(rows["error_model"], rows["ber_percent"])]
-    lines += ["", f"Accuracies in per cent; error model {listed(settings)}; means over {listed(rows['patterns'])} error patterns."]
-    lines += ["The official recipe trains a generator for 58,800 steps with ten perturbed models each."]
-    return "\n".join([*lines, *_laws()]) + "\n"
+    """The README's result tables: what each thing in front of a damaged base model at full size brings; and what a generator
+    recovers under other error models."""
+    grids = dict.fromkeys(cell for table in ("mechanism", "accuracy") for cell in profiles.cells("paper", table))
+    rows, said = mechanism.frame(longest(stored("paper", grids))), []
+    encoders = rows[rows["how"] == mechanism.ENCODER]
+    rows = rows[(rows["how"] != mechanism.ENCODER) & (rows["base_recipe"] == "release") & (rows["error_model"] == "ReleaseMap") & (rows["ber_percent"] == 1)]
+    instead = tradeoff.frame(of_grid("paper", "tradeoff"))
+    groups = rows.groupby(["dataset", "base_model", "base_epochs"], sort=False)
+    for (dataset, model, epochs), some in sorted(groups, key=lambda group: -len(group[1])):  # the most told one first
+        lines = [_front(row) for row in some.to_dict("records")]
+        lines += [_front(row) for row in encoders[encoders["dataset"] == dataset].to_dict("records")] if not said else []
+        same = (instead["dataset"] == dataset) & (instead["base_model"] == model) & (instead["kind"] == "mitigation")
+        for row in instead[same & instead["error_model"].isin(some["error_model"]) & (instead["ber_percent"] == 1)].to_dict("records"):
+            if row["base_recipe"] == "release":
+                lines.append(f"| *no generator:* {row['system']} |  | {row['clean']:.1f} | {row['accuracy']:.1f} | {row['worst']:.1f} | – |")
+        said += [
+            f"**{dataset}, {model}** (recipe `release`, {epochs} epochs), accuracy in per cent, errors of ReleaseMap, the official code's map, at 1 %, {listed(some['patterns'])} chips:", "",
+            "| in front of it | training | without errors | under errors | worst chip | the paper |", "|---|---|---|---|---|---|", *lines, "",
+        ]  # fmt: skip
+    said += ["The official recipe trains a generator for 58,800 steps with ten perturbed models each."]
+    return "\n".join([*said, *_laws()]) + "\n"
 
 
 def _laws() -> list[str]:
-    """The README's second table: what the same generator recovers under other error models."""
+    """The README's other table: what the same generator recovers under each error model, the base recipes side by side."""
     rows = error_models.frame(longest(of_grid("paper", "error_models")))
-    rows = rows[(rows["generator"] != "none") & rows["RP"].notna()]
-    if rows.empty:
-        return []
-    lines = ["", "Published numbers rest on the official code's error map, ReleaseMap. It lays each row out 16 times, by a slip. The same", "under other error models, each generator trained under its own:", ""]
-    lines += ["| base model, generator | error model | alone | behind it | recovery |", "|---|---|---|---|---|"]
-    for row in rows.to_dict("records"):
-        gain = points(row["RP"], row["RP_error"]).replace("-", "−")
-        what = f"{_base(row)}, {row['generator']} | {row['error_model']} {row['ber_percent']:g} %"
-        lines.append(f"| {what} | {row['PA']:.1f} | {row['PA_NF']:.1f} | {gain} |")
-    return [*lines, "", f"Means over {listed(rows['patterns'])} error patterns; ± is the standard error of the recovery over them."]
+    rows, said = rows[(rows["generator"] != "none") & rows["RP"].notna()], []
+    for (dataset, model, generator), some in rows.groupby(["dataset", "base_model", "generator"], sort=False):
+        recipes = list(dict.fromkeys(some["base_recipe"]))
+        said += [
+            "", "Published numbers rest on the official code's error map, ReleaseMap, which lays each row out 16 times, by a slip. "
+            f"**{generator} in front of {dataset} {model} under other error models**, trained under each, {listed(some['patterns'])} chips:", "",
+            "| error model | " + " | ".join(f"`{recipe}`: alone | behind {generator} | recovery" for recipe in recipes) + " |",
+            "|---" * (1 + 3 * len(recipes)) + "|",
+        ]  # fmt: skip
+        for (law, rate), here in some.groupby(["error_model", "ber_percent"], sort=False):
+            found = here.drop_duplicates("base_recipe").set_index("base_recipe")
+            texts = [
+                f"{found.loc[r, 'PA']:.1f} | {found.loc[r, 'PA_NF']:.1f} | {points(*found.loc[r, ['RP', 'RP_error']])}" if r in found.index else "– | – | –"
+                for r in recipes
+            ]
+            said.append(f"| {law} {rate:g} % | {' | '.join(texts)} |".replace("-", "−"))
+    return [*said, "", "± is the standard error of the recovery over chips."] if said else []
 
 
 def readme(text: str) -> str:

@@ -69,6 +69,29 @@ def test_the_same_records_give_the_same_bytes_and_check_finds_a_changed_table(tw
         derive.check()
 
 
+def test_the_readme_says_what_stands_in_front_of_each_base_model_and_what_other_error_models_leave(two, monkeypatch):
+    tiled = {"law": "release_map_tiling_corrected"}
+    fixed = [dataclasses.replace(ALONE, **tiled), dataclasses.replace(WITH, generator=dataclasses.replace(WITH.generator, **tiled), **tiled)]
+    encoder = dataclasses.replace(ALONE, base=Base("cifar10", "conv_l_encoder", BaseRecipe("modern")))
+    other = dataclasses.replace(ALONE, base=Base("cifar10", "resnet18", BaseRecipe()))
+    for cell, clean, perturbed in zip((*fixed, encoder, other), (90.0, 89.0, 86.9, 93.0), ([70.0] * 4, [69.0, 71.0, 69.0, 71.0], [30.0] * 4, [41.0] * 4)):
+        store(cell, clean, perturbed)
+    monkeypatch.setattr(profiles, "cells", lambda profile, table: [ALONE, WITH, encoder, other, *(fixed if table == "error_models" else [])])
+    text = derive.readme_results()
+    for line in (
+        "**CIFAR-10, VGG11** (recipe `release`, 300 epochs)",
+        "**CIFAR-10, ResNet18** (recipe `release`, 300 epochs)",
+        "| nothing |  | 90.0 | 50.0 | 40.0 | 42.2 |",
+        "| ConvL, Eq. 3 from the start | 0 min | 88.0 | 83.0 | 80.0 | 87.2 |",
+        "| *in its place:* the ConvL encoder alone, no errors |  | 86.9 | – | – | – |",
+        "| nothing |  | 93.0 | 41.0 | 41.0 | 38.9 |",
+        "| ReleaseMap 1 % | 50.0 | 83.0 | +33.0 ± 3.4 |",
+        "| ReleaseMap, tiling corrected 1 % | 70.0 | 70.0 | +0.0 ± 0.6 |",
+    ):
+        assert line in text.splitlines() or text.count(line) == 1, line
+    assert text.index("VGG11") < text.index("encoder alone") < text.index("ResNet18") and text.count("encoder alone") == 1
+
+
 def test_a_changed_record_is_found_by_check(two, capsys):
     path = Store("paper").path(ALONE)
     path.write_text(path.read_text().replace("60.0", "61.0"))
