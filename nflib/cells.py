@@ -12,6 +12,7 @@ from nflib.eopm import GeneratorRecipe
 from nflib.mitigations import MITIGATIONS
 from nflib.names import UserError, choose
 from nflib.quantize import check_bits
+from nflib.shifts import SHIFTS
 from nflib.training import BaseRecipe
 
 FIRST_SEED = 50000  # the official evaluation seeds are 50000 to 50009
@@ -69,6 +70,7 @@ class Cell:
     mitigation: what the memory does about faults, a key of `mitigations.MITIGATIONS`; kind "mitigation" has one.
     hit: what errors are limited to, "bit 7" (bit 0 is the lowest) or "layer 1" (in the order of computing), or "generator
     too", where the generator's memory has them as well; kind "sensitivity" has one.
+    shift: what is done to the test images, a key of `shifts.SHIFTS`; kind "shift" has one.
     """
 
     table: str  # the kind; named so since the first records
@@ -85,12 +87,15 @@ class Cell:
     teller: Base | None = field(default=None, metadata={"since": 3})
     mitigation: str = field(default="", metadata={"since": 4})
     hit: str = field(default="", metadata={"since": 4})
+    shift: str = field(default="", metadata={"since": 5})
 
     def __post_init__(self):
         object.__setattr__(self, "rate", float(self.rate))
         if self.mitigation:
             choose("mitigation", self.mitigation, MITIGATIONS)
-        for kind, value in (("mitigation", self.mitigation), ("sensitivity", self.hit)):
+        if self.shift:
+            choose("shift", self.shift, SHIFTS)
+        for kind, value in (("mitigation", self.mitigation), ("sensitivity", self.hit), ("shift", self.shift)):
             if bool(value) != (self.table == kind):
                 raise UserError(f"kind {self.table!r} with {value or 'none'!r}; kind {kind!r} says what, no other does")
         if self.hit and not re.fullmatch(r"bit \d+|layer [1-9]\d*|generator too", self.hit):
@@ -128,7 +133,7 @@ class Cell:
         if self.bits:
             parts.append(f"at {self.bits} bits")
         if self.table != "accuracy":
-            parts.append(f"({self.mitigation or self.hit or self.table})")
+            parts.append(f"({self.mitigation or self.hit or self.shift or self.table})")
         return f"{' '.join(parts)}, {faults.LABELS.get(self.law, self.law)} {100 * self.rate:g} %"
 
     def key(self, name: str) -> object:
@@ -150,6 +155,7 @@ class Cell:
             "teller": self.teller.model if self.teller else "none",
             "mitigation": self.mitigation or "none",
             "hit": self.hit or "all",
+            "shift": self.shift or "none",
             "surrogates": "+".join(s.model for s in self.surrogates) or "none",
             "law": self.law,
             "rate": self.rate,

@@ -116,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
 
     def verb(name: str, action, text: str, profile: str | None = None, device: bool = False) -> argparse.ArgumentParser:
         one = verbs.add_parser(name, help=text, description=text)
-        one.set_defaults(action=action)
+        one.set_defaults(action=action, parser=one)
         one.add_argument("--profile", default=profile, help="smoke or paper")
         if device:
             one.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -147,7 +147,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(words: list[str] | None = None) -> int:
     """Entry point; a user's mistake is one line on stderr and exit status 2."""
-    args = parser().parse_args(words)
+    args, unknown = parser().parse_known_args(words)
+    if unknown:
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         if args.profile:
             choose("profile", args.profile, PROFILES)

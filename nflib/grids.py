@@ -93,6 +93,12 @@ def _settings(laws: Iterable[str], rates: Iterable[float]) -> list[tuple[str, fl
     return [(law, rate) for law in laws for rate in rates]
 
 
+def _encoders(profile: str, dataset: str, tellers: Iterable[str]) -> list[Base]:
+    """The encoders of generators, as classifiers that tell the class.  Raises UserError for an unknown generator."""
+    encoder_of = {of: name for name, of in models.ENCODERS.items()}
+    return [base(profile, dataset, encoder_of[choose("teller", name, encoder_of)], "modern") for name in tellers]
+
+
 def accuracy(
     profile: str,
     dataset: str,
@@ -340,9 +346,7 @@ def tradeoff(
     """Each base model over bit-error rates: alone, with each mitigation, behind each generator trained at `train_rate` under
     the same error model, and behind class patterns of that training, told the class by the encoder of each of `tellers`; and
     these encoders alone, at `train_rate`."""
-    encoder_of = {of: name for name, of in models.ENCODERS.items()}
-    encoders = [base(profile, dataset, encoder_of[choose("teller", name, encoder_of)], "modern") for name in tellers]
-    cells = []
+    cells, encoders = [], _encoders(profile, dataset, tellers)
     for model in base_models:
         whole = base(profile, dataset, model, base_recipe)
         for law, rate in _settings(error_models, rates):
@@ -381,6 +385,31 @@ def sensitivity(
                 cells.append(Cell("accuracy", whole, recipe, **setting))
                 cells += [Cell("sensitivity", whole, recipe, **setting, hit=hit) for hit in places]
                 cells += [Cell("sensitivity", whole, recipe, **setting, hit="generator too")] if recipe else []
+    return cells
+
+
+def shift(
+    profile: str,
+    dataset: str,
+    base_models: Sequence[str],
+    base_recipe: str,
+    generator_names: Sequence[str],
+    tellers: Sequence[str],
+    shifts: Sequence[str],
+    error_model: str,
+    rate: float,
+    patterns: int,
+) -> list[Cell]:
+    """Each base model alone, behind each generator, and behind class patterns told the class by the encoder of each of
+    `tellers`, all trained on images as they are: on test images as they are, and shifted."""
+    cells, setting = [], {"law": error_model, "rate": rate, "patterns": patterns}
+    for model in base_models:
+        whole = base(profile, dataset, model, base_recipe)
+        chosen = [None, *(generator_recipe(profile, name, error_model, rate) for name in generator_names)]
+        systems = [Cell("accuracy", whole, recipe, **setting) for recipe in chosen]
+        told = generator_recipe(profile, generators.CLASS_PATTERNS, error_model, rate)
+        systems += [Cell("accuracy", whole, told, **setting, teller=encoder) for encoder in _encoders(profile, dataset, tellers)]
+        cells += [each for cell in systems for each in (cell, *(dataclasses.replace(cell, table="shift", shift=s) for s in shifts))]
     return cells
 
 

@@ -14,6 +14,7 @@ from nflib.generators import transform
 from nflib.mitigations import MITIGATIONS
 from nflib.names import UserError
 from nflib.quantize import Quantized
+from nflib.shifts import shifted
 from nflib.store import provenance
 from nflib.trained import base_model, dataset_on, generator_model
 from nflib.training import autocast, progress_bar
@@ -45,7 +46,7 @@ def _models(cell: Cell, device: torch.device, deadline: float | None):
 
 def accuracies(cell: Cell, device: torch.device, deadline: float | None = None) -> Measured:
     """clean (CA, or CA(NF) with a generator) and perturbed (PA or PA(NF), one value a pattern), in per cent of the test
-    images, for kind "validation" of the validation images; changed_bits, the share of stored bits that each pattern changed, after the cell's mitigation if it has one."""
+    images, shifted if the cell says so, for kind "validation" of the validation images; changed_bits, the share of stored bits that each pattern changed, after the cell's mitigation if it has one."""
     base, generator, facts, digests = _models(cell, device, deadline)
     began, more = time.perf_counter(), {}
     if cell.mitigation:
@@ -53,7 +54,8 @@ def accuracies(cell: Cell, device: torch.device, deadline: float | None = None) 
         base, more = mitigation.prepare(base), {"mitigate": mitigation.apply}
     dataset = dataset_on(cell.base.dataset, device)
     split = dataset.validation if cell.table == "validation" else dataset.test
-    batches = evaluation.prepared(split.first(cell.images), generator)
+    split = split.first(cell.images)
+    batches = evaluation.prepared(shifted(split, cell.shift) if cell.shift else split, generator)
     clean = evaluation.accuracy(base, batches)
     seeds = range(cell.first_seed, cell.first_seed + cell.patterns)
     with progress_bar(cell.patterns, f"{cell.words}: patterns", unit="pattern") as progress:
@@ -341,6 +343,7 @@ MEASURES: dict[str, Callable[..., Measured]] = {
     "accuracy": accuracies,
     "validation": accuracies,
     "mitigation": accuracies,
+    "shift": accuracies,
     "sensitivity": sensitivities,
     "damage": damages,
     "tsne": embedding,

@@ -14,6 +14,7 @@ TABLES = (
     "cost",
     "sensitivity",
     "tradeoff",
+    "shift",
     "transfer",
     "quantization",
     "ablations",

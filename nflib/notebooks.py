@@ -14,6 +14,7 @@ from nflib import data, faults, generators, grids, models
 from nflib.mitigations import MITIGATIONS
 from nflib.names import PROFILES, UserError, choose
 from nflib.quantize import MAX_BITS, MIN_BITS
+from nflib.shifts import SHIFTS
 from nflib.store import ROOT
 from nflib.trained import choose_device
 from nflib.training import SCHEDULES
@@ -41,6 +42,7 @@ PAGES = {  # page of the book: (notebook, parameters)
     **_both("cost", **CIFAR10),
     **_both("sensitivity", **CIFAR10),
     **_both("tradeoff", **CIFAR10),
+    **_both("shift", **CIFAR10),
     **_both("transfer", **CIFAR10),
     **_both("quantization", **CIFAR10),
     **_both("ablations", **CIFAR10),
@@ -136,6 +138,7 @@ CHECKS = {
     "surrogates": _each("surrogate", lambda: models.NAMES),
     "tellers": _all(lambda value: choose("teller", value, models.ENCODERS.values())),
     "mitigations": _all(lambda value: choose("mitigation", value, MITIGATIONS)),
+    "shifts": _each("shift", lambda: SHIFTS),
     "safe_ber": _fraction("safe_ber"),
     "train_rate": faults.check_rate,
     "train_rates": _all(faults.check_rate, "bit-error rate of training"),

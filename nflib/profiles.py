@@ -20,6 +20,7 @@ from nflib.grids import (
     quantization,
     robust_training,
     sensitivity,
+    shift,
     tradeoff,
     transfer,
     transformed_images,
@@ -27,6 +28,7 @@ from nflib.grids import (
 )
 from nflib.mitigations import MITIGATIONS
 from nflib.names import PROFILES, TABLES, choose
+from nflib.shifts import SHIFTS
 
 MAIN_LAWS = ("release_map", "bit_flips")
 LAWS = (*MAIN_LAWS, "stuck_at")
@@ -116,6 +118,8 @@ def first_look(table: str) -> list[Cell]:
         front = (("conv_s", "unet_l"), ("conv_l",), MITIGATIONS)
         whole += tradeoff(*at, ("vgg11",), "modern", *front, ("release_map",), 0.01, RATES, 20)
         whole += tradeoff(*at, ("vgg11",), "modern", (), (), MITIGATIONS, ("bit_flips",), 0.01, RATES, 20)
+    elif table == "shift":
+        whole = shift(*at, ("vgg11",), "release", ("conv_s", "unet_l"), ("conv_l",), tuple(SHIFTS), "release_map", 0.01, 20)
     elif table == "sensitivity":
         whole = sensitivity(*at, ("vgg11",), "release", ("conv_s", "unet_l"), ("release_map",), 0.01, 10, 1000)
     else:
@@ -163,6 +167,7 @@ def _smoke(table: str) -> list[Cell]:
             *at, ("vgg11",), "release", ("conv_s",), *law, 0.01, (3, 10, 30), (10, 30, 90), (40, 150), 10
         ),
         "sensitivity": lambda: sensitivity(*at, ("vgg11",), "release", ("conv_l",), law, 0.01, 10, 360),
+        "shift": lambda: shift(*at, ("vgg11",), "release", ("conv_l",), ("conv_s",), tuple(SHIFTS), *law, 0.01, 10),
         "tradeoff": lambda: tradeoff(
             *at, ("vgg11",), "release", ("conv_s",), ("conv_s",), MITIGATIONS, law, 0.01, (0.001, 0.003, 0.01, 0.03), 10
         ),
@@ -227,6 +232,9 @@ def _paper(table: str) -> list[Cell]:
     elif table == "sensitivity":
         for recipe in RECIPES:
             cells += sensitivity(*cifar10, ("resnet18", "vgg11"), recipe, ("conv_l", "conv_s"), MAIN_LAWS, 0.01, 50, 0)
+    elif table == "shift":
+        for law in MAIN_LAWS:
+            cells += shift(*cifar10, ("resnet18", "vgg11"), release, ("conv_l", "unet_l"), ("conv_l",), tuple(SHIFTS), law, 0.01, 50)
     elif table == "tradeoff":
         for recipe in RECIPES:
             front = (("conv_s", "unet_l"), ("conv_l", "unet_s"), MITIGATIONS)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from nflib import data, faults, generators, models
-from nflib.cells import Base, Cell, digest_of, plain
+from nflib.cells import Base, Cell, canonical, digest_of, plain
 from nflib.eopm import imitate, train_generator
 from nflib.names import UserError
 from nflib.quantize import Quantized
@@ -53,9 +53,9 @@ def dataset_on(name: str, device: torch.device) -> data.Dataset:
     return dataclasses.replace(whole, **moved)
 
 
-def _fingerprint(state: dict[str, torch.Tensor]) -> str:
-    """Digest of a model's tensors on the CPU: their names in order, and their bytes."""
-    whole = hashlib.sha256()
+def _fingerprint(state: dict[str, torch.Tensor], facts: dict) -> str:
+    """Digest of a model's tensors on the CPU, by name, and of its training facts."""
+    whole = hashlib.sha256(canonical(facts).encode())
     for name, value in sorted(state.items()):
         whole.update(name.encode() + value.numpy().tobytes())
     return whole.hexdigest()
@@ -74,8 +74,8 @@ def _trained(key: str, build: Callable[[], torch.nn.Module], train: Callable, de
         state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            facts |= {"provenance": provenance(device, data=dataset.digest), "tensors": _fingerprint(state)}
-            save_file(state, part, {"facts": json.dumps(facts)})
+            facts |= {"provenance": provenance(device, data=dataset.digest)}
+            save_file(state, part, {"facts": json.dumps(facts), "sha256": _fingerprint(state, facts)})
             os.replace(part, path)
         except (OSError, SafetensorError) as error:
             raise UserError(f"checkpoint {path} cannot be written: {error}") from None
@@ -84,10 +84,11 @@ def _trained(key: str, build: Callable[[], torch.nn.Module], train: Callable, de
                 part.unlink(missing_ok=True)
     try:
         with safe_open(path, "pt") as file:
-            facts = json.loads(file.metadata()["facts"])
+            stored = file.metadata()
+            facts = json.loads(stored["facts"])
             state = {name: file.get_tensor(name) for name in file.keys()}
-            if facts.pop("tensors", None) not in (None, _fingerprint(state)):  # once, checkpoints had none
-                raise ValueError("its tensors are not those that were stored")
+            if len(stored) > 1 and stored.get("sha256") != _fingerprint(state, facts):  # once, checkpoints had facts alone
+                raise ValueError("it is not what was stored")
             model.load_state_dict(state)
     except (SafetensorError, OSError, TypeError, KeyError, ValueError, RuntimeError):
         raise UserError(f"checkpoint {path} is damaged; delete it to train again") from None

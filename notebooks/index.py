@@ -34,7 +34,8 @@ rows = tables.accuracy(records)
 why = mechanism.frame(tables.longest(tables.stored(profile, profiles.cells(profile, "mechanism"))))
 voltages = tradeoff.frame(tables.longest(tables.stored(profile, profiles.cells(profile, "tradeoff"))))
 laws = error_models.frame(tables.longest(tables.stored(profile, profiles.cells(profile, "error_models"))))
-index.headline(rows, why, voltages, laws)
+fronts = mechanism.frame(tables.stored(profile, trained))
+index.headline(rows, why, voltages, laws, fronts)
 
 # %% [markdown]
 # **Words.** A *chip* is one error pattern: which cells of the weight memory are faulty. *BER*, the bit-error rate, is their
@@ -67,7 +68,7 @@ index.costs()
 index.closed_forms()
 
 # %% tags=["remove-input"]
-index.agreement(rows, mechanism.frame(tables.longest(tables.stored(profile, trained))))
+index.agreement(rows, fronts)
 
 # %% [markdown]
 # ## What "1 % bit errors" means decides the result
@@ -100,6 +101,7 @@ error_models.recovery_pictures(laws)
 # * [Which bits, which layers](sensitivity.ipynb) do the damage, and what if the generator's memory fails too?
 # * [Does it pay?](tradeoff.ipynb) Accuracy against saving over the voltage, beside a chip without a generator and memories
 #   that find or correct their faults.
+# * [Images unlike those of training](shift.ipynb): does a generator still help with noise, blur, little contrast, little light?
 # * [What reviewers asked](questions.ipynb), each question with the measurement that answers it.
 # * [Every published number beside ours](scoreboard.ipynb), and where the printed numbers contradict each other.
 # * [What "1 % bit errors" means](error_models.ipynb): how much of the damage is the official code's error map.

@@ -88,6 +88,21 @@ def test_sentences_follow_the_numbers_whichever_way_they_come_out():
     assert "40.0 ± 8.7 points more damage" in said and "is not shown everywhere" in said
 
 
+@pytest.mark.parametrize(("more", "word", "gap"), [(20.0, "less", "−19.0"), (-20.0, "more", "+21.0")])
+def test_recovery_under_other_laws_is_said_beside_the_release_map_s(more, word, gap):
+    turned = json.loads(json.dumps(RECORDS))
+    for one in turned:
+        if one["cell"]["law"] == "release_map" and one["cell"]["generator"]:
+            one["metrics"]["perturbed"] = [value + more for value in one["metrics"]["perturbed"]]
+    rows = page.frame(turned)
+    said = page.summary(rows, "paper").data
+    fixed = row(rows, "release_map_tiling_corrected")
+    assert f"* **ConvL brings back {'+24.0' if more > 0 else '−16.0'} ± 0.8 points** under ReleaseMap at 1 %; **+{fixed['RP']:.1f} ± " in said
+    assert f"* Clearly {word} than under the release map: ReleaseMap, tiling corrected at 1 % ({gap}" in said
+    without = [one for one in RECORDS if one["cell"]["law"] != "release_map"]
+    assert "* Recovery with ConvL, in points: " in page.summary(page.frame(without), "paper").data
+
+
 def test_what_is_missing_is_a_dash():
     some = [one for one in RECORDS if one["cell"]["law"] != "stuck_at" and one["cell"]["generator"] is None]
     with_only = [one for one in RECORDS if one["cell"]["law"] == "stuck_at" and one["cell"]["generator"] is not None]

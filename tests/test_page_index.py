@@ -25,7 +25,8 @@ def store(clean: float, perturbed: list[float], recipe=None, base: Base = BASE, 
 
 
 def headline(records: list[dict]) -> str:
-    return page.headline(tables.accuracy(records), mechanism.frame(records), tradeoff.frame(records), error_models.frame(records)).data
+    why = mechanism.frame(records)
+    return page.headline(tables.accuracy(records), why, tradeoff.frame(records), error_models.frame(records), why).data
 
 
 @pytest.fixture

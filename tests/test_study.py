@@ -56,12 +56,13 @@ def stored(store) -> Path:
 NEEDED = {
     "mitigation": {"table": "mitigation"},
     "hit": {"table": "sensitivity"},
+    "shift": {"table": "shift"},
     "adversarial_flips": {"models_per_step": 1},
     "imitation_steps": {"teacher": dataclasses.replace(GENERATOR, steps=9)},
     "teacher": {"imitation_steps": 1},
     "teller": {"generator": dataclasses.replace(GENERATOR, name="class_patterns")},
 }  # what a changed field cannot do without
-EXAMPLES = {"mitigation": ["secded", "spare_sign"], "hit": ["bit 7", "bit 0", "layer 1", "generator too"]}  # of names with rules
+EXAMPLES = {"mitigation": ["secded", "spare_sign"], "hit": ["bit 7", "bit 0", "layer 1", "generator too"], "shift": ["noise", "dark"]}  # of names with rules
 ABSENT = {"teacher": [GENERATOR, dataclasses.replace(GENERATOR, steps=7)], "teller": [BASE, dataclasses.replace(BASE, width=0.5)]}
 
 
@@ -427,8 +428,10 @@ def test_a_damaged_checkpoint_is_refused(workshop, refused):
     (path,) = (workshop / "checkpoints").iterdir()
     content = path.read_bytes()
     flipped = bytearray(content)
-    flipped[-10] ^= 1  # the last weight's lowest bits
-    for damaged in (content[: len(content) // 2], b"", b"no checkpoint at all", bytes(flipped)):
+    flipped[-10] ^= 1  # in a weight
+    told = content.replace(b'\\"epochs\\": 2', b'\\"epochs\\": 3')  # in its training facts
+    assert told != content
+    for damaged in (content[: len(content) // 2], b"", b"no checkpoint at all", bytes(flipped), told):
         path.write_bytes(damaged)
         with refused("checkpoint .* is damaged; delete it to train again"):
             run(TINY, "smoke", "cpu", quiet=True)

@@ -194,12 +194,12 @@ def recovery(rows: pd.DataFrame, title: str) -> figures.Picture:
             axis.plot([row.PA, row.PA_NF], [y, y], color="0.6", linewidth=2, zorder=1)
             axis.plot(row.PA, y, "o", color="white", markeredgecolor="black", markersize=6, zorder=2)
             axis.plot(row.PA_NF, y, "o", color=colours[row.generator], markersize=6, zorder=3)
-            axis.text(98, y, _points((row.RP, row.RP_error), "+"), va="center", fontsize=8)
+            axis.text(101.5, y, _points((row.RP, row.RP_error), "+"), va="center", fontsize=8)
             said.append(f"{row.base_recipe}, {row.error_model} {row.ber_percent:g} %, {row.generator}: {_points((row.RP, row.RP_error), '+')}")
         for clean in some["CA"].unique():
             axis.axvline(clean, color="black", linewidth=1, linestyle=":")
-        axis.set(xlabel="accuracy (%)", xlim=(low, 98 + 0.42 * (100 - low)), ylim=(len(laws) - 0.45, -0.55))
-        axis.set_xticks([x for x in range(0, 101, 20) if x >= low])
+        axis.set(xlabel="accuracy (%)", xlim=(low, 101.5 + 0.42 * (100 - low)), ylim=(len(laws) - 0.45, -0.55))
+        axis.set_xticks([x for x in range(0, 101, 20 if low < 40 else 10) if x >= low])
         axis.set_yticks(range(len(laws)), laws, fontsize=8)
     marks = [axis.plot([], [], "o", color="white", markeredgecolor="black", label="alone")[0]]
     marks += [axis.plot([], [], "o", color=colours[name], label=f"behind {name}")[0] for name in lanes]
@@ -210,7 +210,9 @@ def recovery(rows: pd.DataFrame, title: str) -> figures.Picture:
 
 def recovery_pictures(rows: pd.DataFrame) -> HTML:
     """`recovery` of each base model in `frame` that has a generator in front."""
-    return _gallery(rows[(rows["generator"] != "none") & rows["RP"].notna()], recovery)
+    behind = rows[(rows["generator"] != "none") & rows["RP"].notna()]
+    longest = tables.longest_trained(behind, [*GROUP, "error_model", "ber_percent", "generator"])["record"]
+    return _gallery(behind[behind["record"].isin(longest)], recovery)
 
 
 def chips(values: pd.DataFrame, title: str) -> figures.Picture:
@@ -349,6 +351,7 @@ def _recovery_words(named: list[tuple[str, pd.Series | None]], generator: str) -
     gain = {name: (row["RP"], row["RP_error"]) for name, row in laws.items()}
     (first, release), (second, corrected) = named[:2]
     if release is None:
+        yield f"Recovery with {generator}, in points: {'; '.join(f'{name} {_points(gain[name], chr(43))}' for name in laws)}."
         return
     text = f"**{generator} brings back {_points(gain[first], '+')} points** under {first}"
     if corrected is not None:

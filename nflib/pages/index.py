@@ -191,19 +191,18 @@ def _pays(rows: pd.DataFrame) -> list[str]:
     return lines
 
 
-def headline(rows: pd.DataFrame, why: pd.DataFrame, voltages: pd.DataFrame, laws: pd.DataFrame) -> Markdown:
+def headline(rows: pd.DataFrame, why: pd.DataFrame, voltages: pd.DataFrame, laws: pd.DataFrame, fronts: pd.DataFrame) -> Markdown:
     """The answer in a few lines.  rows: of `tables.accuracy`; why: of `mechanism.frame`; voltages: of `tradeoff.frame`; laws: of
-    `error_models.frame`."""
+    `error_models.frame`; fronts: of `mechanism.frame`, of every generator that the page speaks of."""
     some, alone = example(why), mechanism._encoders(why, (AT["dataset"],))
     some = some[some["error_model"] == "ReleaseMap"]  # full size may have other error models too
     lines = ["**In short**, at a bit-error rate of 1 %:", "", *_damage(example(rows)), *_recovery(some), *_elsewhere(rows)]
     lines += [*_laws(laws), *_control(some, alone), _cost(), *_pays(voltages)]
-    return show.prose("\n".join([*lines, _rests_on(rows, why)]))
+    return show.prose("\n".join([*lines, _rests_on(rows, fronts)]))
 
 
-def _rests_on(rows: pd.DataFrame, why: pd.DataFrame) -> str:
-    trained = example(why)
-    trained = trained[trained["how"].isin(mechanism.TRAINED)]
+def _rests_on(rows: pd.DataFrame, fronts: pd.DataFrame) -> str:
+    trained = fronts[fronts["how"].isin(mechanism.TRAINED)]
     text = f"* **What this rests on.** {show.count(len(Store('paper').records()), 'measured setting')} at full size, so far "
     text += f"{show.listed(rows['base_model'])} on {show.listed(rows['dataset'])}, trained for {show.listed(rows['base_epochs'])} epochs"
     if len(trained):

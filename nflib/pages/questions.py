@@ -10,7 +10,7 @@ from IPython.display import Markdown
 
 from nflib import profiles, recipes, show, simulate, tables
 from nflib.mitigations import MITIGATIONS
-from nflib.pages import error_models, index, mechanism, sensitivity, tradeoff
+from nflib.pages import error_models, index, mechanism, sensitivity, shift, tradeoff
 from nflib.training import VARIED
 
 PLAIN = 10.0  # points of difference that need no statistics
@@ -48,6 +48,11 @@ class Facts:
     def tradeoff(self) -> pd.DataFrame:
         rows = tradeoff.frame(self._records("tradeoff"))
         return _example(rows[(rows["base_recipe"] == "release") & (rows["error_model"] == "ReleaseMap") & rows["CA"].notna()])
+
+    @functools.cached_property
+    def shift(self) -> pd.DataFrame:
+        rows = shift.frame(self._records("shift"))
+        return _example(rows[(rows["base_recipe"] == "release") & (rows["error_model"] == "ReleaseMap")])
 
     @functools.cached_property
     def base_recipe(self) -> pd.DataFrame:
@@ -255,7 +260,7 @@ QUESTIONS = [
     Question("Why it works", "7gLE", "How can a change of the input make up for errors in all layers?", _told, "mechanism", "mechanism"),
     Question("Why it works", "7gLE", "Which bits matter? Errors in the highest only, in the lowest only?", _bits, "sensitivity", "sensitivity"),
     Question("Why it works", "7gLE", "Which layers? Should the later ones be protected?", _layers, "sensitivity", "sensitivity"),
-    Question("Why it works", "7gLE", "Does it hold under a shift of the distribution?", "not measured: no shifted data set is in this study."),
+    Question("Why it works", "7gLE", "Does it hold under a shift of the distribution?", lambda facts: shift.answer(facts.shift), "shift", "shift"),
     Question("Does it pay?", "7gLE", "Is there a point with less than 1 % loss and a net saving, and what would the same loss buy without a generator?", _pareto, "tradeoff", "tradeoff"),
     Question("Does it pay?", "area chair", "Why not raise the voltage a little?", _beaten, "tradeoff", "tradeoff"),
     Question("Does it pay?", "YHTK, 7gLE", "What about error-correcting codes, protected high bits, masked weights?", _hardware, "tradeoff", "tradeoff"),

@@ -55,7 +55,7 @@ def frame(records: Iterable[dict], dataset: str = "") -> pd.DataFrame:
 
     flips_percent: K in per cent of the stored bits of the base model (of one with ten classes).  flips 0: trained on random
     patterns.  against, against_error: PA(NF) less that of the same generator trained on random patterns, on the same chips,
-    and its standard error, in points.  published_*: Tables 25 and 26, Table 12 for random patterns; only where the error model is ReleaseMap and the
+    and its standard error, in points (the mean of several, where it was trained in several ways).  published_*: Tables 25 and 26, Table 12 for random patterns; only where the error model is ReleaseMap and the
     base recipe release or awp.  dataset: a data set whose settings in the paper get rows even where ours are missing.
     """
     records = list(records)
@@ -65,7 +65,7 @@ def frame(records: Iterable[dict], dataset: str = "") -> pd.DataFrame:
     bases = {tables.setting(r)["base"]: r["cell"]["base"] for r in records}
     stored = rows["base"].map({key: _stored_bits(base["model"], base["width"]) for key, base in bases.items()})
     rows["flips_percent"] = (100 * rows["flips"] / stored.astype(float)).where(rows["flips"] > 0)
-    after = {digest_of(record["cell"]): np.array(record["metrics"].get("perturbed")) for record in records}
+    after = {digest_of(record["cell"]): np.array(record["metrics"]["perturbed"]) for record in records}
     behind = rows[rows["generator"] != "none"]
     random = behind[behind["flips"] == 0].groupby([*tables.KEYS, "generator"])["record"].agg(list)
     gaps = {
@@ -171,8 +171,10 @@ def table(rows: pd.DataFrame, number: int) -> HTML:
 
 
 def _against(change: float, error: float) -> str:
+    if np.isnan(error):
+        return f"{show.points(change)} points"
     sure = "beyond" if abs(change) > 2 * error else "within"
-    return f"{change:+.1f} ± {error:.1f} points, {sure} two standard errors"
+    return f"{show.points(change, error)} points, {sure} two standard errors"
 
 
 def _attack_lines(rows: pd.DataFrame) -> list[str]:
@@ -184,9 +186,9 @@ def _attack_lines(rows: pd.DataFrame) -> list[str]:
             lines.append(f"* **{title}, {law}**. Its patterns change {here['changed_bits_percent'].mean():.2g} % of the stored bits.")
             for row in random.itertuples():
                 many = show.count(int(row.models_per_step), "perturbed model")
-                lines.append(f"  * ConvL trained on random patterns, {many} a step: RP {row.RP:+.1f} ± {row.RP_error:.1f}.")
+                lines.append(f"  * ConvL trained on random patterns, {many} a step: RP {show.points(row.RP, row.RP_error)}.")
             for row in attacked.itertuples():
-                text = f"  * K = {row.flips:,.0f}, {row.flips_percent:.2g} % of the stored bits: RP {row.RP:+.1f} ± {row.RP_error:.1f}"
+                text = f"  * K = {row.flips:,.0f}, {row.flips_percent:.2g} % of the stored bits: RP {show.points(row.RP, row.RP_error)}"
                 if pd.notna(row.against):
                     text += f"; against random patterns, on the same chips, {_against(row.against, row.against_error)}"
                 lines.append(text + (f"; the paper has {row.published_RP:+g}." if pd.notna(row.published_RP) else "."))
@@ -212,7 +214,7 @@ def _awp_lines(rows: pd.DataFrame) -> list[str]:
             text = f"  * AWP changes PA by {_against(change, error)} over patterns, and CA by {clean:+.1f} points"
             lines.append(f"{text}; each base model was trained once, and the chance in training is not in the error.")
         for row in some[some["RP"].notna()].itertuples():
-            text = f"  * {row.generator} behind `{row.base_recipe}`: RP {row.RP:+.1f} ± {row.RP_error:.1f}"
+            text = f"  * {row.generator} behind `{row.base_recipe}`: RP {show.points(row.RP, row.RP_error)}"
             lines.append(text + (f"; the paper has {row.published_RP:+g}." if pd.notna(row.published_RP) else "."))
     return lines
 
