@@ -76,8 +76,7 @@ def varied_recipes(model: str, named: Iterable[str], width: float, epochs: int, 
 
 
 def first_look(table: str) -> list[Cell]:
-    """VGG11 on CIFAR-10, full size, shortened, for a table, and ResNet18 for the accuracy; [] where two base models are
-    needed."""
+    """VGG11 on CIFAR-10, full size, shortened, for a table; ResNet18 too for accuracy and transfer; [] for tables without."""
     at = ("paper", "cifar10")
     if table == "accuracy":
         whole = [
@@ -118,6 +117,9 @@ def first_look(table: str) -> list[Cell]:
         front = (("conv_s", "unet_l"), ("conv_l",), MITIGATIONS)
         whole += tradeoff(*at, ("vgg11",), "modern", *front, ("release_map",), 0.01, RATES, 20)
         whole += tradeoff(*at, ("vgg11",), "modern", (), (), MITIGATIONS, ("bit_flips",), 0.01, RATES, 20)
+    elif table == "transfer":
+        pair = ("vgg11", "resnet18")
+        whole = transfer(*at, pair, pair, "release", ("conv_s", "unet_l"), ("release_map",), (0.01,), (0.01,), 20, ensemble=False)
     elif table == "shift":
         whole = shift(*at, ("vgg11",), "release", ("conv_s", "unet_l"), ("conv_l",), tuple(SHIFTS), "release_map", 0.01, 20)
     elif table == "sensitivity":
