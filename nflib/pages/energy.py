@@ -67,7 +67,7 @@ def simulated_summary(image_size: int = 32) -> Markdown:
     layers_here = simulate.wanted(image_size)
     done = {layer: said for layer, said in simulate.stored().items() if layer in layers_here}
     left, seconds = layers_here - done.keys(), sum(said.seconds for said in done.values())
-    again = f"`python -m nflib.simulate --image-size {image_size} --array` does it within minutes."
+    again = f"`python -m nflib.simulate --image-size {image_size} --array` does it; most layers take seconds, the largest minutes each."
     if not done:
         return show.prose(f"**Nothing simulated yet** at {image_size}×{image_size} pixels; {again}")
     equal = {what: sum(getattr(a, what) == getattr(b, what) for a, b in done.items()) for what in ("reads", "cycles")}
