@@ -13,10 +13,10 @@ from nflib.cells import Cell, digest_of
 
 ORIGINS = ("table01", "table16", "table17", "table18", "table19", "table20", "table21")
 RELAXED = ("table12", "table13", "table15")  # a surrogate on itself, where training and measurement share a rate
-WHOLE = ["base_epochs", "patterns", "images", "steps", "models_per_step"]
+WHOLE = ["base_epochs", "patterns", "images", "imitation_steps", "steps", "models_per_step"]
 TEXT = {"dataset", "base_model", "base_recipe", "error_model", "generator", "trained_for", "target", "record"}
 GROUP = ["dataset", "base_recipe", "error_model", "ber_percent", "train_ber_percent"]
-COLUMNS = [*tables.SETTING, "generator", "trained_for", "train_ber_percent", "target", "steps", "models_per_step"]
+COLUMNS = [*tables.SETTING, "generator", "trained_for", "train_ber_percent", "target", "imitation_steps", "steps", "models_per_step"]
 COLUMNS += [*tables.MEASURED, "own_RP", "own_RP_error", "own_difference", "own_difference_error"]
 COLUMNS += ["singles_difference", "singles_difference_error", *(f"published_{metric}" for metric in tables.METRICS)]
 COLUMNS += ["published_own_RP", "published_singles_difference", "RP_difference", "record"]
@@ -37,7 +37,7 @@ def grid(profile: str) -> list[Cell]:
 
 def _key(row: dict, trained_for: str, train_ber_percent: float) -> tuple:
     """What rows share that differ in nothing but what the generator was trained on, and at which rate."""
-    same = [repr(row[name]) for name in (*tables.KEYS, "generator", "steps", "models_per_step")]
+    same = [repr(row[name]) for name in (*tables.KEYS, "generator", "imitation_steps", "steps", "models_per_step")]
     return (trained_for, train_ber_percent, *same)
 
 
