@@ -65,5 +65,5 @@ shift.table(rows)
 # %% [markdown]
 # ## What it means
 #
-# Recovery is counted against the base model on the same shifted images, so a shift that harms both leaves it as it is. Where
-# it shrinks, the generator suffers more from the shift than the base model does from shift and errors together.
+# Recovery is counted against the damaged base model on the same shifted images, so a shift that harms both alike leaves it
+# as it is. Where it shrinks, the accuracy behind the generator falls by more than that of the damaged model alone.
