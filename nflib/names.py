@@ -25,6 +25,11 @@ TABLES = (
 )
 
 
+def notebooks() -> list[str]:
+    """Names of the notebooks, in order."""
+    return sorted(path.stem for path in (ROOT / "notebooks").glob("*.py"))
+
+
 class UserError(ValueError):
     """A user's mistake, told in one line; the command line prints it without a traceback."""
 

@@ -13,6 +13,7 @@ from typing import Any
 from nflib import data, faults, generators, grids, models
 from nflib.mitigations import MITIGATIONS
 from nflib.names import PROFILES, UserError, choose
+from nflib.names import notebooks as names
 from nflib.quantize import MAX_BITS, MIN_BITS
 from nflib.shifts import SHIFTS
 from nflib.store import ROOT
@@ -54,10 +55,6 @@ PAGES = {  # page of the book: (notebook, parameters)
     "performance": ("performance", {}),
     "provenance": ("provenance", {}),
 }
-
-
-def names() -> list[str]:
-    return sorted(path.stem for path in SOURCES.glob("*.py"))
 
 
 def source(name: str) -> Path:

@@ -11,6 +11,7 @@ from IPython.display import HTML, Markdown
 from nflib import profiles, tables
 from nflib.store import Store
 
+GROUP = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model", "ber_percent"]  # rows of one base model and one setting of errors
 SAME = 3  # rows from which on a column that never changes is said once, above the table
 TALL = 20  # rows from which on a table scrolls in a box of its own
 POINTS = ("CA", "PA", "RP", "paper", "ES", "MAC")  # columns that keep decimals where all are whole
@@ -21,6 +22,12 @@ def prose(text: str) -> Markdown:
     """Sentences of a page; a hyphen that stands for a minus becomes one, but not in code."""
     parts = re.split(r"(`[^`]*`)", text)
     return Markdown("".join(part if part.startswith("`") else re.sub(r"(?<![\w.\]-])-(?=\.?\d)", "−", part) for part in parts))
+
+
+def title(key: tuple) -> str:
+    """A base model and the errors that it meets, in words; key: a value for each of GROUP."""
+    dataset, model, recipe, epochs, law, rate = key
+    return f"{dataset} {model}, base recipe {recipe} ({epochs} epochs), {law}, BER {rate:g} %"
 
 
 def count(number: int, thing: str) -> str:

@@ -247,8 +247,7 @@ def train_base(
                 if done % steps == 0:
                     losses.append(float(total) / steps)
                     total.zero_()
-                seconds = time.perf_counter() - began
-                state.save(lambda: {"step": done, "losses": losses, "total": float(total), "seconds": seconds})
+                state.save(lambda: {"step": done, "losses": losses, "total": float(total), "seconds": time.perf_counter() - began})
     seconds = time.perf_counter() - began
     plain(model).eval()
     state.done()

@@ -10,10 +10,10 @@ from IPython.display import HTML, Markdown
 
 from nflib import data, figures, generators, models, report, show, tables
 from nflib.cells import digest_of
+from nflib.show import GROUP
 from nflib.study import macs
 
 SURE = 2.0  # standard errors beyond which a difference is called one
-GROUP = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model", "ber_percent"]
 ALONE, ONE, TOLD, RELAYED, PLAIN, IMITATED, BOTH, ENCODER = HOW = (
     "base model alone",
     "one pattern for all images",
@@ -137,15 +137,10 @@ def _printed(key: tuple) -> dict[str, float]:
 # ------------------------------------------------------------------------------------------------------------- pictures
 
 
-def _title(key: tuple) -> str:
-    dataset, model, recipe, epochs, law, rate = key
-    return f"{dataset} {model}, base recipe {recipe} ({epochs} epochs), {law}, BER {rate:g} %"
-
-
 def ladder(key: tuple, some: pd.DataFrame) -> figures.Picture:
     """Accuracy under errors of one base model: alone, behind patterns, behind generators; bars are standard deviations over
     error patterns, hollow diamonds the paper's PA(NF), also of generators that we have not measured."""
-    whole, printed, title = some.iloc[0], _printed(key), _title(key)
+    whole, printed, title = some.iloc[0], _printed(key), show.title(key)
     names = [ALONE, *(how for how in (ONE, TOLD) if (some["how"] == how).any())]
     names += list(dict.fromkeys(some.loc[some["how"].isin([RELAYED, *TRAINED]), "generator"]))
     names += [name for name in printed if name not in names]
@@ -184,7 +179,7 @@ def duel(key: tuple, some: pd.DataFrame, alone: pd.DataFrame) -> figures.Picture
     """Accuracy against the multiply-accumulates that it needs: each encoder alone (squares, without errors), and the
     damaged base model behind class patterns that the encoder tells the class (triangles) and behind whole generators
     (circles: our best; hollow diamonds: the paper's)."""
-    best, title = _best(some), _title(key)
+    best, title = _best(some), show.title(key)
     colours = dict(zip(generators.LABELS.values(), sns.color_palette("colorblind", 6)))
     figure, (axis,) = figures._figure(height=3.6)
     axis.axhline(some["CA"].iloc[0], color=GREY, linestyle="--", linewidth=1)
@@ -229,7 +224,7 @@ def _said(key: tuple, some: pd.DataFrame, alone: pd.DataFrame) -> str:
     whole, parts = some.iloc[0], []
     for how, words in ((ONE, "one pattern for all images brings it to"), (TOLD, "a pattern a class, told the label, to")):
         parts += [f"{words} {row.PA_NF:.1f} %" for row in some[some["how"] == how].itertuples()]
-    text = f"**{_title(key)}.** Alone it is right on {whole['PA']:.1f} % of the images under errors, on {whole['CA']:.1f} % without"
+    text = f"**{show.title(key)}.** Alone it is right on {whole['PA']:.1f} % of the images under errors, on {whole['CA']:.1f} % without"
     text += ("; " + ", ".join(parts) if parts else "") + "."
     for how in (IMITATED, BOTH):
         plain, other = (some[some["how"] == name].set_index("generator")["PA_NF"] for name in (PLAIN, how))
@@ -276,7 +271,7 @@ def meaning(rows: pd.DataFrame) -> Markdown:
         if len(told) and len(one):
             high = told["RP"].iloc[0] > max(one["RP"].iloc[0], 0) + SURE * np.hypot(told["RP_error"].iloc[0], one["RP_error"].iloc[0])
             verdicts.append(
-                f"{_title(key)}: the label and ten small pictures are "
+                f"{show.title(key)}: the label and ten small pictures are "
                 + (
                     f"enough for {told['PA_NF'].iloc[0]:.1f} % under errors ({whole['PA']:.1f} % alone, {whole['CA']:.1f} % without "
                     f"errors), where one picture for all gives {one['PA_NF'].iloc[0]:.1f} %. What a generator has to do is to tell the class."
@@ -290,7 +285,7 @@ def meaning(rows: pd.DataFrame) -> Markdown:
             printed = [(there, here) for there, here in pairs if not np.isnan(there["published_PA_NF"])]
             more = sum(here["CA"] > there["published_PA_NF"] for there, here in printed)
             verdicts.append(
-                f"{_title(key)}: for {wins} of {show.count(len(pairs), 'generator')} the encoder alone is more accurate than our "
+                f"{show.title(key)}: for {wins} of {show.count(len(pairs), 'generator')} the encoder alone is more accurate than our "
                 "damaged base model behind the whole generator"
                 + (f", and for {more} of {len(printed)} than the paper's" if printed else "")
                 + ". Where that is so, a chip that can run the generator without errors needs no base model; what the base "

@@ -9,9 +9,9 @@ from IPython.display import HTML, Markdown
 
 from nflib import figures, generators, show, tables
 from nflib.cells import digest_of
+from nflib.show import GROUP
 
 EVERYWHERE, TOO = "everywhere", "generator too"
-GROUP = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model", "ber_percent"]
 COLUMNS = [*GROUP, "patterns", "images", "generator", "imitation_steps", "steps", "hit", "weights", "clean", "accuracy", "std", "worst", "loss", "record"]
 SHOWN = {
     **{name: name.replace("_", " ") for name in GROUP[:-1]},
@@ -60,11 +60,6 @@ def _groups(rows: pd.DataFrame):
     yield from rows.groupby(GROUP, sort=False)
 
 
-def _title(key: tuple) -> str:
-    dataset, model, recipe, epochs, law, rate = key
-    return f"{dataset} {model}, base recipe {recipe} ({epochs} epochs), {law}, BER {rate:g} %"
-
-
 def _systems(some: pd.DataFrame):
     """(words, rows) of each system that errors were limited in."""
     for (generator, _), rows in some.groupby(["generator", "steps"], sort=False):
@@ -88,9 +83,9 @@ def _bars(key: tuple, some: pd.DataFrame, what: str, xlabel: str) -> figures.Pic
     axis.set_xticks(range(len(names)), [name.replace(EVERYWHERE, "all") for name in names])
     axis.axhline(0, color="0.3", linewidth=1)
     axis.set(xlabel=xlabel, ylabel="points lost to errors")
-    axis.set_title(f"{_title(key)}\nthin lines: standard deviation over chips", fontsize=9)
+    axis.set_title(f"{show.title(key)}\nthin lines: standard deviation over chips", fontsize=9)
     figure.legend(loc="outside lower center", ncols=1, fontsize=8, frameon=False)
-    return figures.Picture(figure, f"Points lost to errors in one {what} only, {_title(key)}. {'; '.join(said)}.")
+    return figures.Picture(figure, f"Points lost to errors in one {what} only, {show.title(key)}. {'; '.join(said)}.")
 
 
 def bits(rows: pd.DataFrame) -> HTML:
@@ -146,5 +141,5 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     lines = [show.progress(rows, profile, "sensitivity")]
     for key, some in _groups(rows):
         said = [f"* {_system(words, here)}" for words, here in _systems(some)]
-        lines += [f"{_title(key)}:", "\n".join(said)] if said else []
+        lines += [f"{show.title(key)}:", "\n".join(said)] if said else []
     return show.prose("\n\n".join(lines))

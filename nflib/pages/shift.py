@@ -9,11 +9,11 @@ from IPython.display import HTML, Markdown
 from nflib import figures, generators, models, show, tables
 from nflib.cells import digest_of
 from nflib.shifts import SHIFTS
+from nflib.show import GROUP
 
 ALONE, NONE = "alone", "as they are"
 SURE = 2.0  # standard errors beyond which a recovery is called one
 LABELS = {"": NONE, **{name: name.replace("_", " ") for name in SHIFTS}}
-GROUP = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model", "ber_percent"]
 COLUMNS = [*GROUP, "patterns", "images", "system", "generator", "imitation_steps", "steps", "shift", "clean", "accuracy", "std", "worst"]
 COLUMNS += ["gain", "gain_error", "record"]
 SHOWN = {
@@ -47,22 +47,21 @@ def frame(records: Iterable[dict]) -> pd.DataFrame:
     mean of accuracy less that of the base model alone under the same shift on the same chips, and its standard error, in points.
     """
     records = [record for record in records if record["cell"]["table"] in ("accuracy", "shift")]
-    rows, alone = [], {}
+    rows, alone, after = [], {}, {digest_of(record["cell"]): np.array(record["metrics"]["perturbed"]) for record in records}
     key = lambda record: (*(tables.setting(record)[name] for name in tables.KEYS), record["cell"].get("shift", ""))  # noqa: E731
     for record in records:
         if record["cell"]["generator"] is None:
-            alone[key(record)] = np.array(record["metrics"]["perturbed"])
+            alone[key(record)] = digest_of(record["cell"])
     for record in records:
-        cell, setting, after = record["cell"], tables.setting(record), np.array(record["metrics"]["perturbed"])
-        recipe = cell["generator"] or {}
+        cell, setting, recipe = record["cell"], tables.setting(record), record["cell"]["generator"] or {}
         row = {name: setting[name] for name in (*GROUP, "patterns", "images")} | {"record": digest_of(cell)}
+        chips = after[row["record"]]
         row |= {"system": _system(cell), "generator": generators.label(recipe["name"]) if recipe else "none"}
         row |= {"steps": recipe.get("steps", 0), "imitation_steps": recipe.get("imitation_steps", 0)}
         row |= {"shift": LABELS[cell.get("shift", "")], "clean": record["metrics"]["clean"]}
-        row |= {"accuracy": after.mean(), "std": after.std(), "worst": after.min()}
+        row |= {"accuracy": chips.mean(), "std": chips.std(), "worst": chips.min()}
         if recipe and key(record) in alone:
-            gap = after - alone[key(record)]
-            row |= {"gain": gap.mean(), "gain_error": gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else np.nan}
+            row["gain"], row["gain_error"] = tables.paired(after, row["record"], [alone[key(record)]])
         rows.append(row)
     places, names = list(LABELS.values()), [ALONE, *(f"behind {name}" for name in generators.LABELS.values())]
     order = lambda row: (*(row[name] for name in GROUP), (names.index(row["system"]) if row["system"] in names else 9, row["system"]),
@@ -75,11 +74,6 @@ def _groups(rows: pd.DataFrame):
     for key, some in rows.groupby(GROUP, sort=False):
         if (some["shift"] != NONE).any():
             yield key, some
-
-
-def _title(key: tuple) -> str:
-    dataset, model, recipe, epochs, law, rate = key
-    return f"{dataset} {model}, base recipe {recipe} ({epochs} epochs), {law}, BER {rate:g} %"
 
 
 def picture(key: tuple, some: pd.DataFrame) -> figures.Picture:
@@ -100,9 +94,9 @@ def picture(key: tuple, some: pd.DataFrame) -> figures.Picture:
     axis.grid(axis="y", visible=False)
     axis.set(xlabel="accuracy (%)", xlim=(0, 101), ylim=(len(places) - 0.5, -0.5))
     axis.set_yticks(range(len(places)), places)
-    axis.set_title(_title(key), fontsize=9)
+    axis.set_title(show.title(key), fontsize=9)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    return figures.Picture(figure, f"Accuracy on shifted test images, {_title(key)}. {'; '.join(said)}.")
+    return figures.Picture(figure, f"Accuracy on shifted test images, {show.title(key)}. {'; '.join(said)}.")
 
 
 def pictures(rows: pd.DataFrame) -> HTML:
@@ -159,5 +153,5 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
         said = [f"* **Alone**, in per cent under errors, in brackets without: {words}."] if words else []
         for system, here in some[some["system"] != ALONE].groupby("system", sort=False):
             said.append(f"* **{system[0].upper()}{system[1:]}**: {_kept(here)}")
-        lines += [f"{_title(key)}:", "\n".join(said)]
+        lines += [f"{show.title(key)}:", "\n".join(said)]
     return show.prose("\n\n".join(lines))
