@@ -76,7 +76,10 @@ def varied_recipes(model: str, named: Iterable[str], width: float, epochs: int, 
 
 
 def first_look(table: str) -> list[Cell]:
-    """VGG11 on CIFAR-10, full size, shortened, for a table; ResNet18 too for accuracy and transfer; [] for tables without."""
+    """VGG11 on CIFAR-10, full size, shortened, for a table; [] for tables without.
+
+    accuracy and transfer have ResNet18 too, accuracy the other data sets of 32 x 32 pixels.
+    """
     at = ("paper", "cifar10")
     if table == "accuracy":
         whole = [
@@ -89,6 +92,9 @@ def first_look(table: str) -> list[Cell]:
             )
         ]
         whole += accuracy(*at, "vgg11", "release", generators.NAMES, ("release_map",), (0.01,), 20)
+        for other in ("gtsrb", "cifar100"):
+            whole += accuracy("paper", other, "vgg11", "release", (), MAIN_LAWS, PAPER_RATES[other], 20)
+            whole += accuracy("paper", other, "vgg11", "release", ("conv_s", "unet_l"), ("release_map",), (0.01,), 20)
     elif table == "error_models":
         return shortened(error_models(*at, ("vgg11",), RECIPES, ("conv_s",), 0.01, 50), 50)
     elif table == "quantization":
