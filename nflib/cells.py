@@ -54,7 +54,7 @@ class Base:
 
     @property
     def words(self) -> str:
-        return f"{data.LABELS.get(self.dataset, self.dataset)} {models.label(self.model)} ({self.recipe.words})"
+        return f"{data.LABELS.get(self.dataset, self.dataset)} {models.label(self.model)} ({self.recipe.words}{f', seed {self.recipe.seed}' if self.recipe.seed else ''})"
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,8 @@ class Cell:
         """The cell in words, for progress bars and messages."""
         parts = [self.base.words]
         if self.generator:
-            parts.append(f"+ {generators.label(self.generator.name)}{' after imitation' if self.generator.teacher else ''}")
+            seed = f", seed {self.generator.seed}" if self.generator.seed else ""
+            parts.append(f"+ {generators.label(self.generator.name)}{' after imitation' if self.generator.teacher else ''}{seed}")
         if self.teller:
             parts.append(f"told by {models.label(self.teller.model)}")
         if self.surrogates:
@@ -149,6 +150,8 @@ class Cell:
             "clipping": self.base.recipe.clipping,
             "schedule": self.base.recipe.schedule,
             "width": self.base.width,
+            "seed": self.base.recipe.seed,
+            "generator_seed": self.generator.seed if self.generator else "none",
             "generator": self.generator.name if self.generator else "none",
             "steps": self.generator.steps if self.generator else 0,
             "imitation_steps": self.generator.imitation_steps if self.generator else 0,

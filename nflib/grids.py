@@ -413,6 +413,32 @@ def shift(
     return cells
 
 
+def seeds(
+    profile: str,
+    dataset: str,
+    base_models: Sequence[str],
+    base_recipe: str,
+    generator_names: Sequence[str],
+    error_models: Sequence[str],
+    rate: float,
+    trainings: int,
+    patterns: int,
+) -> list[Cell]:
+    """Each base model trained with seeds 0, 1, ..., alone and behind generators of seed 0; on that of seed 0 each generator
+    with the other seeds too.  Class patterns that a generator imitates are trained anew with its seed."""
+    cells, setting = [], {"rate": rate, "patterns": patterns}
+    for model in base_models:
+        whole = base(profile, dataset, model, base_recipe)
+        again = [dataclasses.replace(whole, recipe=dataclasses.replace(whole.recipe, seed=seed)) for seed in range(trainings)]
+        for law in error_models:
+            cells += [Cell("accuracy", each, law=law, **setting) for each in again]
+            for name in generator_names:
+                kinds = [generator_recipe(profile, name, law, rate, seed=seed) for seed in range(trainings)]
+                cells += [Cell("accuracy", each, kinds[0], law=law, **setting) for each in again]
+                cells += [Cell("accuracy", whole, recipe, law=law, **setting) for recipe in kinds[1:]]
+    return cells
+
+
 def cost(
     profile: str,
     dataset: str,

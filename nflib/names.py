@@ -15,6 +15,7 @@ TABLES = (
     "sensitivity",
     "tradeoff",
     "shift",
+    "seeds",
     "transfer",
     "quantization",
     "ablations",

@@ -19,6 +19,7 @@ from nflib.grids import (
     overhead,
     quantization,
     robust_training,
+    seeds,
     sensitivity,
     shift,
     tradeoff,
@@ -128,6 +129,8 @@ def first_look(table: str) -> list[Cell]:
         whole = transfer(*at, pair, pair, "release", ("conv_s", "unet_l"), ("release_map",), (0.01,), (0.01,), 20, ensemble=False)
     elif table == "shift":
         whole = shift(*at, ("vgg11",), "release", ("conv_s", "unet_l"), ("conv_l",), tuple(SHIFTS), "release_map", 0.01, 20)
+    elif table == "seeds":
+        whole = seeds(*at, ("vgg11",), "release", ("conv_s",), ("release_map",), 0.01, 3, 20)
     elif table == "sensitivity":
         whole = sensitivity(*at, ("vgg11",), "release", ("conv_s", "unet_l"), ("release_map",), 0.01, 10, 1000)
     else:
@@ -175,6 +178,7 @@ def _smoke(table: str) -> list[Cell]:
             *at, ("vgg11",), "release", ("conv_s",), *law, 0.01, (3, 10, 30), (10, 30, 90), (40, 150), 10
         ),
         "sensitivity": lambda: sensitivity(*at, ("vgg11",), "release", ("conv_l",), law, 0.01, 10, 360),
+        "seeds": lambda: seeds(*at, ("vgg11",), "release", ("conv_l",), law, 0.01, 3, 10),
         "shift": lambda: shift(*at, ("vgg11",), "release", ("conv_l",), ("conv_s",), tuple(SHIFTS), *law, 0.01, 10),
         "tradeoff": lambda: tradeoff(
             *at, ("vgg11",), "release", ("conv_s",), ("conv_s",), MITIGATIONS, law, 0.01, (0.001, 0.003, 0.01, 0.03), 10
@@ -240,6 +244,8 @@ def _paper(table: str) -> list[Cell]:
     elif table == "sensitivity":
         for recipe in RECIPES:
             cells += sensitivity(*cifar10, ("resnet18", "vgg11"), recipe, ("conv_l", "conv_s"), MAIN_LAWS, 0.01, 50, 0)
+    elif table == "seeds":
+        cells += seeds(*cifar10, ("resnet18", "vgg11"), release, ("conv_l", "unet_l"), MAIN_LAWS, 0.01, 5, 50)
     elif table == "shift":
         for law in MAIN_LAWS:
             cells += shift(*cifar10, ("resnet18", "vgg11"), release, ("conv_l", "unet_l"), ("conv_l",), tuple(SHIFTS), law, 0.01, 50)

@@ -101,6 +101,7 @@ error_models.recovery_pictures(laws)
 # * [Which bits, which layers](sensitivity.ipynb) do the damage, and what if the generator's memory fails too?
 # * [Does it pay?](tradeoff.ipynb) Accuracy against saving over the voltage, beside a chip without a generator and memories
 #   that find or correct their faults.
+# * [Trained again](seeds.ipynb): how much of a number is the luck of one training?
 # * [Images unlike those of training](shift.ipynb): does a generator still help with noise, blur, little contrast, little light?
 # * [What reviewers asked](questions.ipynb), each question with the measurement that answers it.
 # * [Every published number beside ours](scoreboard.ipynb), and where the printed numbers contradict each other.

@@ -10,7 +10,7 @@ from IPython.display import Markdown
 
 from nflib import profiles, recipes, show, simulate, tables
 from nflib.mitigations import MITIGATIONS
-from nflib.pages import error_models, index, mechanism, sensitivity, shift, tradeoff
+from nflib.pages import error_models, index, mechanism, seeds, sensitivity, shift, tradeoff
 from nflib.training import VARIED
 
 PLAIN = 10.0  # points of difference that need no statistics
@@ -53,6 +53,10 @@ class Facts:
     def shift(self) -> pd.DataFrame:
         rows = shift.frame(self._records("shift"))
         return _example(rows[(rows["base_recipe"] == "release") & (rows["error_model"] == "ReleaseMap")])
+
+    @functools.cached_property
+    def seeds(self) -> pd.DataFrame:
+        return _example(seeds.frame(self._records("seeds")))
 
     @functools.cached_property
     def base_recipe(self) -> pd.DataFrame:
@@ -271,6 +275,7 @@ QUESTIONS = [
     Question("Does it pay?", "YHTK", "What share of the whole inference's energy is that?", "not measured: activations, leakage and DRAM need an accelerator's own figures."),
     Question("How predictable is it?", "uT9R", "Why does the accuracy spread so much over chips?", _spread, "error_models", "error_models"),
     Question("How predictable is it?", "uT9R", "And behind a generator, on the worst chip?", _worst, "mechanism", "mechanism"),
+    Question("How predictable is it?", "uT9R", "How much of the spread is the luck of one training?", lambda facts: seeds.answer(facts.seeds), "seeds", "seeds"),
     Question("How predictable is it?", "uT9R", "Why does ResNet50 stay far below its clean accuracy?", lambda facts: None, "accuracy", "accuracy --only model=resnet50"),
     Question("Generators", "Qmac", "How large are they beside the classifiers?", _sizes, "overhead"),
     Question("Generators", "YHTK, Qmac", "How small may one be, and where does the recovery stop?", _encoders, "mechanism", "mechanism"),
