@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -264,8 +265,10 @@ minutes. It shows that every step works, and can be regenerated on any computer.
 
 
 def _tidy(path: Path, full_size: str = "") -> None:
-    """Fold papermill's own cell away like the notebook's others, and drop what depends on the run (times).
+    """Make a page of an executed notebook: less code in the reader's way, and nothing that depends on the run (times).
 
+    The parameters of the page, which papermill puts into a cell of its own, go under the defaults that they change; a line
+    that only shows a table or a picture is not offered to read.
     full_size: the page that this one is the twin of at smoke scale, which is then said under its title.
     """
     notebook = json.loads(path.read_text())
@@ -275,10 +278,15 @@ def _tidy(path: Path, full_size: str = "") -> None:
         note = SMOKE_NOTE.format(title=title.removeprefix("# "), page=full_size)
         first["source"] = f"{title}, at smoke scale\n\n{note}\n{rest}"
     notebook["metadata"].pop("papermill", None)
-    tags = [tag for cell in notebook["cells"] for tag in cell["metadata"].get("tags", [])]
-    folded = "remove-input" if "remove-input" in tags else "hide-input"
     for cell in notebook["cells"]:
         cell["metadata"].pop("papermill", None)
-        if "injected-parameters" in cell["metadata"].get("tags", []):
-            cell["metadata"]["tags"].append(folded)
+        tags, code = cell["metadata"].get("tags", []), "".join(cell["source"])
+        if "parameters" in tags:
+            defaults = cell
+            cell["metadata"]["mystnb"] = {f"code_prompt_{what.lower()}": f"{what} the parameters" for what in ("Show", "Hide")}
+        if "injected-parameters" in tags:
+            defaults["source"] = "".join(defaults["source"]) + "\n\n" + code.replace("# Parameters", "# on this page", 1)
+        if "hide-input" in tags and re.fullmatch(r"[\w.]+\(.*\)", code.strip()):
+            tags[tags.index("hide-input")] = "remove-input"
+    notebook["cells"] = [cell for cell in notebook["cells"] if "injected-parameters" not in cell["metadata"].get("tags", [])]
     path.write_text(json.dumps(notebook, indent=1) + "\n")

@@ -26,6 +26,28 @@ def test_every_page_is_a_notebook_with_parameters_that_it_has():
         assert notebooks.strict(name, given) == given
 
 
+def test_a_page_shows_its_parameters_once_and_no_line_that_only_shows_something(tmp_path):
+    def code(source: str, *tags: str) -> dict:
+        return {"cell_type": "code", "metadata": {"tags": list(tags), "papermill": {"duration": 3}}, "source": source, "outputs": [1]}
+
+    cells = [
+        {"cell_type": "markdown", "metadata": {}, "source": ["# Shift\n", "Text"]},
+        code("rate: float = 0.01\nlaw: str = 'a'", "parameters", "hide-input"),
+        code('# Parameters\nrate = 0.02\n', "injected-parameters"),
+        code("rows = frame(records)\nsummary(rows)", "hide-input"),
+        code("page.table(rows)", "hide-input"),
+        code("found = page.table(rows)", "hide-input"),
+    ]  # fmt: skip
+    path = tmp_path / "shift_smoke.ipynb"
+    path.write_text(json.dumps({"cells": cells, "metadata": {"papermill": {}}}))
+    notebooks._tidy(path, full_size="shift")
+    first, *rest = json.loads(path.read_text())["cells"]
+    assert first["source"].startswith("# Shift, at smoke scale\n\n:::{note}\nThis page is [Shift](shift.ipynb) at **smoke scale**") and first["source"].endswith("Text")
+    assert [cell["source"] for cell in rest] == ["rate: float = 0.01\nlaw: str = 'a'\n\n# on this page\nrate = 0.02\n", *(cell["source"] for cell in cells[3:])]
+    assert [cell["metadata"]["tags"][-1] for cell in rest] == ["hide-input", "hide-input", "remove-input", "hide-input"]
+    assert "duration" not in path.read_text() and all(cell["outputs"] == [1] for cell in rest)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

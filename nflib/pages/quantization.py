@@ -163,8 +163,10 @@ def slip_changes(rows: pd.DataFrame, title: str) -> figures.Picture:
 
 
 def pictures(rows: pd.DataFrame, draw=curves) -> HTML:
-    """`draw` (`curves` or `slip_changes`) of each base model and training of generators that has something to show."""
+    """`draw` (`curves` or `slip_changes`) of each base model and training of generators that has something to show, what is
+    measured before what only the paper has."""
     groups = [(some, title) for title, some in _groups(rows) if draw is curves or some["slip_PA"].notna().any()]
+    groups.sort(key=lambda group: group[0]["record"].isna().all())
     return show.gallery([draw(*group) for group in groups])
 
 
