@@ -37,7 +37,7 @@ PAGES = {  # page of the book: (notebook, parameters)
     "index": ("index", {}),
     "questions": ("questions", {}),
     "scoreboard": ("scoreboard", {}),
-    **_both("accuracy", **CIFAR10),
+    **_both("accuracy", datasets=["cifar10", "gtsrb", "cifar100", "imagenette224"]),
     **_both("error_models", **CIFAR10),
     **_both("base_recipe", **CIFAR10),
     **_both("mechanism", **CIFAR10),

@@ -46,6 +46,11 @@ def several(values, thing: str) -> str:
     return f"{thing}{'' if len(set(values)) == 1 else 's'} {listed(values)}"
 
 
+def bases(rows: pd.DataFrame) -> str:
+    """Base models with their data sets in words: "VGG11 and ResNet18 on CIFAR-10, VGG11 on GTSRB"; rows: dataset, base_model."""
+    return ", ".join(f"{listed(some)} on {name}" for name, some in rows.groupby("dataset", sort=False)["base_model"])
+
+
 def points(value: float, error: float = np.nan) -> str:
     """A difference in percentage points in words, with its standard error where there is one."""
     return f"{value:+.1f}" + ("" if np.isnan(error) else f" ± {error:.1f}")

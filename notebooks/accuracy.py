@@ -21,7 +21,7 @@
 
 # %% tags=["parameters", "hide-input"]
 profile: str = "smoke"  # "smoke": narrow models, minutes; "paper": full size
-dataset: str = "digits"  # digits, cifar10, cifar100, gtsrb, imagenette224, or a file of your own in data/
+datasets: list = ["digits"]  # also cifar10, cifar100, gtsrb, imagenette224, or a file of your own in data/
 base_models: list = ["resnet18", "resnet50", "vgg11", "vgg16", "vgg19"]
 base_recipe: str = "release"  # "release": no weight decay, as the official code; "modern": weight decay
 generators: list = ["conv_l", "unet_l"]  # also conv_s, deconv_l, deconv_s, unet_s
@@ -36,13 +36,14 @@ from nflib import grids, profiles, report, study, tables
 
 cells = [
     cell
+    for dataset in datasets
     for model in base_models
     for cell in grids.accuracy(profile, dataset, model, base_recipe, generators, error_models, rates, patterns)
 ]
 if measure:
     study.run(cells, profile, device)
 records = tables.stored(profile, cells if measure else profiles.cells(profile, "accuracy"))
-records = tables.longest(record for record in records if record["cell"]["base"]["dataset"] == dataset)
+records = tables.longest(record for record in records if record["cell"]["base"]["dataset"] in datasets)
 rows = tables.accuracy(records)
 report.how_measured(rows, profile)
 

@@ -22,7 +22,7 @@
 profile: str = "paper"  # whose records the page rests on
 
 # %% tags=["remove-input"]
-from nflib import profiles, report, tables
+from nflib import profiles, tables
 from nflib.pages import error_models, index, mechanism, tradeoff
 
 index.idea()
@@ -79,7 +79,7 @@ index.agreement(rows, fronts)
 # official code does, and `modern`, with it.
 
 # %% tags=["remove-input"]
-report.chip_pictures(records)
+index.chips(records)
 
 # %% tags=["remove-input"]
 index.error_models(rows)

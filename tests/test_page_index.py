@@ -139,3 +139,13 @@ def test_cut_weights_are_named_beside_the_same_model_alone(workshop):
     text = headline(tables.stored("paper") + tables.stored("paper", kind="mitigation"))
     assert "weights cut at 3 × rms, layer by layer" in text and "is right on **78.0 %**" in text
     assert "where it had 45.0 % (worst chip 76.0 %; without errors 88.0 → 87.9 %)." in text
+
+
+def test_the_example_is_not_mixed_with_other_data_sets_and_base_models(known):
+    for other in (dataclasses.replace(BASE, dataset="gtsrb"), dataclasses.replace(BASE, model="resnet18")):
+        store(77.0, [33.0, 35.0], base=other)
+    records = tables.longest(tables.stored("paper"))
+    shown = page.error_models(tables.accuracy(records)).data
+    assert "45.3" in shown and "61.0" in shown and "34.0" not in shown
+    assert page.chips(records).data.count("<img") == 1 and "33" not in page.chips(records).data.partition("alt=")[2].partition(">")[0]
+    assert "VGG11 and ResNet18 on CIFAR-10, VGG11 on GTSRB, trained for 12 epochs" in headline(records)

@@ -38,6 +38,11 @@ def test_lists_in_words(values, words):
     assert show.listed(values) == words
 
 
+def test_base_models_are_said_with_their_data_sets():
+    rows = pd.DataFrame({"dataset": ["CIFAR-10", "GTSRB", "CIFAR-10", "CIFAR-10"], "base_model": ["VGG11", "VGG11", "ResNet18", "VGG11"]})
+    assert show.bases(rows) == "VGG11 and ResNet18 on CIFAR-10, VGG11 on GTSRB" and show.bases(rows[:0]) == ""
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

@@ -6,7 +6,7 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from nflib import energy, figures, generators, published, show, tables
+from nflib import energy, figures, generators, published, report, show, tables
 from nflib.mitigations import MITIGATIONS
 from nflib.pages import mechanism, tradeoff
 from nflib.store import Store
@@ -204,7 +204,7 @@ def headline(rows: pd.DataFrame, why: pd.DataFrame, voltages: pd.DataFrame, laws
 def _rests_on(rows: pd.DataFrame, fronts: pd.DataFrame) -> str:
     trained = fronts[fronts["how"].isin(mechanism.TRAINED)]
     text = f"* **What this rests on.** {show.count(len(Store('paper').records()), 'measured setting')} at full size, so far "
-    text += f"{show.listed(rows['base_model'])} on {show.listed(rows['dataset'])}, trained for {show.listed(rows['base_epochs'])} epochs"
+    text += f"{show.bases(rows) or 'no base model'}, trained for {show.listed(rows['base_epochs'])} epochs"
     if len(trained):
         text += f"; {show.several(trained['generator'], 'generator')}, trained in {show.count(round(trained['training_minutes'].max()), 'minute')} or less each"
     return text + ". The official recipe trains a generator for 58,800 steps with ten perturbed models each."
@@ -250,12 +250,18 @@ def closed_forms() -> Markdown:
 
 
 def error_models(rows: pd.DataFrame) -> HTML:
-    """The base model of the example alone, an error model a row."""
-    alone = rows[(rows["generator"] == "none") & (rows["ber_percent"] == 1.0)]
+    """The base model of the example alone, by both recipes, an error model a row."""
+    alone = rows[np.logical_and.reduce([rows[name] == AT[name] for name in ("dataset", "base_model", "ber_percent")])]
+    alone = alone[alone["generator"] == "none"]
     alone = alone[alone["base_epochs"] == alone.groupby(["dataset", "base_model", "base_recipe"])["base_epochs"].transform("max")]
     names = {"base_model": "base model", "base_recipe": "recipe", "error_model": "error model", "changed_bits_percent": "% of bits",
              "CA": "CA", "PA": "PA", "PA_std": "± std", "PA_worst": "worst chip"}  # fmt: skip
     return show.table(alone[list(names)].rename(columns=names), "error_models")
+
+
+def chips(records: list[dict]) -> HTML:
+    """`report.chip_pictures` of the base model of the example."""
+    return report.chip_pictures([r for r in records if all(tables.setting(r)[name] == AT[name] for name in ("dataset", "base_model"))])
 
 
 def costs() -> HTML:
