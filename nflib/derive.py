@@ -28,7 +28,7 @@ from nflib.pages import (
     transformed_images,
     tsne,
 )
-from nflib.show import listed, points
+from nflib.show import listed, official, points
 from nflib.store import ROOT, Store, results
 from nflib.study import Clock, duration
 from nflib.tables import longest, longest_trained, stored, to_csv
@@ -120,13 +120,13 @@ def readme_results() -> str:
             f"**{dataset}, {model}** (recipe `release`, {epochs} epochs), accuracy in per cent, errors of ReleaseMap, the official code's map, at 1 %, {listed(some['patterns'])} chips:", "",
             "| in front of it | training | without errors | under errors | worst chip | the paper |", "|---|---|---|---|---|---|", *lines, "",
         ]  # fmt: skip
-    said += ["The official recipe trains a generator for 58,800 steps with ten perturbed models each."]
+    said += [official()]
     return "\n".join([*said, *_laws()]) + "\n"
 
 
 def _as_printed(rows: pd.DataFrame) -> pd.Series:
     """Whether rows are of the setting that the official code has, at the higher of its rates."""
-    return (rows["base_recipe"] == "release") & (rows["error_model"] == "ReleaseMap") & (rows["ber_percent"] == 1)
+    return tables.comparable(rows) & (rows["ber_percent"] == 1)
 
 
 def _laws() -> list[str]:

@@ -101,7 +101,7 @@ def recovery(frame: pd.DataFrame, title: str = "") -> Picture:
             axis.errorbar(
                 row.PA_NF, y, xerr=row.PA_NF_std, fmt="o", color=COLOURS[law], markersize=6, linewidth=1, zorder=3
             )
-            if law == "ReleaseMap" and row.base_recipe == "release" and not np.isnan(row.published_PA_NF):
+            if not np.isnan(row.published_PA_NF):
                 axis.plot(row.published_PA_NF, y, "D", color="none", markeredgecolor="crimson", markersize=6, zorder=4)
         axis.set(title=law, xlim=(0, 102), xlabel="accuracy (%)")
     axes[0].set_yticks(range(len(labels)), labels)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
 
-from nflib import figures, profiles, published, show
+from nflib import figures, profiles, published, show, tables
 from nflib.cells import cell_of
 from nflib.store import Store
 
@@ -48,8 +48,7 @@ def how_measured(rows: pd.DataFrame, profile: str) -> Markdown:
     behind = rows[rows["generator"] != "none"]
     if len(behind) and profile == "paper":
         text += (
-            f" Generators were trained for {show.trained(behind)}; the official recipe takes 58,800 steps of Eq. 3 "
-            "with ten perturbed models each, so these are first looks, not final numbers."
+            f" Generators were trained for {show.trained(behind)}, so these are first looks, not final numbers. {show.official()}"
         )
     cells = profiles.cells(profile, "accuracy")
     store = Store(profile)
@@ -91,7 +90,7 @@ def accuracy_summary(rows: pd.DataFrame) -> Markdown:
             f"{best['generator']}, {best['PA']:.1f} → {best['PA_NF']:.1f} % (worst chip {best['PA_worst']:.1f} → "
             f"{best['PA_NF_worst']:.1f} %), clean {best['CA']:.1f} → {best['CA_NF']:.1f} %."
         )
-        if recipe == "release" and law == "ReleaseMap" and not np.isnan(best["published_RP"]):
+        if tables.comparable(best) and not np.isnan(best["published_RP"]):
             line += f" The paper has {best['published_PA']:g} → {best['published_PA_NF']:g} % for this pair."
         lines.append(line)
     lines += [_without_errors(pairs)] if len(pairs) else []

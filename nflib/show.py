@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
 
-from nflib import profiles, tables
+from nflib import grids, profiles, tables
 from nflib.store import Store
 
 GROUP = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model", "ber_percent"]  # rows of one base model and one setting of errors
@@ -60,6 +60,12 @@ def span(values: pd.Series) -> str:
     """The range of signed values in words: "-0.5 to +1.2", or the one value."""
     low, high = f"{values.min():+.1f}", f"{values.max():+.1f}"
     return low if low == high else f"{low} to {high}"
+
+
+def official() -> str:
+    """How long the official code trains a generator, in a sentence."""
+    recipe = grids.OFFICIAL_GENERATOR["paper"]
+    return f"The official recipe trains a generator for {recipe.steps:,} steps of Eq. 3 on CIFAR-10, with {recipe.models_per_step} perturbed models each."
 
 
 def trained(rows: pd.DataFrame) -> str:

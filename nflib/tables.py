@@ -171,6 +171,19 @@ def published_index() -> dict[tuple, list[dict]]:
     return index
 
 
+def printed(key: tuple) -> dict[str, float]:
+    """The paper's PA(NF) of each generator that it trained for a setting, in per cent; {} where the official code computes something else.
+
+    key: dataset, base_model, base_recipe, base_epochs, error_model, ber_percent.
+    """
+    setting = dict(zip(SETTING, key))
+    if not comparable(setting):
+        return {}
+    setting |= {"bits": 8, "trained_for": setting["base_model"], "train_ber_percent": setting["ber_percent"], "loss_weight": 5.0, "flips": 0}
+    keys = {name: published_key(setting | {"generator": name}, "PA_NF") for name in generators.LABELS.values()}
+    return {name: lines[0]["mean"] for name, key in keys.items() if (lines := published_index().get(key))}
+
+
 def described(record: dict) -> dict:
     """A record's setting, generator and training in the words of the tables, and the numbers that the paper prints for it.
 
@@ -181,7 +194,7 @@ def described(record: dict) -> dict:
     row["classes"] = record["metrics"]["classes"]
     if recipe:
         row |= _training(record["cell"]) | {"generator": generators.label(recipe["name"])}
-    if (row["base_recipe"], row["error_model"]) == ("release", "ReleaseMap"):
+    if comparable(row):
         for metric in METRICS if recipe else ("CA", "PA"):
             lines = published_index().get(published_key(row, metric))
             row[f"published_{metric}"] = lines[0]["mean"] if lines else np.nan
@@ -198,15 +211,15 @@ def ordered(rows: list[dict], columns: list[str], *last: str) -> pd.DataFrame:
     return frame.sort_values(by, key=order, kind="stable").reset_index(drop=True)
 
 
-def _comparable(rows: pd.DataFrame) -> pd.Series:
-    """Whether a row was measured as the official code does it: base recipe `release` under ReleaseMap."""
+def comparable(rows: pd.DataFrame | dict) -> pd.Series | bool:
+    """Whether rows, or one, were measured as the official code does it: base recipe `release` under ReleaseMap."""
     return (rows["base_recipe"] == "release") & (rows["error_model"] == "ReleaseMap")
 
 
 def _beside_ours(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with printed numbers and differences where they are `_comparable` only."""
+    """The rows with printed numbers and differences where they are `comparable` only."""
     beside = [name for name in rows if name.startswith("published_") or name.endswith("_difference")]
-    return rows.assign(**{name: rows[name].where(_comparable(rows)) for name in beside})
+    return rows.assign(**{name: rows[name].where(comparable(rows)) for name in beside})
 
 
 def with_printed(rows: pd.DataFrame, origins: tuple[str, ...], dataset: str | None) -> pd.DataFrame:
@@ -215,8 +228,8 @@ def with_printed(rows: pd.DataFrame, origins: tuple[str, ...], dataset: str | No
     Printed settings are those of `dataset`, or of the data sets in `rows`.  Printed numbers stand only where base recipe
     and error model are the official code's: release, ReleaseMap.
     """
-    rows, comparable = _beside_ours(rows), _comparable(rows)
-    index, have = published_index(), {published_key(row, "RP") for row in rows[comparable].to_dict("records")}
+    rows = _beside_ours(rows)
+    index, have = published_index(), {published_key(row, "RP") for row in rows[comparable(rows)].to_dict("records")}
     wanted = {data.LABELS.get(dataset, dataset)} if dataset else set(rows["dataset"])
     fields = ["dataset", "base_model", "bits", "ber_percent", "generator", "trained_for", "train_ber_percent", "loss_weight"]
     printed = []

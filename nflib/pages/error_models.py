@@ -373,8 +373,8 @@ def _caution(rows: pd.DataFrame, profile: str) -> str:
     """What these numbers cannot carry."""
     text = (
         f"**Caution.** ± is a standard error over error patterns; a difference is clear beyond {SURE:g} of them. Patterns of "
-        "different error models are taken as unpaired. Each base model and generator was trained once: the luck of training is "
-        "not in the errors. Neighbouring seeds of the release map share random numbers. "
+        "different error models are taken as unpaired. Each base model and generator was trained once: [the luck of training](seeds.ipynb) "
+        "is not in the errors. Neighbouring seeds of the release map share random numbers. "
     )
     if rows["patterns"].min() < 10:
         text += "With so few patterns the standard errors are guesses themselves. "
@@ -384,8 +384,8 @@ def _caution(rows: pd.DataFrame, profile: str) -> str:
     else:
         text += f"The largest layer has {largest:,} weights, {largest / words:.1f} times what the map holds. "
     behind = rows[rows["generator"] != "none"]
-    if len(behind) and behind["steps"].max() < 58800:
-        text += f"Generators were trained for {show.trained(behind)}; the official recipe takes 58,800 steps of Eq. 3. "
+    if len(behind) and behind["steps"].max() < grids.OFFICIAL_GENERATOR["paper"].steps:
+        text += f"Generators were trained for {show.trained(behind)}. {show.official()} "
     if profile == "smoke":
         text += "These are narrow models after a few epochs. "
     if "CIFAR-10" not in set(rows["dataset"]):

@@ -82,7 +82,7 @@ def _recovery(some: pd.DataFrame) -> list[str]:
             "answer in a form which survives the errors. [How we know](mechanism.ipynb)"
         )
     for row in some[some["how"] == mechanism.RELAYED].sort_values("PA_NF").tail(1).itertuples():
-        printed = mechanism._printed(tuple(getattr(row, name) for name in mechanism.GROUP))
+        printed = tables.printed(tuple(getattr(row, name) for name in mechanism.GROUP))
         lines.append(
             f"* **A simpler generator** follows: the {row.generator.rpartition(', ')[2]}, trained as a plain classifier, tells which of the "
             f"ten pictures to add. The damaged chips are then right on **{row.PA_NF:.1f} %**, the worst on {row.PA_NF_worst:.1f} %, after "
@@ -114,7 +114,7 @@ def _elsewhere(rows: pd.DataFrame) -> list[str]:
 
 def _control(some: pd.DataFrame, alone: pd.DataFrame) -> list[str]:
     """What the first half of a generator does alone.  some: rows of `mechanism.frame` of one setting; alone: the encoders."""
-    printed = mechanism._printed(tuple(some[name].iloc[0] for name in mechanism.GROUP)) if len(some) else {}
+    printed = tables.printed(tuple(some[name].iloc[0] for name in mechanism.GROUP)) if len(some) else {}
     pairs = {name: alone.loc[mechanism.encoder_of(name)] for name in printed if mechanism.encoder_of(name) in alone.index}
     if not pairs:
         return []
@@ -207,7 +207,7 @@ def _rests_on(rows: pd.DataFrame, fronts: pd.DataFrame) -> str:
     text += f"{show.bases(rows) or 'no base model'}, trained for {show.listed(rows['base_epochs'])} epochs"
     if len(trained):
         text += f"; {show.several(trained['generator'], 'generator')}, trained in {show.count(round(trained['training_minutes'].max()), 'minute')} or less each"
-    return text + ". The official recipe trains a generator for 58,800 steps with ten perturbed models each."
+    return f"{text}. {show.official()}"
 
 
 def ladders(why: pd.DataFrame) -> HTML:
@@ -220,7 +220,7 @@ def agreement(rows: pd.DataFrame, scores: pd.DataFrame) -> HTML:
 
     rows: `tables.accuracy`; scores: rows of `mechanism.frame`, of which those with a printed counterpart stand here.
     """
-    ours = rows[(rows["error_model"] == "ReleaseMap") & (rows["base_recipe"] == "release")]
+    ours = rows[tables.comparable(rows)]
     ours = ours[ours["base_epochs"] == ours.groupby(["dataset", "base_model"])["base_epochs"].transform("max")]
     ours = ours.sort_values("patterns", ascending=False, kind="stable")  # the scoreboard too takes the most patterns
     base = ours[ours["published_PA"].notna()].drop_duplicates(["dataset", "base_model", "ber_percent"])

@@ -71,8 +71,7 @@ def frame(records: Iterable[dict]) -> pd.DataFrame:
     cost = {digest_of(record["cell"]): _cost(record) for record in records}
     rows = []
     for row in tables.recoveries(records).to_dict("records"):
-        comparable = row["base_recipe"] == "release" and row["error_model"] == "ReleaseMap"
-        row |= {"how": _how(row), **cost[row["record"]]} | ({} if comparable else {"published_PA": np.nan, "published_PA_NF": np.nan})
+        row |= {"how": _how(row), **cost[row["record"]]} | ({} if tables.comparable(row) else {"published_PA": np.nan, "published_PA_NF": np.nan})
         if row["how"] == RELAYED:
             row["generator"] = f"{row['generator']}, {row['teller']}"
         rows.append(row)
@@ -122,25 +121,13 @@ def _best(some: pd.DataFrame) -> pd.DataFrame:
     return own.drop_duplicates("generator", keep="last").set_index("generator")
 
 
-def _printed(key: tuple) -> dict[str, float]:
-    """The paper's PA(NF) of each generator in a group's setting; {} where the official code computes something else."""
-    dataset, model, recipe, _, law, rate = key
-    if (recipe, law) != ("release", "ReleaseMap"):
-        return {}
-    row = {"dataset": dataset, "base_model": model, "base_recipe": recipe, "bits": 8, "ber_percent": rate, "trained_for": model}
-    row |= {"train_ber_percent": rate, "loss_weight": 5.0, "flips": 0}
-    keys = {name: tables.published_key(row | {"generator": name}, "PA_NF") for name in generators.LABELS.values()}
-    index = tables.published_index()
-    return {name: index[key][0]["mean"] for name, key in keys.items() if key in index}
-
-
 # ------------------------------------------------------------------------------------------------------------- pictures
 
 
 def ladder(key: tuple, some: pd.DataFrame) -> figures.Picture:
     """Accuracy under errors of one base model: alone, behind patterns, behind generators; bars are standard deviations over
     error patterns, hollow diamonds the paper's PA(NF), also of generators that we have not measured."""
-    whole, printed, title = some.iloc[0], _printed(key), show.title(key)
+    whole, printed, title = some.iloc[0], tables.printed(key), show.title(key)
     names = [ALONE, *(how for how in (ONE, TOLD) if (some["how"] == how).any())]
     names += list(dict.fromkeys(some.loc[some["how"].isin([RELAYED, *TRAINED]), "generator"]))
     names += [name for name in printed if name not in names]
@@ -190,7 +177,7 @@ def duel(key: tuple, some: pd.DataFrame, alone: pd.DataFrame) -> figures.Picture
     for name, row in best.iterrows():
         axis.plot(row["macs_million"], row["PA_NF"], "o", color=colours[name], markersize=8)
     base, names = some.loc[some["how"] == ALONE, "macs_million"].min(), {label: name for name, label in generators.LABELS.items()}
-    for name, value in _printed(key).items():
+    for name, value in tables.printed(key).items():
         axis.plot(base + macs("generator", names[name], 1.0, 32) / 1e6, value, "D", color="none", markeredgecolor=colours[name], markersize=8)
     for name, colour in colours.items():
         axis.plot([], [], "s", color=colour, label=name)
@@ -241,7 +228,7 @@ def _said(key: tuple, some: pd.DataFrame, alone: pd.DataFrame) -> str:
             f" Told the class by the {row.generator.rpartition(', ')[2]} in place of the label, the patterns bring it to "
             f"**{row.PA_NF:.1f} %** (worst chip {row.PA_NF_worst:.1f} %, clean {row.CA_NF:.1f} %)"
         )
-        printed = _printed(key)
+        printed = tables.printed(key)
         text += f"; the paper's best generator gives {max(printed.values()):g} % here." if printed else "."
     if len(best):
         top = best.loc[best["PA_NF"].idxmax()]

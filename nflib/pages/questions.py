@@ -47,12 +47,12 @@ class Facts:
     @functools.cached_property
     def tradeoff(self) -> pd.DataFrame:
         rows = tradeoff.frame(self._records("tradeoff"))
-        return _example(rows[(rows["base_recipe"] == "release") & (rows["error_model"] == "ReleaseMap") & rows["CA"].notna()])
+        return _example(rows[tables.comparable(rows) & rows["CA"].notna()])
 
     @functools.cached_property
     def shift(self) -> pd.DataFrame:
         rows = shift.frame(self._records("shift"))
-        return _example(rows[(rows["base_recipe"] == "release") & (rows["error_model"] == "ReleaseMap")])
+        return _example(rows[tables.comparable(rows)])
 
     @functools.cached_property
     def seeds(self) -> pd.DataFrame:
@@ -66,7 +66,7 @@ class Facts:
     def sensitivity(self) -> dict[str, pd.DataFrame]:
         """Rows of each system: "alone" and "behind" each generator."""
         rows = sensitivity.frame(self._records("sensitivity"))
-        rows = rows[(rows["base_recipe"] == "release") & (rows["error_model"] == "ReleaseMap")]
+        rows = rows[tables.comparable(rows)]
         return dict(sensitivity._systems(_example(rows)))
 
 

@@ -204,7 +204,7 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
         )  # fmt: skip
         lines.append(
             f"* **What they rest on:** {'; '.join(dict.fromkeys(measured['trained']))}. The official recipe trains base models for 300 "
-            "epochs and a generator for 58,800 steps with ten perturbed models each. Only the release recipe under ReleaseMap "
+            f"epochs. {show.official()} Only the release recipe under ReleaseMap "
             "(below 8 bits with the official code's sign slip) is compared."
         )
         if middle.get("CA", 0) < -CLOSE:

@@ -9,7 +9,7 @@ import seaborn as sns
 from IPython.display import HTML, Markdown
 from scipy import stats
 
-from nflib import figures, generators, show, tables
+from nflib import figures, show, tables
 from nflib.cells import digest_of
 from nflib.show import GROUP
 
@@ -85,13 +85,6 @@ def needed(spread: float, trainings: int) -> float:
     return float(stats.t.ppf((1 + CERTAINTY) / 2, trainings - 1) * np.sqrt(2) * spread)
 
 
-def printed(row: dict) -> list[float]:
-    """The paper's PA(NF) of each generator that it trained for a setting, in per cent; row: one of `spreads`."""
-    setting = {**row, "bits": 8, "trained_for": row["base_model"], "train_ber_percent": row["ber_percent"], "loss_weight": 5.0, "flips": 0}
-    keys = [tables.published_key({**setting, "generator": name}, "PA_NF") for name in generators.LABELS.values()]
-    return [lines[0]["mean"] for lines in map(tables.published_index().get, keys) if lines]
-
-
 def picture(key: tuple, some: pd.DataFrame) -> figures.Picture:
     """Accuracy of each training: filled under errors, with the standard deviation over chips; hollow without errors."""
     figure, (axis,) = figures._figure(height=1.3 + 0.24 * len(some))
@@ -138,9 +131,9 @@ def _said(row: dict) -> str:
 
 def _against_print(row: dict) -> str:
     """How many of the paper's pairs of generators at this setting are closer than two trainings of one generator may be."""
-    known = printed(row)
-    pairs = [abs(a - b) for a, b in combinations(known, 2)]
-    if row["varied"] != AGAIN or not pairs or (row["base_recipe"], row["error_model"]) != ("release", "ReleaseMap"):
+    known = tables.printed(tuple(row[name] for name in GROUP))
+    pairs = [abs(a - b) for a, b in combinations(known.values(), 2)]
+    if row["varied"] != AGAIN or not pairs:
         return ""
     least = needed(row["spread"], row["trainings"])
     return (

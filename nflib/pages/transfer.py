@@ -61,7 +61,7 @@ def _references(row: dict, known: dict[tuple, dict], after: dict[str, np.ndarray
         records = [here(training)["record"] for training in trainings]
         records = records if all(record in after for record in records) else []
         found[f"{name}_difference"], found[f"{name}_difference_error"] = tables.paired(after, row["record"], records)
-    if row["base_recipe"] == "release" and row["error_model"] == "ReleaseMap":
+    if tables.comparable(row):
         found["published_own_RP"] = printed(relaxed)
         alone = np.mean([printed(training) for training in singles]) if singles else np.nan
         found["published_singles_difference"] = row["published_RP"] - alone
