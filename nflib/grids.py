@@ -90,7 +90,9 @@ def is_official(recipe: GeneratorRecipe) -> bool:
 
 
 def _settings(laws: Iterable[str], rates: Iterable[float]) -> list[tuple[str, float]]:
-    return [(law, rate) for law in laws for rate in rates]
+    """Each error model at each bit-error rate; a chip that was profiled once, at the first: its map decides, not the rate."""
+    rates = list(rates)
+    return [(law, rate) for law in laws for rate in (rates[:1] if law.startswith("chip_map:") else rates)]
 
 
 def _encoders(profile: str, dataset: str, tellers: Iterable[str]) -> list[Base]:

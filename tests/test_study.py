@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from nflib import data, profiles, study
+from nflib import data, grids, profiles, study
 from nflib import store as store_module
 from nflib.cells import Base, Cell, canonical, cell_of, digest_of, only, plain
 from nflib.eopm import GeneratorRecipe
@@ -64,6 +64,12 @@ NEEDED = {
 }  # what a changed field cannot do without
 EXAMPLES = {"mitigation": ["secded", "spare_sign"], "hit": ["bit 7", "bit 0", "layer 1", "generator too"], "shift": ["noise", "dark"]}  # of names with rules
 ABSENT = {"teacher": [GENERATOR, dataclasses.replace(GENERATOR, steps=7)], "teller": [BASE, dataclasses.replace(BASE, width=0.5)]}
+
+
+def test_a_profiled_chip_is_measured_once_however_many_rates_are_asked():
+    cells = grids.accuracy("smoke", "digits", "vgg11", "release", ["conv_s"], ["chip_map:a.npz", "stuck_at"], [0.02, 0.01], 3)
+    assert [(cell.law, cell.rate) for cell in cells if cell.generator is None] == [("chip_map:a.npz", 0.02), ("stuck_at", 0.02), ("stuck_at", 0.01)]
+    assert len(cells) == 6
 
 
 def variants(value: object) -> list:
