@@ -221,4 +221,4 @@ def meaning(rows: pd.DataFrame) -> Markdown:
         text += f" Several surrogates together change the recovery on unseen targets by {more.mean():+.1f} points on average "
         text += f"against a single one; they are better{sure} in {(more > more_error).sum()} of {more.notna().sum()}."
     end = "None of this has been measured here yet." if prefix else "Each generator was trained once: standard errors are over "
-    return show.prose(f"{text} {end}" + ("" if prefix else "error patterns only, and do not cover the chance of training."))
+    return show.prose(f"{text} {end}" + ("" if prefix else "error patterns only, and do not cover [the chance of training](seeds.ipynb)."))
