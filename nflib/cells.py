@@ -150,7 +150,7 @@ class Cell:
             "clipping": self.base.recipe.clipping,
             "schedule": self.base.recipe.schedule,
             "width": self.base.width,
-            "seed": self.base.recipe.seed,
+            "base_seed": self.base.recipe.seed,
             "generator_seed": self.generator.seed if self.generator else "none",
             "generator": self.generator.name if self.generator else "none",
             "steps": self.generator.steps if self.generator else 0,

@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from nflib import faults, generators
+from nflib import data, faults, generators, models
 
 COLOURS = dict(zip(["ReleaseMap", "BitFlips", "StuckAt"], sns.color_palette("colorblind", 3)))
 STYLE = {
@@ -49,14 +49,19 @@ class Picture:
 
 
 def chips(records: list[dict], ber_percent: float = 1.0) -> Picture:
-    """Accuracy of each perturbed model, a dot per error pattern, of one base model without a generator, by error model."""
-    rows = []
+    """Accuracy of each perturbed model, a dot per error pattern, of one base model without a generator, by error model.
+
+    Raises ValueError where the records are of several base models or data sets.
+    """
+    rows, names = [], set()
     for record in records:
         cell = record["cell"]
         if cell["generator"] is None and abs(100 * cell["rate"] - ber_percent) < 1e-9:
+            names.add(f"{data.LABELS.get(cell['base']['dataset'], cell['base']['dataset'])} {models.label(cell['base']['model'])}")
             for value in record["metrics"]["perturbed"]:
                 name = faults.LABELS.get(cell["law"], cell["law"])
                 rows.append({"recipe": cell["base"]["recipe"]["name"], "law": name, "PA": value})
+    (name,) = names
     frame = pd.DataFrame(rows, columns=["recipe", "law", "PA"])
     order = [law for law in COLOURS if law in set(frame["law"])]
     recipes = [r for r in ("release", "modern") if r in set(frame["recipe"])]
@@ -65,10 +70,10 @@ def chips(records: list[dict], ber_percent: float = 1.0) -> Picture:
     for axis, recipe in zip(axes, recipes):
         here = frame[frame["recipe"] == recipe]
         _dots(axis, here, order)
-        axis.set(title=f"base recipe {recipe}", xlabel="", ylabel="PA (%)" if axis is axes[0] else "", ylim=(0, 100))
+        axis.set(title=f"{name}, base recipe {recipe}", xlabel="", ylabel="PA (%)" if axis is axes[0] else "", ylim=(0, 100))
     means = frame.groupby(["recipe", "law"], sort=False)["PA"].mean()
     said = "; ".join(f"{recipe}, {law}: mean {value:.0f} %" for (recipe, law), value in means.items())
-    return Picture(figure, f"Perturbed accuracy of each error pattern at {ber_percent:g} % bit-error rate. {said}.")
+    return Picture(figure, f"{name}: perturbed accuracy of each error pattern at {ber_percent:g} % bit-error rate. {said}.")
 
 
 def _dots(axis, frame: pd.DataFrame, order: list[str]) -> None:

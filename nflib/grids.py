@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from nflib import generators, models
 from nflib.cells import Base, Cell
 from nflib.eopm import GeneratorRecipe
-from nflib.names import PROFILES, choose
+from nflib.names import PROFILES, UserError, choose
 from nflib.quantize import weighted_layers
 from nflib.training import VARIED, BaseRecipe
 
@@ -348,6 +348,8 @@ def tradeoff(
     """Each base model over bit-error rates: alone, with each mitigation, behind each generator trained at `train_rate` under
     the same error model, and behind class patterns of that training, told the class by the encoder of each of `tellers`; and
     these encoders alone, at `train_rate`."""
+    if chips := [law for law in error_models if law.startswith("chip_map:")]:
+        raise UserError(f"error model {chips[0]!r}: a profiled chip has one map, at one voltage; a trade-off over the voltage needs another one")
     cells, encoders = [], _encoders(profile, dataset, tellers)
     for model in base_models:
         whole = base(profile, dataset, model, base_recipe)

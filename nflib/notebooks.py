@@ -11,7 +11,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from nflib import data, faults, generators, grids, models
+from nflib import data, faults, generators, grids, models, profiles
 from nflib.mitigations import MITIGATIONS
 from nflib.names import PROFILES, UserError, choose
 from nflib.names import notebooks as names
@@ -37,7 +37,7 @@ PAGES = {  # page of the book: (notebook, parameters)
     "index": ("index", {}),
     "questions": ("questions", {}),
     "scoreboard": ("scoreboard", {}),
-    **_both("accuracy", datasets=["cifar10", "gtsrb", "cifar100", "imagenette224"]),
+    **_both("accuracy", datasets=list(profiles.PAPER_RATES)),
     **_both("error_models", **CIFAR10),
     **_both("base_recipe", **CIFAR10),
     **_both("mechanism", **CIFAR10),

@@ -17,7 +17,8 @@
 #
 # A base model is measured under many error patterns: alone (PA), and behind a generator that was trained for it under
 # the same error model and bit-error rate (PA(NF)). Their paired difference is the recovery RP. These are the paper's
-# Tables 12 to 15 and Figure 3; its numbers stand beside ours wherever it has the same setting.
+# Tables 12 to 15 and Figure 3; its numbers stand beside ours wherever it has the same setting
+# (its models were trained longer).
 
 # %% tags=["parameters", "hide-input"]
 profile: str = "smoke"  # "smoke": narrow models, minutes; "paper": full size
@@ -71,7 +72,8 @@ report.accuracy_table(rows)
 # %% [markdown]
 # ## What one chip does
 #
-# The mean hides how much chips differ. Each dot is one error pattern, the bar their mean, without a generator.
+# The mean hides how much chips differ. Each dot is one error pattern at 1 %, the bar their mean, without a generator; a
+# picture a base model.
 
 # %% tags=["hide-input"]
 report.chip_pictures(records)

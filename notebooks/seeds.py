@@ -17,14 +17,15 @@
 #
 # The paper trains one generator per setting and gives the standard deviation over ten error patterns: how much *chips*
 # differ. It never says how much the result moves when base model or generator is trained again with another seed, so a
-# reader cannot tell which of its differences between generators mean something. Here both are trained again: other first
-# weights, another order of images, other augmentation, other error patterns in training. The chips they are measured on stay the same.
+# reader cannot tell which of its small differences between generators mean something. Here they are trained again: other
+# first weights, another order of images, other augmentation, other error patterns wherever training meets any. The chips on
+# which they are measured stay the same.
 
 # %% tags=["parameters", "hide-input"]
 profile: str = "smoke"  # "smoke": narrow models, minutes; "paper": full size
 dataset: str = "digits"  # digits, cifar10, cifar100, gtsrb, or a file of your own in data/
 base_models: list = ["vgg11"]
-base_recipe: str = "release"  # "release": no weight decay, as the official code; "modern": one-cycle, weight decay
+base_recipe: str = "release"  # "release": no weight decay, as the official code; "modern": weight decay
 generator_names: list = ["conv_l"]  # also conv_s, deconv_l, deconv_s, unet_l, unet_s
 error_models: list = ["release_map"]  # also bit_flips, stuck_at
 rate: float = 0.01  # bit-error rate, as a fraction
@@ -64,6 +65,7 @@ seeds.table(rows)
 # %% [markdown]
 # ## What it means
 #
-# Errors act on the weights that a training happened to find, so two base models of the same clean accuracy need not be
-# equally fragile: a recovery belongs to one trained base model. A standard deviation over chips, such as the paper prints,
-# does not contain this. Where a page of this book rests on one training, differences below the spread shown here are not findings.
+# A standard deviation over chips, such as the paper prints, does not contain the luck of training. Where two systems are
+# compared that were each trained once, a difference may be luck that is smaller than a few standard deviations over
+# trainings; few trainings tell that standard deviation badly, too. A comparison within one training, of error maps, rates
+# or mitigations with the same models, is free of it. All this is measured for the systems above only.

@@ -72,6 +72,11 @@ def test_a_profiled_chip_is_measured_once_however_many_rates_are_asked():
     assert len(cells) == 6
 
 
+def test_a_profiled_chip_has_no_voltages(refused):
+    with refused("'chip_map:a.npz': a profiled chip has one map, at one voltage"):
+        grids.tradeoff("smoke", "digits", ("vgg11",), "release", (), (), ("none",), ("chip_map:a.npz",), 0.01, (0.01, 0.001), 3)
+
+
 def variants(value: object) -> list:
     """The same dataclass with each of its fields, and each field within them, changed."""
     found = []

@@ -6,9 +6,10 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from nflib import cli, derive, energy, notebooks, profiles, report, tables
+from nflib import cli, derive, energy, figures, notebooks, profiles, report, tables
 from nflib.cells import Base, Cell
 from nflib.eopm import GeneratorRecipe
 from nflib.names import PROFILES, TABLES, UserError
@@ -48,11 +49,32 @@ def test_known_records_give_a_known_frame(two):
 
 
 def test_what_a_generator_does_without_errors_is_said_beside_the_paper(two):
-    assert "is more accurate behind the generator than alone in 0 of 1 pair, by more than two standard errors. The paper prints a higher one behind the generator for 4 of 60, by up to 1.4 points." in report.accuracy_summary(two).data
+    text = report.accuracy_summary(two).data
+    assert "**Without errors** the base model is more accurate behind the generator in 0 of 1 case, by more than two standard errors over test images." in text
+    assert "The paper prints a higher clean accuracy with the generator than without for 4 of 60 on CIFAR-10 (by up to 1.4 points), each training counted." in text
     # 100 images: from 90 % the standard error of a difference is at least 3 points, with 98 % 3.3
-    for clean, said in ((96.0, "in 0 of 1 pair"), (98.0, "in 1 of 1 pair, by more than two standard errors; most, CIFAR-10 VGG11 with ConvL: 90.0 → 98.0 %.")):
+    for clean, said in ((96.0, " 0 of 1 case"), (98.0, " 1 of 1 case, by more than two standard errors over test images; most, CIFAR-10 VGG11 with ConvL: 90.0 → 98.0 %.")):
         assert said in report.accuracy_summary(two.assign(CA_NF=clean)).data
-    assert "The paper" not in report.accuracy_summary(two.assign(dataset="digits", base_recipe="modern")).data
+    low = two.assign(CA=80.0, CA_NF=95.0)
+    assert "but this base model is 8.4 points less accurate than the paper's" in report.accuracy_summary(low).data
+    unsure = pd.concat([two.assign(CA=93.0, CA_NF=96.0, images=10000), two.assign(CA_NF=96.0, generator=["none", "ConvS"])], ignore_index=True)
+    assert " 1 of 2 cases" in report.accuracy_summary(unsure).data and "with ConvL: 93.0 → 96.0 %" in report.accuracy_summary(unsure).data
+    assert "The paper" not in report.accuracy_summary(two.assign(base_recipe="modern")).data
+
+
+def test_pictures_are_of_one_data_set_and_say_which(workshop, monkeypatch):
+    other = dataclasses.replace(ALONE, base=dataclasses.replace(BASE, dataset="gtsrb"))
+    store(ALONE, 90.0, [40.0, 50.0, 60.0, 50.0])
+    monkeypatch.setattr(profiles, "cells", lambda profile, table: [ALONE, other])
+    before = {path.name: text for path, text in derive.pictures("paper").items()}
+    store(other, 80.0, [10.0, 10.0, 10.0, 10.0])
+    assert before.keys() == {"chips.svg"} and {path.name: text for path, text in derive.pictures("paper").items()} == before
+    records = tables.stored("paper")
+    with pytest.raises(ValueError):
+        figures.chips(records)
+    shown = report.chip_pictures(records).data
+    assert shown.count("<img") == 2 and "CIFAR-10 VGG11: perturbed" in shown and "GTSRB VGG11: perturbed" in shown
+    assert "<img" not in report.chip_pictures(records, 0.5).data
 
 
 def test_provenance_names_both_seeds(workshop):

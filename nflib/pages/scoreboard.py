@@ -45,10 +45,9 @@ SHOWN = {
 def _measured(records: Iterable[dict]) -> dict[int, dict]:
     """The best measured accuracy or recovery for each row of published.csv, of the longest-trained base models (see
     `tables.longest`): longest training, then perturbed models per
-    step nearest to the official ten, then most images and patterns; full-size models under what the official code does,
-    of the first training alone: which training looks best must not decide."""
+    step nearest to the official ten, then most images and patterns; full-size models under what the official code does."""
     full = [r for r in records if r["cell"]["base"]["width"] == 1 and (r["cell"]["generator"] or {}).get("width", 1) == 1]
-    full = [r for r in full if not (r["cell"]["base"]["recipe"]["seed"] or (r["cell"]["generator"] or {}).get("seed"))]
+    full = [r for r in full if not (r["cell"]["base"]["recipe"]["seed"] or (r["cell"]["generator"] or {}).get("seed"))]  # none is picked for its luck
     rows, index, best = tables.recoveries(tables.longest(full)), tables.published_index(), {}
     rows = rows[rows["base_recipe"].isin(["release", "awp"])]
     rows = rows[rows["error_model"] == np.where(rows["bits"] < 8, "ReleaseMap, sign slip", "ReleaseMap")]

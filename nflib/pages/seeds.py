@@ -16,6 +16,7 @@ from nflib.show import GROUP
 CERTAINTY = 0.95
 COLOURS = sns.color_palette("colorblind", 8)
 ALONE, AGAIN, BOTH = "base model", "generator", "base model, with a generator of its own"
+SYSTEM = [*GROUP, "generator", "imitation_steps", "steps"]
 COLUMNS = [*GROUP, "patterns", "images", "generator", "imitation_steps", "steps", "base_seed", "generator_seed"]
 COLUMNS += ["clean", "accuracy", "std", "worst", "gain", "gain_error", "record"]
 SHOWN = {
@@ -49,9 +50,8 @@ def frame(records: Iterable[dict]) -> pd.DataFrame:
     rows["generator_seed"] = [seeds[record][1] for record in rows["record"]]
     for name, measured in (("clean", "CA"), ("accuracy", "PA"), ("std", "PA_std"), ("worst", "PA_worst")):
         rows[name] = rows[measured].where(alone(rows), rows[measured.replace("A", "A_NF", 1)])
-    rows[["gain", "gain_error"]] = rows[["RP", "RP_error"]].where(~alone(rows))
-    systems = [*GROUP, "generator", "imitation_steps", "steps"]
-    rows["_system"] = pd.factorize(rows.sort_index()[systems].apply(tuple, axis=1))[0] if len(rows) else 0
+    rows["_system"] = rows.groupby(SYSTEM, sort=False).ngroup()
+    rows = rows.rename(columns={"RP": "gain", "RP_error": "gain_error"})
     return rows.sort_values(["_system", "base_seed", "generator_seed"], kind="stable")[COLUMNS].reset_index(drop=True)
 
 
@@ -59,21 +59,22 @@ def spreads(rows: pd.DataFrame) -> pd.DataFrame:
     """What another seed moves: a row for each system and `varied`, where at least two trainings were measured.
 
     varied: the "base model", alone; the "generator", on the base model of seed 0; or the base model, with a generator of its
-    own, of seed 0.  low, mean, high, spread: accuracy under errors, the mean over chips, over trainings (spread: standard
-    deviation, ddof 1); gain_*: the same of the recovery; chips: the mean of the trainings' standard deviation over chips.
+    own, of seed 0.  low, high, spread: accuracy under errors, the mean over chips, over trainings (spread: standard
+    deviation, ddof 1); gain_*: the same of the recovery, where every training has one; chips: the mean of the trainings'
+    standard deviation over chips.
     """
     found = []
-    for key, some in rows.groupby([*GROUP, "generator", "imitation_steps", "steps"], sort=False):
+    for key, some in rows.groupby(SYSTEM, sort=False):
         first = {ALONE: some} if key[len(GROUP)] == "none" else {AGAIN: some[some["base_seed"] == 0], BOTH: some[some["generator_seed"] == 0]}
         for varied, here in first.items():
             if len(here) > 1:
                 values = {"varied": varied, "trainings": len(here), "chips": here["std"].mean()}
                 for name, column in (("", "accuracy"), ("gain_", "gain")):
-                    low, mean, high = here[column].min(), here[column].mean(), here[column].max()
-                    values |= {f"{name}low": low, f"{name}mean": mean, f"{name}high": high, f"{name}spread": here[column].std(ddof=1)}
-                found.append(dict(zip([*GROUP, "generator", "imitation_steps", "steps"], key)) | values)
-    columns = [*GROUP, "generator", "imitation_steps", "steps", "varied", "trainings", "chips"]
-    columns += [f"{name}{value}" for name in ("", "gain_") for value in ("low", "mean", "high", "spread")]
+                    known = here[column] if here[column].notna().all() else here[column].iloc[:0]
+                    values |= {f"{name}low": known.min(), f"{name}high": known.max(), f"{name}spread": known.std(ddof=1)}
+                found.append(dict(zip(SYSTEM, key)) | values)
+    columns = [*SYSTEM, "varied", "trainings", "chips"]
+    columns += [f"{name}{value}" for name in ("", "gain_") for value in ("low", "high", "spread")]
     return pd.DataFrame(found, columns=columns)
 
 
@@ -121,48 +122,56 @@ def table(rows: pd.DataFrame) -> HTML:
 
 def _said(row: dict) -> str:
     """One of `spreads` in a sentence."""
-    values = f"{row['low']:.1f} to {row['high']:.1f} %, standard deviation {row['spread']:.1f} points over {row['trainings']} trainings, {row['chips']:.1f} over chips"
-    if row["varied"] == ALONE:
-        return f"**{row['base_model']} alone, trained again**: {values}."
-    gain = f"Recovery {row['gain_low']:+.1f} to {row['gain_high']:+.1f} points (standard deviation {row['gain_spread']:.1f})."
-    what = f"{row['generator']} trained again on one {row['base_model']}" if row["varied"] == AGAIN else f"{row['base_model']} trained again, with a {row['generator']} of its own"
-    return f"**{what}**: {values}. {gain}"
-
-
-def _against_print(row: dict) -> str:
-    """How many of the paper's pairs of generators at this setting are closer than two trainings of one generator may be."""
-    known = tables.printed(tuple(row[name] for name in GROUP))
-    pairs = [abs(a - b) for a, b in combinations(known.values(), 2)]
-    if row["varied"] != AGAIN or not pairs:
-        return ""
-    least = needed(row["spread"], row["trainings"])
-    return (
-        f" Two generators that are each trained once must be {least:.1f} points apart before chance alone is unlikely (5 %, by Student's t, "
-        f"from {row['trainings']} trainings). The paper prints {len(known)} generators here, each trained once: "
-        f"{sum(gap < least for gap in pairs)} of their {len(pairs)} pairs are closer."
+    what = {
+        ALONE: f"{row['base_model']} alone, trained again",
+        AGAIN: f"{row['generator']} trained again on one {row['base_model']}",
+        BOTH: f"{row['base_model']} trained again, with a {row['generator']} of its own",
+    }[row["varied"]]
+    text = (
+        f"**{what}**: {row['low']:.1f} to {row['high']:.1f} %, standard deviation {row['spread']:.1f} points over {row['trainings']} trainings; "
+        f"over the chips of one training {row['chips']:.1f}."
     )
+    if np.isnan(row["gain_spread"]):
+        return text
+    return f"{text} Recovery {row['gain_low']:+.1f} to {row['gain_high']:+.1f} points (standard deviation over trainings {row['gain_spread']:.1f})."
+
+
+def _against_print(key: tuple, found: pd.DataFrame) -> list[str]:
+    """How many of the paper's pairs of generators of a setting are closer than two trainings of one of ours may be."""
+    again, known = found[found["varied"] == AGAIN], tables.printed(key)
+    if again.empty or not known:
+        return []
+    least, name, count = max((needed(row.spread, row.trainings), row.generator, row.trainings) for row in again.itertuples())
+    gaps = [abs(a - b) for a, b in combinations(known.values(), 2)]
+    return [
+        f"* **Beside the paper.** If its generators vary with training as our {name} does, two of them, each trained once, must be {least:.1f} points "
+        f"apart before chance is unlikely (5 % for a pair, by Student's t, from {count} trainings). Of the {len(gaps)} pairs of "
+        f"generators that it prints here, {sum(gap < least for gap in gaps)} are closer."
+    ]
 
 
 def answer(rows: pd.DataFrame) -> str | None:
-    """In two sentences how far another seed moves accuracy under errors, for one base model; None without two trainings."""
+    """In three sentences how far another seed moves accuracy under errors, for one base model; None without two trainings."""
     found = spreads(rows)
     again = found[found["varied"] == AGAIN]
     if again.empty:
         return None
-    row, alone = again.iloc[-1], found[found["varied"] == ALONE]
+    row = again.iloc[-1]
     text = (
-        f"{row['generator']} trained {row['trainings']} times for one {row['base_model']} gives {row['low']:.1f} to {row['high']:.1f} % under errors, a standard "
-        f"deviation of {row['spread']:.1f} points; over chips it is {row['chips']:.1f}."
+        f"{row['generator']} trained {row['trainings']} times for one {row['base_model']} gives {row['low']:.1f} to {row['high']:.1f} % under errors: "
+        f"a difference of up to {needed(row['spread'], row['trainings']):.1f} points between two generators may be luck (95 %)."
     )
-    if len(alone):
-        row = alone.iloc[-1]
-        text += f" The base model itself, trained {row['trainings']} times, keeps {row['low']:.1f} to {row['high']:.1f} % ({row['chips']:.1f} over chips)."
-    return text
+    alone = found[(found["varied"] == ALONE) & (found[GROUP] == row[GROUP]).all(axis=1)]
+    for row in alone.to_dict("records"):
+        return f"{text} {row['base_model']} itself, trained {row['trainings']} times, keeps {row['low']:.1f} to {row['high']:.1f} %."
+    return f"{text} The base model itself has not been trained again yet."
 
 
 def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     """What was measured, and what another seed moves."""
     lines = [show.progress(rows, profile, "seeds")]
     for key, some in spreads(rows).groupby(GROUP, sort=False):
-        lines += [f"{show.title(key)}:", "\n".join(f"* {_said(row)}{_against_print(row)}" for row in some.to_dict("records"))]
+        said = [f"* {_said(row)}" for row in some.to_dict("records")]
+        said += [] if (some["varied"] == ALONE).any() else ["* The base model has not been trained again yet."]
+        lines += [f"{show.title(key)}:", "\n".join([*said, *_against_print(key, some)])]
     return show.prose("\n\n".join(lines))
