@@ -62,7 +62,7 @@ def test_a_page_shows_its_parameters_once_and_no_line_that_only_shows_something(
         ({"base_models": "resnet81"}, "did you mean 'resnet18'"),
         ({"generators": "conv_x"}, "did you mean 'conv_s'|did you mean 'conv_l'"),
         ({"error_models": "bitflips"}, "did you mean 'bit_flips'"),
-        ({"dataset": "cifar11"}, "did you mean 'cifar10"),
+        ({"datasets": "cifar11"}, "did you mean 'cifar10"),
         ({"profile": "papre"}, "did you mean 'paper'"),
         ({"device": "gpu"}, "allowed: auto, cpu, cuda"),
         ({"base_recipe": "modem"}, "did you mean 'modern'"),
