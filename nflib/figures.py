@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from nflib import data, faults, generators, models
+from nflib import generators, tables
 
 COLOURS = dict(zip(["ReleaseMap", "BitFlips", "StuckAt"], sns.color_palette("colorblind", 3)))
 STYLE = {
@@ -55,12 +55,10 @@ def chips(records: list[dict], ber_percent: float = 1.0) -> Picture:
     """
     rows, names = [], set()
     for record in records:
-        cell = record["cell"]
-        if cell["generator"] is None and abs(100 * cell["rate"] - ber_percent) < 1e-9:
-            names.add(f"{data.LABELS.get(cell['base']['dataset'], cell['base']['dataset'])} {models.label(cell['base']['model'])}")
-            for value in record["metrics"]["perturbed"]:
-                name = faults.LABELS.get(cell["law"], cell["law"])
-                rows.append({"recipe": cell["base"]["recipe"]["name"], "law": name, "PA": value})
+        where = tables.setting(record)
+        if record["cell"]["generator"] is None and where["ber_percent"] == ber_percent:
+            names.add(f"{where['dataset']} {where['base_model']}")
+            rows += [{"recipe": where["base_recipe"], "law": where["error_model"], "PA": value} for value in record["metrics"]["perturbed"]]
     (name,) = names
     frame = pd.DataFrame(rows, columns=["recipe", "law", "PA"])
     order = [law for law in COLOURS if law in set(frame["law"])]
@@ -86,6 +84,12 @@ def _dots(axis, frame: pd.DataFrame, order: list[str]) -> None:
             axis.hlines(values.mean(), place - 0.3, place + 0.3, color="black", linewidth=1.5)
     axis.set_xticks(range(len(order)), order)
     axis.set_xlim(-0.6, len(order) - 0.4)
+
+
+def under_errors_and_without(axis, row, y: float, colour) -> None:
+    """A row with accuracy, std and clean: filled under errors, with the standard deviation over chips; hollow without errors."""
+    axis.errorbar(row.accuracy, y, xerr=row.std, fmt="o", color=colour, markersize=5, linewidth=1)
+    axis.plot(row.clean, y, "o", color="white", markeredgecolor=colour, markersize=5)
 
 
 def recovery(frame: pd.DataFrame, title: str = "") -> Picture:

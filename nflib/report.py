@@ -72,7 +72,7 @@ def chip_pictures(records: list[dict], ber_percent: float = 1.0) -> HTML:
     groups: dict[tuple, list] = {}
     for record in records:
         base = record["cell"]["base"]
-        if record["cell"]["generator"] is None and abs(100 * record["cell"]["rate"] - ber_percent) < 1e-9:
+        if record["cell"]["generator"] is None and tables.setting(record)["ber_percent"] == ber_percent:
             groups.setdefault((base["dataset"], base["model"]), []).append(record)
     return show.gallery([figures.chips(group, ber_percent) for _, group in sorted(groups.items())])
 

@@ -30,6 +30,7 @@ class Facts:
     def __init__(self, profile: str):
         self.profile = profile
 
+    @functools.cache  # two answers may rest on the same table
     def _records(self, table: str) -> list[dict]:
         return tables.longest(tables.stored(self.profile, profiles.cells(self.profile, table)))
 
@@ -249,7 +250,7 @@ def _yield(facts: Facts) -> str | None:
         return None
     chips = {digest_of(record["cell"]): np.array(record["metrics"]["perturbed"]) for record in facts._records("mechanism")}
     alone = rows[rows["how"] == mechanism.ALONE].iloc[0]
-    good = lambda row: f"{int((chips[row['record']] >= alone['CA'] - tradeoff.NEAR).sum())} of {row['patterns']}"  # noqa: E731
+    good = lambda row: f"{int(tradeoff.near(chips[row['record']], alone['CA']).sum())} of {row['patterns']}"  # noqa: E731
     said = [f"{mechanism.front(row)} {good(row)}" for row in fronts[::-1].head(4).to_dict("records")]
     return f"Chips on which {alone['base_model']} stays within {tradeoff.NEAR:g} points of its {alone['CA']:.1f} % without errors: alone {good(alone)}; behind {'; '.join(said)}."
 

@@ -91,9 +91,7 @@ def picture(key: tuple, some: pd.DataFrame) -> figures.Picture:
     figure, (axis,) = figures._figure(height=1.3 + 0.24 * len(some))
     systems, said, names = list(dict.fromkeys(some["generator"])), [], []
     for y, row in enumerate(some.itertuples()):
-        colour = COLOURS[systems.index(row.generator)]
-        axis.errorbar(row.accuracy, y, xerr=row.std, fmt="o", color=colour, markersize=5, linewidth=1)
-        axis.plot(row.clean, y, "o", color="white", markeredgecolor=colour, markersize=5)
+        figures.under_errors_and_without(axis, row, y, COLOURS[systems.index(row.generator)])
         front = "alone" if row.generator == "none" else f"{row.generator}, seed {row.generator_seed:.0f}"
         names.append(f"{front}, base model {row.base_seed}")
         said.append(f"{names[-1]}: {row.accuracy:.1f} % (without errors {row.clean:.1f} %)")

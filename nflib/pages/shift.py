@@ -84,8 +84,7 @@ def picture(key: tuple, some: pd.DataFrame) -> figures.Picture:
     for k, (system, colour) in enumerate(zip(systems, COLOURS)):
         for row in some[some["system"] == system].itertuples():
             y = places.index(row.shift) + 0.8 * ((k + 0.5) / len(systems) - 0.5)
-            axis.errorbar(row.accuracy, y, xerr=row.std, fmt="o", color=colour, markersize=5, linewidth=1)
-            axis.plot(row.clean, y, "o", color="white", markeredgecolor=colour, markersize=5)
+            figures.under_errors_and_without(axis, row, y, colour)
             said.append(f"{row.shift}, {system}: {row.accuracy:.0f} % (without errors {row.clean:.0f} %)")
         axis.plot([], [], "o", color=colour, label=system)
     axis.plot([], [], "o", color="white", markeredgecolor="0.3", label="without errors")

@@ -36,6 +36,11 @@ SHOWN = {
 }
 
 
+def near(chips: np.ndarray, whole: float) -> np.ndarray:
+    """Which chips are good, by their accuracies in per cent: at most NEAR points below `whole`, the base model without errors."""
+    return chips >= whole - NEAR
+
+
 @functools.cache
 def _reads(kind: str, name: str, width: float, size: int) -> int:
     return energy.weight_reads(network(kind, name, width, size), size, proxy=False)
@@ -122,7 +127,7 @@ def frame(records: Iterable[dict], safe_ber: float = energy.SAFE_BER, ratio: flo
     found = []
     for base, after, row in rows.values():
         whole = clean.get(base, np.nan)
-        good = 100 * (after >= whole - NEAR).mean() if base in clean else np.nan
+        good = 100 * near(after, whole).mean() if base in clean else np.nan
         found.append(row | {"CA": whole, "loss": whole - row["accuracy"], "good_chips": good})
     order = [ALONE, *(m.label for m in MITIGATIONS.values()), *generators.LABELS.values()]  # others last
     rank = lambda column: column.map(lambda s: (order.index(s) if s in order else len(order)) if column.name == "system" else s)  # noqa: E731
