@@ -287,10 +287,10 @@ def to_float(images: Tensor) -> Tensor:
 def _crop(images: Tensor, flip: bool, generator: torch.Generator, pad: int = 4) -> Tensor:
     """Random crop after zero padding and, for `flip`, a random mirror image: exact pixels, by indexing."""
     count, size, device = len(images), images.shape[-1], images.device
-    shifts = torch.randint(0, 2 * pad + 1, (2, count, 1), generator=generator).to(device)
+    shifts = torch.randint(0, 2 * pad + 1, (2, count, 1), generator=generator).to(device, non_blocking=True)
     rows, columns = shifts + torch.arange(size, device=device)
     if flip:
-        mirrored = (torch.rand(count, 1, generator=generator) < 0.5).to(device)
+        mirrored = (torch.rand(count, 1, generator=generator) < 0.5).to(device, non_blocking=True)
         columns = torch.where(mirrored, columns.flip(1), columns)
     padded = F.pad(images, (pad,) * 4)
     each = torch.arange(count, device=device)[:, None, None, None]
@@ -306,7 +306,7 @@ def _warp(images: Tensor, scale: Tensor, shift: Tensor, flip: Tensor, outside: s
     theta = torch.zeros(len(images), 2, 3)
     theta[:, 0, 0], theta[:, 1, 1] = scale[:, 0] * torch.where(flip, -1.0, 1.0), scale[:, 1]
     theta[:, :, 2] = shift
-    grid = F.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
+    grid = F.affine_grid(theta.to(images.device, non_blocking=True), list(images.shape), align_corners=False)
     return F.grid_sample(images + 1, grid, padding_mode=outside, align_corners=False) - 1
 
 

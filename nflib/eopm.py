@@ -1,7 +1,8 @@
 """Training of generators: by expectation over perturbed models (EOPM), and by imitation of class patterns."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nflib.data import Split
-from nflib.faults import ErrorModel, LayerFaults, Pattern, perturbed
+from nflib.faults import ErrorModel, LayerFaults, Pattern, ahead, perturbed
 from nflib.generators import transform
 from nflib.names import UserError
-from nflib.quantize import Quantized, plain, quantization_aware
-from nflib.training import Resumable, autocast, batches_of, progress_bar, schedule_of
+from nflib.quantize import Quantized, plain, quantization_aware, weighted_layers
+from nflib.training import Resumable, autocast, batches_of, captured, example, progress_bar, schedule_of
 
 TRAINING_PATTERNS = 30001  # seeds 0 to 30000, as in the official code; evaluation starts at 50000
 RELEASE_MOMENTUM = 1 - 0.9**10  # the official code updates the generator's batch-norm statistics N = 10 times a batch
@@ -192,7 +193,8 @@ def _optimise(
     steps: which of the recipe's batches, counted from its start, are used.  gradient(step, images, labels): accumulates
     into .grad and returns losses [K]; step counts from 0.  Returns ([step, *means] of every twentieth of the steps, seconds).
     """
-    optimizer = torch.optim.Adam(generator.parameters(), recipe.learning_rate, (0.5, 0.999))
+    fused = train.images.device.type == "cuda" or None
+    optimizer = torch.optim.Adam(generator.parameters(), recipe.learning_rate, (0.5, 0.999), fused=fused)
     scheduler = schedule_of(optimizer, schedule, recipe.learning_rate, len(steps))
     state = Resumable(resume, deadline, model=generator, optimizer=optimizer, scheduler=scheduler)
     stored = state.load()
@@ -200,7 +202,10 @@ def _optimise(
     window = None if window is None else torch.tensor(window, device=train.images.device)
     began, report = time.perf_counter() - stored.get("seconds", 0.0), max(1, len(steps) // 20)
     per_epoch = max(1, len(train.labels) // recipe.batch)
-    with progress_bar(len(steps), words, done) as progress:
+    with ExitStack() as stack:
+        progress = stack.enter_context(progress_bar(len(steps), words, done))
+        if weighted_layers(generator):  # not for patterns without a network
+            stack.enter_context(captured(generator, example(train, recipe.batch, how)))
         while done < len(steps):
             epoch, skip = divmod(steps[done], per_epoch)
             for number, (images, labels) in enumerate(batches_of(train, recipe.batch, how, recipe.seed, epoch)):
@@ -271,16 +276,27 @@ def train_generator(
     if not imitated:
         set_initial_gain(generator, recipe.initial_gain)
     _ready(generator, recipe)
-    count = recipe.models_per_step
+    count, patterns = recipe.models_per_step, None
+    device = train.images.device
+
+    def numbered(step: int) -> Iterator[tuple[Quantized, int]]:
+        """Base model and seed of every pattern from `step` on, in the order in which they are asked for."""
+        for later in range(step, recipe.steps):
+            seeds = np.random.default_rng([recipe.seed, later]).integers(TRAINING_PATTERNS, size=(len(bases), count))
+            yield from ((base, int(seed)) for base, row in zip(bases, seeds) for seed in row)
+
+    def drawn(key: tuple[Quantized, int]) -> Pattern:
+        base, seed = key
+        return error_model.draw(base.sizes, seed, base.bits, device)
 
     def gradient(step: int, images: Tensor, labels: Tensor) -> Tensor:
-        seeds = np.random.default_rng([recipe.seed, step]).integers(TRAINING_PATTERNS, size=(len(bases), count))
-        numbers = {id(base): row for base, row in zip(bases, seeds)}
+        nonlocal patterns
+        patterns = patterns or ahead(drawn, numbered(step), device)
 
         def pattern(base: Quantized, k: int, transformed: Tensor) -> Pattern:
             if recipe.adversarial_flips:
                 return adversarial_pattern(base, transformed, labels, recipe.adversarial_flips)
-            return error_model.draw(base.sizes, int(numbers[id(base)][k]), base.bits)
+            return next(patterns)
 
         return torch.stack(eopm_gradient(generator, bases, images, labels, pattern, count, recipe.loss_weight))
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nflib.data import Split, to_float
-from nflib.faults import ErrorModel, Pattern, changed_bits, perturbed
+from nflib.faults import CPU, ErrorModel, Pattern, ahead, changed_bits, perturbed
 from nflib.generators import transform
 from nflib.quantize import Quantized
 from nflib.training import autocast
@@ -49,17 +49,22 @@ def perturbed_accuracies(
     seeds: Iterable[int],
     batches: list[tuple[Tensor, Tensor]],
     tick: Callable[[], None] = lambda: None,
-    mitigate: Callable[[Quantized, Pattern, int], Pattern] = lambda base, pattern, seed: pattern,
+    mitigate: Callable[[Quantized, Pattern, int], Pattern] | None = None,
 ) -> tuple[list[float], list[float]]:
     """For each pattern: accuracy in per cent, and the share of stored bits that it changed.  `tick` is called after each.
 
     mitigate: (base model, pattern, seed) to the pattern that is left, as in `nflib.mitigations`.
     """
     accuracies, shares = [], []
-    stored = base.bits * sum(base.sizes.values())
-    for seed in seeds:
-        pattern = mitigate(base, error_model.draw(base.sizes, seed, base.bits), seed)
-        shares.append(changed_bits(base, pattern) / stored)
+    stored, device = base.bits * sum(base.sizes.values()), batches[0][0].device
+
+    def drawn(seed: int) -> tuple[Pattern, float]:
+        pattern = error_model.draw(base.sizes, seed, base.bits, CPU if mitigate else device)
+        pattern = mitigate(base, pattern, seed) if mitigate else pattern
+        return pattern, changed_bits(base, pattern) / stored
+
+    for pattern, share in ahead(drawn, seeds, device):
+        shares.append(share)
         with perturbed(base, pattern):
             accuracies.append(accuracy(base, batches))
         tick()

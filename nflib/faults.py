@@ -7,11 +7,14 @@ every device and for every number of threads, and nested in the rate (equal seed
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -39,6 +42,10 @@ class LayerFaults:
     toggle: Tensor
     sign_slip: bool = False
 
+    def to(self, device: torch.device) -> "LayerFaults":
+        parts = (part.to(device, non_blocking=device.type == "cuda") for part in (self.index, self.keep, self.toggle))
+        return LayerFaults(*parts, self.sign_slip)
+
     def hit(self, codes: Tensor, bits: int = 8) -> Tensor:
         """Codes (int8 [n]) that are read back where `codes` (int8 [n], those at `index`) are stored with `bits` bits."""
         raw = (codes.view(torch.uint8) & self.keep) ^ self.toggle
@@ -46,6 +53,28 @@ class LayerFaults:
 
 
 Pattern = dict[str, LayerFaults]
+K, T = TypeVar("K"), TypeVar("T")
+CPU = torch.device("cpu")
+DRAWING_THREADS = 6  # that draw ahead for a GPU
+
+
+def ahead(draw: Callable[[K], T], keys: Iterable[K], device: torch.device) -> Iterator[T]:
+    """draw(key) for each of the keys, in order.  For a GPU, threads of the host draw ahead of time: it would wait several times
+    as long for a pattern as it computes with one.  Where the host itself computes, it draws when it is asked to."""
+    if device.type == "cpu":
+        yield from map(draw, keys)
+        return
+    keys, waiting = iter(keys), deque()
+    pool = ThreadPoolExecutor(DRAWING_THREADS)
+    try:
+        for key in itertools.islice(keys, 2 * DRAWING_THREADS):
+            waiting.append(pool.submit(draw, key))
+        while waiting:
+            found = waiting.popleft().result()
+            waiting.extend(pool.submit(draw, key) for key in itertools.islice(keys, 1))
+            yield found
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def check_rate(rate: float) -> float:
@@ -186,8 +215,8 @@ class ErrorModel:
             choose("layer", name, pattern)
         return {name: f for name, f in pattern.items() if name in self.layers} if self.layers else pattern
 
-    def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8) -> Pattern:
-        """The pattern of `seed` (whole number >= 0) for layers of `sizes` (weights each, in memory order)."""
+    def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8, device: torch.device = CPU) -> Pattern:
+        """The pattern of `seed` (whole number >= 0) for layers of `sizes` (weights each, in memory order), on `device`."""
         raise NotImplementedError
 
 
@@ -195,9 +224,10 @@ class ErrorModel:
 class BitFlips(ErrorModel):
     """Every stored bit flips with probability `rate`, independently: the definition in the paper's text."""
 
-    def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8) -> Pattern:
+    def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8, device: torch.device = CPU) -> Pattern:
         layers = _independent(sizes, self._rates(bits), seed, stuck=False)
-        return self._limited({name: LayerFaults(i, torch.full_like(faulty, 255), faulty) for name, (i, faulty) in layers})
+        made = ((name, LayerFaults(i, torch.full_like(faulty, 255), faulty)) for name, (i, faulty) in layers)
+        return self._limited({name: faults.to(device) for name, faults in made})
 
 
 @dataclass(frozen=True)
@@ -207,9 +237,9 @@ class StuckAt(ErrorModel):
     Where the stored bits are as often 0 as 1, half as many bits change as are faulty.
     """
 
-    def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8) -> Pattern:
+    def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8, device: torch.device = CPU) -> Pattern:
         layers = _independent(sizes, self._rates(bits), seed, stuck=True)
-        return self._limited({name: LayerFaults(i, ~faulty, ones) for name, (i, faulty, ones) in layers})
+        return self._limited({name: LayerFaults(i, ~faulty, ones).to(device) for name, (i, faulty, ones) in layers})
 
 
 def _words(cells: np.ndarray, bits: int) -> np.ndarray:
@@ -249,19 +279,20 @@ class ReleaseMap(ErrorModel):
         repeats = faulty.shape[1] if self.tiling_slip else 1
         return tuple(np.repeat(words, repeats, axis=0).ravel() for words in (~faulty, toggle))
 
-    def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8) -> Pattern:
+    def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8, device: torch.device = CPU) -> Pattern:
         check_bits(bits)
-        pattern, memory = {}, None
+        pattern, once = {}, None
         for number, (name, size) in enumerate(sizes.items()):
-            if memory is None or self.map_per_layer:
+            if once is None or self.map_per_layer:
                 own = (seed + 100003 * number * self.map_per_layer) % 2**32
-                keep, toggle = memory = self._memory(own, bits, size if self.map_per_layer else max(sizes.values()))
+                keep, toggle = self._memory(own, bits, size if self.map_per_layer else max(sizes.values()))
                 faulty = np.flatnonzero(keep != 255)
-            banks = -(-size // len(keep))
-            index = (faulty + len(keep) * np.arange(banks)[:, None]).ravel()
-            index = index[: np.searchsorted(index, size)]
-            cell = index % len(keep)
-            pattern[name] = LayerFaults(*map(torch.from_numpy, (index, keep[cell], toggle[cell])), self.sign_slip)
+                once = LayerFaults(*map(torch.from_numpy, (faulty, keep[faulty], toggle[faulty]))).to(device)
+            passes, rest = divmod(size, len(keep))
+            count = passes * len(faulty) + int(np.searchsorted(faulty, rest))
+            index = (once.index + len(keep) * torch.arange(passes + 1, device=device)[:, None]).view(-1)[:count]
+            bytes_of = (part.repeat(passes + 1)[:count] for part in (once.keep, once.toggle))
+            pattern[name] = LayerFaults(index, *bytes_of, self.sign_slip)
         return self._limited(pattern)
 
 
@@ -294,7 +325,7 @@ class ChipMap(ErrorModel):
         """sha256 of the file."""
         return hashlib.sha256(Path(self.path).read_bytes()).hexdigest()
 
-    def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8) -> Pattern:
+    def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8, device: torch.device = CPU) -> Pattern:
         zero, one = self.load()
         if zero.shape[1] < check_bits(bits):
             raise UserError(f"chip map {self.path!r} has {zero.shape[1]} columns, fewer than the {bits} bits of a code")
@@ -302,7 +333,8 @@ class ChipMap(ErrorModel):
         hit = self._hittable(bits)
         faulty, toggle = (np.roll(_words(cells, bits), -start, axis=0).ravel() & hit for cells in (zero | one, one))
         weights = sum(sizes.values())
-        return self._limited(_split(sizes, np.resize(~faulty, weights), np.resize(toggle, weights)))
+        pattern = _split(sizes, np.resize(~faulty, weights), np.resize(toggle, weights))
+        return self._limited({name: faults.to(device) for name, faults in pattern.items()})
 
 
 LAWS = {
@@ -340,10 +372,10 @@ def perturbed(base: Quantized, pattern: Pattern) -> Iterator[Quantized]:
     try:
         for name, faults in pattern.items():
             weight, codes, scale = base.layers[name].weight.data.view(-1), base.codes[name], base.scales[name]
-            index = faults.index.to(weight.device)
-            on_device = LayerFaults(index, faults.keep.to(weight.device), faults.toggle.to(weight.device), faults.sign_slip)
-            undo.append((weight, index, weight.index_select(0, index)))
-            weight.index_copy_(0, index, on_device.hit(codes.index_select(0, index), base.bits).to(scale.dtype) * scale)
+            faults = faults.to(weight.device)
+            undo.append((weight, faults.index, weight.index_select(0, faults.index)))
+            hit = faults.hit(codes.index_select(0, faults.index), base.bits)
+            weight.index_copy_(0, faults.index, hit.to(scale.dtype) * scale)
         yield base
     finally:
         for weight, index, old in undo:
@@ -352,8 +384,9 @@ def perturbed(base: Quantized, pattern: Pattern) -> Iterator[Quantized]:
 
 def wrong_bits(base: Quantized, name: str, faults: LayerFaults) -> np.ndarray:
     """The bits of layer `name` that read differently under `faults`, as marks in a byte for each of its weights (uint8 [n])."""
-    codes = base.codes[name].cpu()[faults.index]
-    return (codes ^ faults.hit(codes, base.bits)).view(torch.uint8).numpy() & np.uint8(2**base.bits - 1)
+    faults = faults.to(base.codes[name].device)
+    codes = base.codes[name].index_select(0, faults.index)
+    return (codes ^ faults.hit(codes, base.bits)).cpu().view(torch.uint8).numpy() & np.uint8(2**base.bits - 1)
 
 
 def changed_bits(base: Quantized, pattern: Pattern) -> int:

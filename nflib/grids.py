@@ -39,7 +39,7 @@ OFFICIAL_GENERATOR = {  # how the official code trains generators; "paper" is it
     "smoke": GeneratorRecipe(batch=64, width=0.25),
     "paper": GeneratorRecipe(),
 }
-IMITATION_STEPS = {"smoke": 150, "paper": 4000}
+IMITATION_STEPS = {"smoke": 150, "paper": 6000}
 TEACHERS = {  # how the class patterns are trained that a generator imitates first: cheap, for a tenth of the images will do
     "smoke": {"steps": 60, "batch": 64, "learning_rate": 0.03, "models_per_step": 1},
     "paper": {"steps": 600, "batch": 64, "learning_rate": 0.03, "models_per_step": 1},
@@ -68,11 +68,13 @@ def generator_recipe(
 ) -> GeneratorRecipe:
     """The profile's recipe for a generator trained under `law` at bit-error rate `rate`, with other fields changed.
 
-    imitation: it first imitates class patterns that were trained, as TEACHERS says, under the same law and rate; False trains on
-    Eq. 3 alone, from the start; None is the profile's habit: at smoke scale imitation would double the time.  Class
-    patterns themselves are trained as teachers are.
+    imitation: True first imitates class patterns that were trained, as TEACHERS says, under the same law and rate; False trains
+    on Eq. 3 alone, from the start; None is the profile's habit: at smoke scale Eq. 3 alone, for imitation would double the
+    time; at paper scale imitation alone, as the notebook `cost` found best on validation images.  Class patterns themselves
+    are trained as teachers are.
     """
-    imitation = profile == "paper" if imitation is None else imitation
+    alone = profile == "paper" and imitation is None
+    imitation = alone or bool(imitation)
     whole = dataclasses.replace(GENERATOR_RECIPES[profile], name=name, law=law, rate=rate, **changes)
     if name == generators.UNIVERSAL or not (imitation or name == generators.CLASS_PATTERNS):
         return whole
@@ -80,7 +82,8 @@ def generator_recipe(
     teacher = dataclasses.replace(whole, **as_teacher)
     if name == generators.CLASS_PATTERNS:
         return teacher
-    return dataclasses.replace(whole, imitation_steps=IMITATION_STEPS[profile], teacher=teacher)
+    steps = 0 if alone else whole.steps
+    return dataclasses.replace(whole, steps=steps, imitation_steps=IMITATION_STEPS[profile], teacher=teacher)
 
 
 def is_official(recipe: GeneratorRecipe) -> bool:
@@ -231,12 +234,12 @@ def ablations(
     universal: bool,
     patterns: int,
 ) -> list[Cell]:
-    """Generators trained with other numbers of perturbed models, other lambdas; and the universal input perturbation."""
+    """Generators trained on Eq. 3 with other numbers of perturbed models, other lambdas; and the universal input perturbation."""
     cells = []
     changes = [{"models_per_step": n} for n in models_per_step] + [{"loss_weight": float(w)} for w in loss_weights]
     for model in base_models:
         whole, setting = base(profile, dataset, model, base_recipe), {"law": error_model, "rate": rate}
-        chosen = [generator_recipe(profile, name, **setting, **change) for name in generator_names for change in changes]
+        chosen = [generator_recipe(profile, name, **setting, imitation=False, **change) for name in generator_names for change in changes]
         if universal:
             chosen.append(generator_recipe(profile, generators.UNIVERSAL, **setting))
         cells += [Cell("accuracy", whole, g, patterns=patterns, **setting) for g in [None, *chosen]]
@@ -257,9 +260,9 @@ def robust_training(
     """ConvL trained on K adversarially flipped bits of `base_model` (Table 25, at the first rate), and generators for
     PreActResNet18 trained with adversarial weight perturbation (Table 26)."""
     whole = base(profile, dataset, base_model, base_recipe)
-    attacked = [None, generator_recipe(profile, "conv_l", error_model, rates[0])]
+    attacked = [None, generator_recipe(profile, "conv_l", error_model, rates[0], imitation=False)]
     for count in flips:
-        changes = {"models_per_step": 1, "adversarial_flips": count}
+        changes = {"models_per_step": 1, "adversarial_flips": count, "imitation": False}
         attacked.append(generator_recipe(profile, "conv_l", error_model, rates[0], **changes))
     cells = [Cell("accuracy", whole, g, law=error_model, rate=rates[0], patterns=patterns) for g in attacked]
     for recipe, names in ((base_recipe, ()), ("awp", generator_names)) if generator_names else ():

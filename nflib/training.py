@@ -6,7 +6,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +87,21 @@ def autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision(device) == "bf16")
 
 
+@contextmanager
+def captured(model: nn.Module, images: Tensor) -> Iterator[None]:
+    """On a GPU, run `model` on batches like `images` (no gradient to them) as CUDA graphs, forward and backward: launching
+    its many small kernels one by one takes the host longer than the GPU takes to compute them.  Elsewhere nothing changes."""
+    if images.device.type != "cuda":
+        yield
+        return
+    with torch.autocast("cuda", torch.bfloat16, enabled=precision(images.device) == "bf16", cache_enabled=False):
+        torch.cuda.make_graphed_callables(model, (images.clone(memory_format=torch.preserve_format),))
+    try:
+        yield
+    finally:
+        del model.forward  # the one that replays; the class's own is left
+
+
 def schedule_of(optimizer: torch.optim.Optimizer, name: str, peak: float, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
     """The schedule of a name in SCHEDULES over `steps` steps: constant at `peak`; up to it and down again; or times 0.96
     every 500 steps, as the official code trains generators.  Raises UserError for an unknown name."""
@@ -104,8 +119,13 @@ def batches_of(split: Split, batch: int, how: str, seed: int, epoch: int) -> Ite
     order = torch.randperm(len(split.labels), generator=chance)
     batch = min(batch, len(order))
     for start in range(0, len(order) - batch + 1, batch):
-        rows = order[start : start + batch].to(split.images.device)
+        rows = order[start : start + batch].to(split.images.device, non_blocking=True)
         yield augment(split.images[rows], how, chance), split.labels[rows]
+
+
+def example(split: Split, batch: int, how: str) -> Tensor:
+    """The images of a batch, for their form."""
+    return next(batches_of(split, batch, how, 0, 0))[0]
 
 
 class OutOfTime(Exception):
@@ -220,7 +240,8 @@ def train_base(
     """
     device = next(model.parameters()).device
     quantization_aware(model, recipe.bits).to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.SGD(model.parameters(), recipe.learning_rate, 0.9, weight_decay=recipe.weight_decay)
+    fused = device.type == "cuda" or None
+    optimizer = torch.optim.SGD(model.parameters(), recipe.learning_rate, 0.9, weight_decay=recipe.weight_decay, fused=fused)
     steps = max(1, len(train.labels) // recipe.batch)
     scheduler = schedule_of(optimizer, recipe.schedule, recipe.learning_rate, recipe.epochs * steps)
     state = Resumable(resume, deadline, model=model, optimizer=optimizer, scheduler=scheduler)
@@ -229,7 +250,10 @@ def train_base(
     done = stored.get("step", len(losses) * steps)  # once, states were kept between epochs only
     total = torch.tensor(stored.get("total", 0.0), device=device)
     began = time.perf_counter() - stored.get("seconds", 0.0)
-    with progress_bar(recipe.epochs * steps, words, done) as progress:
+    with ExitStack() as stack:
+        progress = stack.enter_context(progress_bar(recipe.epochs * steps, words, done))
+        if not recipe.weight_perturbation:  # which switches batch norm's statistics off and on
+            stack.enter_context(captured(model, example(train, recipe.batch, how)))
         for epoch in range(done // steps, recipe.epochs):
             skip = done - epoch * steps
             for images, labels in itertools.islice(batches_of(train, recipe.batch, how, recipe.seed, epoch), skip, None):

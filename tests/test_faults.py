@@ -1,8 +1,10 @@
 """Error patterns follow their law, are one chip at every rate and on every machine, and are applied bit by bit."""
 
 import hashlib
+import itertools
 import json
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,19 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 
-from nflib.faults import LAWS, BitFlips, ChipMap, LayerFaults, ReleaseMap, StuckAt, changed_bits, error_model, perturbed
+from nflib.faults import (
+    DRAWING_THREADS,
+    LAWS,
+    BitFlips,
+    ChipMap,
+    LayerFaults,
+    ReleaseMap,
+    StuckAt,
+    ahead,
+    changed_bits,
+    error_model,
+    perturbed,
+)
 from nflib.quantize import Quantized, encode
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "release-map-golden.json").read_text())["cases"]
@@ -553,3 +567,31 @@ def test_the_sign_slip_leaves_signs_alone_and_leaves_the_range():
     assert ((read < 0) == (stored < 0)).all() and read.abs().max() > 8
     assert right.hit(stored, 4).min() >= -8 and right.hit(stored, 4).max() <= 7
     assert torch.equal(slipped.hit(stored, 8), right.hit(stored, 8))
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_patterns_drawn_ahead_come_in_order_each_once_and_not_far_ahead(kind):
+    """The threads need no GPU to be tried: the device only says whether they draw ahead."""
+    drawn, device = [], torch.device(kind)
+
+    def draw(key: int) -> int:
+        time.sleep(0.001 * (key % 3))
+        drawn.append(key)
+        return 10 * key
+
+    stream = ahead(draw, itertools.count(), device)
+    assert [next(stream) for _ in range(30)] == [10 * key for key in range(30)]
+    stream.close()
+    assert len(drawn) == len(set(drawn)) <= 30 + 2 * DRAWING_THREADS
+    assert list(ahead(draw, range(3), device)) == [0, 10, 20] and list(ahead(draw, [], device)) == []
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_what_goes_wrong_while_drawing_ahead_is_raised_where_it_is_asked_for(kind):
+    def draw(key: int) -> int:
+        return 1 // (3 - key)
+
+    stream = ahead(draw, range(5), torch.device(kind))
+    assert [next(stream) for _ in range(3)] == [0, 0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(stream)

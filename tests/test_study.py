@@ -563,3 +563,12 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(workshop, mo
     (workshop / "results").write_text("a file where the folder should be")
     with refused("cannot be written to"):
         run([Cell("accuracy", BASE, patterns=1)], "smoke", "cpu")
+
+
+def test_a_copy_without_its_repository_says_its_commit_if_it_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(store_module, "ROOT", tmp_path)
+    for stated, known in (("a" * 40, {"commit": "a" * 40, "dirty": False}), ("", {"commit": "unknown", "dirty": None})):
+        monkeypatch.setenv("NFLIB_COMMIT", stated)
+        store_module._code.cache_clear()
+        assert store_module._code() == known
+    store_module._code.cache_clear()

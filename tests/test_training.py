@@ -259,7 +259,7 @@ class Recorder:
     def __init__(self):
         self.seeds = []
 
-    def draw(self, sizes, seed, bits):
+    def draw(self, sizes, seed, bits, device):
         self.seeds.append(seed)
         return {}
 

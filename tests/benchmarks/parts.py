@@ -144,8 +144,11 @@ class OurStep:
         self.count, self.arithmetic, self.law = count, arithmetic, error_model("release_map", RATE)
 
     def gradient(self, number: int) -> None:
-        def pattern(base: Quantized, k: int, *_) -> faults.Pattern:
-            return self.law.draw(base.sizes, number * self.count + k)
+        device, seeds = self.images.device, range(number * self.count, (number + 1) * self.count)
+        patterns = faults.ahead(lambda seed: self.law.draw(self.base.sizes, seed, device=device), seeds, device)
+
+        def pattern(*_: object) -> faults.Pattern:
+            return next(patterns)
 
         forced = FORCED_PRECISION.set(self.arithmetic)
         try:
