@@ -55,17 +55,17 @@ def perturbed_accuracies(
 
     mitigate: (base model, pattern, seed) to the pattern that is left, as in `nflib.mitigations`.
     """
-    accuracies, shares = [], []
+    accuracies, counts = [], []
     stored, device = base.bits * sum(base.sizes.values()), batches[0][0].device
 
-    def drawn(seed: int) -> tuple[Pattern, float]:
+    def drawn(seed: int) -> tuple[Pattern, Tensor]:
         pattern = error_model.draw(base.sizes, seed, base.bits, CPU if mitigate else device)
         pattern = mitigate(base, pattern, seed) if mitigate else pattern
-        return pattern, changed_bits(base, pattern) / stored
+        return pattern, changed_bits(base, pattern)
 
-    for pattern, share in ahead(drawn, seeds, device):
-        shares.append(share)
+    for pattern, changed in ahead(drawn, seeds, device):
+        counts.append(changed)
         with perturbed(base, pattern):
             accuracies.append(accuracy(base, batches))
         tick()
-    return accuracies, shares
+    return accuracies, [int(changed) / stored for changed in counts]

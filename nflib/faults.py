@@ -6,6 +6,7 @@ stuck at 1 does not keep and toggles.  Patterns come from numpy generators on th
 every device and for every number of threads, and nested in the rate (equal seeds, lower rate: a subset).
 """
 
+import functools
 import hashlib
 import itertools
 from collections import deque
@@ -245,6 +246,8 @@ class StuckAt(ErrorModel):
 def _words(cells: np.ndarray, bits: int) -> np.ndarray:
     """Pack a boolean cell array [rows, columns] into words (uint8 [rows, columns // bits]); unused columns are left out."""
     per_row = cells.shape[1] // bits
+    if per_row * bits == cells.shape[1] and bits == 8:
+        return np.packbits(cells.ravel(), bitorder="little").reshape(len(cells), per_row)  # many times as fast
     used = cells[:, : per_row * bits].reshape(len(cells), per_row, bits)
     return np.packbits(used, axis=-1, bitorder="little")[..., 0]
 
@@ -382,13 +385,23 @@ def perturbed(base: Quantized, pattern: Pattern) -> Iterator[Quantized]:
             weight.index_copy_(0, index, old)
 
 
-def wrong_bits(base: Quantized, name: str, faults: LayerFaults) -> np.ndarray:
-    """The bits of layer `name` that read differently under `faults`, as marks in a byte for each of its weights (uint8 [n])."""
+def wrong_bits(base: Quantized, name: str, faults: LayerFaults) -> Tensor:
+    """The bits of layer `name` that read differently under `faults`, as marks in a byte for each weight at `faults.index`
+    (uint8 [n], on the base model's device)."""
     faults = faults.to(base.codes[name].device)
     codes = base.codes[name].index_select(0, faults.index)
-    return (codes ^ faults.hit(codes, base.bits)).cpu().view(torch.uint8).numpy() & np.uint8(2**base.bits - 1)
+    return (codes ^ faults.hit(codes, base.bits)).view(torch.uint8) & (2**base.bits - 1)
 
 
-def changed_bits(base: Quantized, pattern: Pattern) -> int:
-    """Number of stored bits that read differently under `pattern`."""
-    return sum(int(np.bitwise_count(wrong_bits(base, name, faults)).sum()) for name, faults in pattern.items())
+@functools.cache
+def _ones(device: torch.device) -> Tensor:
+    """The number of ones in each byte (uint8 [256])."""
+    return torch.tensor([byte.bit_count() for byte in range(256)], dtype=torch.uint8, device=device)
+
+
+def changed_bits(base: Quantized, pattern: Pattern) -> Tensor:
+    """Number of stored bits that read differently under `pattern` (int64 scalar on the base model's device: a GPU is not
+    waited for)."""
+    device = next(iter(base.codes.values())).device
+    marks = (wrong_bits(base, name, faults) for name, faults in pattern.items())
+    return sum((_ones(device)[some.int()].sum() for some in marks), torch.zeros((), dtype=torch.int64, device=device))

@@ -23,7 +23,7 @@ CUT = 3.0  # root mean squares of a layer's weights
 def _rest(base: Quantized, pattern: Pattern, seed: int, one: Callable) -> Pattern:
     """The pattern whose layers are one(weights, faults, wrong, share, chance): wrong (uint8 [n]) marks the bits read wrong
     at faults.index, share is the share of all stored bits that is wrong, chance a generator of the pattern's own."""
-    wrong = {name: wrong_bits(base, name, faults) for name, faults in pattern.items()}
+    wrong = {name: wrong_bits(base, name, faults).cpu().numpy() for name, faults in pattern.items()}
     share = sum(int(np.bitwise_count(bits).sum()) for bits in wrong.values()) / (base.bits * sum(base.sizes.values()))
     chance = np.random.default_rng([seed, CHECK_BITS])
     return {name: one(base.sizes[name], faults, wrong[name], share, chance) for name, faults in pattern.items()}

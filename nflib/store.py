@@ -139,7 +139,9 @@ def device_name(device: torch.device) -> str:
 @functools.cache
 def _code() -> dict:
     """Commit and state of the computing code, as it was when this process began to measure; NFLIB_COMMIT says which commit a
-    copy without its repository is of."""
+    copy of the working tree is, whose own repository is missing or behind."""
+    if stated := os.environ.get("NFLIB_COMMIT"):
+        return {"commit": stated, "dirty": False}
 
     def git(*words: str) -> str | None:
         done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
@@ -149,8 +151,6 @@ def _code() -> dict:
         commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", "nflib")
     except OSError:
         commit = changes = None
-    if commit is None and (stated := os.environ.get("NFLIB_COMMIT")):
-        commit, changes = stated, ""
     return {"commit": commit or "unknown", "dirty": None if changes is None else bool(changes)}
 
 

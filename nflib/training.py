@@ -4,6 +4,7 @@ import itertools
 import os
 import sys
 import time
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -97,7 +98,9 @@ def captured(model: nn.Module, images: Tensor) -> Iterator[None]:
     with torch.autocast("cuda", torch.bfloat16, enabled=precision(images.device) == "bf16", cache_enabled=False):
         torch.cuda.make_graphed_callables(model, (images.clone(memory_format=torch.preserve_format),))
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")  # that of the capture: no harm
+            yield
     finally:
         del model.forward  # the one that replays; the class's own is left
 

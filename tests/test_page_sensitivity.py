@@ -43,13 +43,13 @@ def test_errors_are_those_of_the_whole_pattern_in_one_bit_or_layer(law):
     full, names = whole.draw(base.sizes, 50000), list(base.sizes)
     wrong = {name: torch.zeros(size, dtype=torch.uint8) for name, size in base.sizes.items()}
     for name, found in full.items():
-        wrong[name][found.index] = torch.from_numpy(faults.wrong_bits(base, name, found))
+        wrong[name][found.index] = faults.wrong_bits(base, name, found)
     for hit, layers, mask in (("bit 0", names, 1), ("bit 7", names, 128), ("layer 3", names[2:3], 255), ("layer 9", names[8:], 255)):
         pattern = measures.limited(whole, hit, base).draw(base.sizes, 50000)
         for name, marks in wrong.items():
             seen = torch.zeros_like(marks)
             if name in pattern:
-                seen[pattern[name].index] = torch.from_numpy(faults.wrong_bits(base, name, pattern[name]))
+                seen[pattern[name].index] = faults.wrong_bits(base, name, pattern[name])
             assert torch.equal(seen, marks & mask if name in layers else torch.zeros_like(marks)), (hit, name)
         assert any((marks & mask).any() for name, marks in wrong.items() if name in layers)
 

@@ -522,7 +522,7 @@ def test_adversarial_flips_raise_the_loss_more_than_as_many_random_ones(flips, t
 
     worst = adversarial_pattern(trained, images, labels, flips)
     drawn = [random_flips(trained, flips, seed) for seed in range(5)]
-    assert {changed_bits(trained, pattern) for pattern in (worst, *drawn)} == {flips}
+    assert {int(changed_bits(trained, pattern)) for pattern in (worst, *drawn)} == {flips}
     clean = loss({})
     assert loss(worst) - clean > 5 * max(0, np.mean([loss(pattern) - clean for pattern in drawn]))
 
