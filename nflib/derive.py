@@ -94,7 +94,7 @@ def _front(row: dict) -> str:
     front = "nothing" if row["how"] == mechanism.ALONE else mechanism.front(row)
     values = [row[name if alone else f"{name}_NF"] for name in ("CA", "PA")] + [row["PA_worst" if alone else "PA_NF_worst"]]
     if row["how"] == mechanism.ENCODER:
-        front, values = f"*in its place:* the {row['base_model']} alone, no errors", [values[0], np.nan, np.nan]
+        front, values = f"*in its place:* the {row['base_model']} alone, {row['base_epochs']} epochs, no errors", [values[0], np.nan, np.nan]
     minutes = "" if np.isnan(row["training_minutes"]) else f"{row['training_minutes']:.0f} min"
     texts = ["–" if np.isnan(value) else f"{value:.1f}" for value in (*values, row["published_PA" if alone else "published_PA_NF"])]
     return f"| {front} | {minutes} | {' | '.join(texts)} |"
@@ -109,7 +109,7 @@ def readme_results() -> str:
     instead = tradeoff.frame(of_grid("paper", "tradeoff"))
     instead = instead[(instead["kind"] == "mitigation") & _as_printed(instead)]
     setting = ["dataset", "base_model", "base_epochs"]
-    for key, some in sorted(own.groupby(setting, sort=False), key=lambda group: -len(group[1])):  # the most told one first
+    for key, some in sorted(own.groupby(setting, sort=False), key=lambda group: (-group[0][2], -len(group[1]))):  # the longest-trained first
         (dataset, model, epochs), lines = key, [_front(row) for row in some.to_dict("records")]
         if dataset not in shown:
             lines += [_front(row) for row in mechanism._encoders(rows, (dataset,)).reset_index().to_dict("records")]
@@ -117,7 +117,7 @@ def readme_results() -> str:
         for row in instead[(instead[setting] == list(key)).all(axis=1)].to_dict("records"):
             lines.append(f"| *no generator:* {row['system']} |  | {row['clean']:.1f} | {row['accuracy']:.1f} | {row['worst']:.1f} | – |")
         said += [
-            f"**{dataset}, {model}** (recipe `release`, {epochs} epochs), accuracy in per cent, errors of ReleaseMap, the official code's map, at 1 %, {listed(some['patterns'])} chips:", "",
+            f"**{dataset}, {model}** (recipe `release`, {epochs} epochs), accuracy in per cent, errors of ReleaseMap, the official code's map, at 1 %, {listed(some['patterns'])} chips; trained on {listed(some['trained_on'].dropna())}:", "",
             "| in front of it | training | without errors | under errors | worst chip | the paper |", "|---|---|---|---|---|---|", *lines, "",
         ]  # fmt: skip
     said += [official()]
@@ -131,14 +131,19 @@ def _as_printed(rows: pd.DataFrame) -> pd.Series:
 
 def _laws() -> list[str]:
     """The README's other table: what the same generator recovers under each error model, the base recipes side by side."""
-    rows = error_models.frame(longest(of_grid("paper", "error_models")))
+    rows = error_models.frame(of_grid("paper", "error_models"))
     rows = rows[(rows["generator"] != "none") & rows["RP"].notna()]
-    one = ["dataset", "base_model", "base_recipe", "error_model", "ber_percent", "generator"]
+    one = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model", "ber_percent", "generator"]
     rows = rows[rows["record"].isin(longest_trained(rows, one)["record"])]  # in the rows' own order
+    laws = rows.groupby(["dataset", "base_model", "generator", "base_recipe", "base_epochs"])["error_model"].transform("nunique")
+    most = laws.groupby([rows[name] for name in ("dataset", "base_model", "generator", "base_recipe")]).transform("max")
+    rows = rows[laws == most]  # of each recipe the training that most error models were measured with
+    rows = rows[rows.groupby(["dataset", "base_model", "generator"])["error_model"].transform("nunique") > 1]
     if rows.empty:
         return []
     said = ["", "Published numbers rest on the official code's error map, ReleaseMap, which lays each row out 16 times, by a slip. What it decides:"]
     for (dataset, model, generator), some in rows.groupby(["dataset", "base_model", "generator"], sort=False):
+        some = some[some["base_epochs"] == some.groupby("base_recipe")["base_epochs"].transform("max")]
         recipes = dict(zip(some["base_recipe"], some["base_epochs"]))
         heads = [f"`{recipe}`, {epochs} epochs: alone | behind {generator} | recovery" for recipe, epochs in recipes.items()]
         said += [

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
@@ -29,19 +29,31 @@ def stored(profile: str, cells: Iterable[Cell] | None = None, kind: str = "accur
 
 def longest(records: Iterable[dict]) -> list[dict]:
     """The records whose base model was trained longest among those of its data set, architecture and recipe."""
-    records = list(records)
+    return _of_one_length(records, lambda epochs, found: epochs)
 
-    def key(record: dict) -> tuple:
-        base = record["cell"]["base"]
-        return base["dataset"], base["model"], base["recipe"]["name"], base["width"]
 
-    def epochs(record: dict) -> int:
-        return record["cell"]["base"]["recipe"]["epochs"]
+def fullest(records: Iterable[dict]) -> list[dict]:
+    """The records of the base model that most was measured with, among those of its data set, architecture and recipe: most
+    systems (what is in front of it, in its memory or wrong with it), then most settings, then the longest training.  For
+    statements that compare systems, which must share one base model."""
 
-    most = {}
+    def system(record: dict) -> str:
+        cell, recipe = record["cell"], record["cell"]["generator"] or {}
+        kind = [recipe.get("name"), bool(recipe.get("steps")), bool(recipe.get("imitation_steps"))]
+        return repr([cell["table"], *kind, *(cell.get(name) for name in ("teller", "surrogates", "mitigation", "hit", "shift", "bits"))])
+
+    return _of_one_length(records, lambda epochs, found: (len({system(record) for record in found}), len(found), epochs))
+
+
+def _of_one_length(records: Iterable[dict], worth: Callable[[int, list[dict]], object]) -> list[dict]:
+    """The records of the base models whose number of epochs is worth most, among those alike otherwise."""
+    records, kinds = list(records), {}
     for record in records:
-        most[key(record)] = max(most.get(key(record), 0), epochs(record))
-    return [record for record in records if epochs(record) == most[key(record)]]
+        base = record["cell"]["base"]
+        lengths = kinds.setdefault((base["dataset"], base["model"], base["recipe"]["name"], base["width"]), {})
+        lengths.setdefault(base["recipe"]["epochs"], []).append(record)
+    chosen = {id(record) for lengths in kinds.values() for record in max(lengths.items(), key=lambda pair: worth(*pair))[1]}
+    return [record for record in records if id(record) in chosen]
 
 
 def setting(record: dict) -> dict:

@@ -31,9 +31,9 @@ index.idea()
 trained = [cell for table in ("accuracy", "mechanism") for cell in profiles.cells(profile, table)]
 records = tables.longest(tables.stored(profile, profiles.cells(profile, "accuracy")))
 rows = tables.accuracy(records)
-why = mechanism.frame(tables.longest(tables.stored(profile, profiles.cells(profile, "mechanism"))))
-voltages = tradeoff.frame(tables.longest(tables.stored(profile, profiles.cells(profile, "tradeoff"))))
-laws = error_models.frame(tables.longest(tables.stored(profile, profiles.cells(profile, "error_models"))))
+why = mechanism.frame(tables.fullest(tables.stored(profile, profiles.cells(profile, "mechanism"))))
+voltages = tradeoff.frame(tables.fullest(tables.stored(profile, profiles.cells(profile, "tradeoff"))))
+laws = error_models.frame(tables.fullest(tables.stored(profile, profiles.cells(profile, "error_models"))))
 fronts = mechanism.frame(tables.stored(profile, trained))
 index.headline(rows, why, voltages, laws, fronts)
 
@@ -50,7 +50,7 @@ index.headline(rows, why, voltages, laws, fronts)
 # deviation over chips.
 
 # %% tags=["remove-input"]
-index.ladders(why)
+index.ladders(fronts, why)
 
 # %% [markdown]
 # ## What does it cost?

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from nflib import cli, derive, energy, figures, notebooks, profiles, report, tables
-from nflib.cells import Base, Cell
+from nflib.cells import Base, Cell, plain
 from nflib.eopm import GeneratorRecipe
 from nflib.names import PROFILES, TABLES, UserError
 from nflib.store import Store, results
@@ -127,7 +127,7 @@ def test_the_readme_says_what_stands_in_front_of_each_base_model_and_what_other_
     for line in (
         "| nothing |  | 90.0 | 50.0 | 40.0 | 42.2 |",
         "| ConvL, Eq. 3 from the start | 0 min | 88.0 | 83.0 | 80.0 | 87.2 |",
-        "| *in its place:* the ConvL encoder alone, no errors |  | 86.9 | – | – | – |",
+        "| *in its place:* the ConvL encoder alone, 300 epochs, no errors |  | 86.9 | – | – | – |",
         "| *no generator:* sign bit spared |  | 90.0 | 85.0 | 85.0 | – |",
         "| nothing |  | 93.0 | 41.0 | 41.0 | 38.9 |",
         "| error model | `release`, 300 epochs: alone | behind ConvL | recovery | `modern`, 20 epochs: alone | behind ConvL | recovery |",
@@ -222,3 +222,17 @@ def test_help_names_every_notebook_and_table_without_loading_torch():
     for verb, names in (("run", notebooks.names()), ("sweep", TABLES)):
         done = subprocess.run([sys.executable, "-c", program, verb, "--help"], capture_output=True, text=True, env={**os.environ, "COLUMNS": "300"})
         assert done.stdout.startswith("False\n") and all(name in done.stdout for name in names)
+
+
+def test_the_longest_and_the_most_measured_training_are_told_apart(workshop):
+    """30 epochs: two systems under two laws; 12 epochs: three systems under one; another base model has one training only."""
+    short, long = (dataclasses.replace(BASE, recipe=dataclasses.replace(BASE.recipe, epochs=epochs)) for epochs in (12, 30))
+    recipes = [None, *(GeneratorRecipe(name, steps=10) for name in ("conv_s", "unet_l"))]
+    cells = [Cell("accuracy", short, recipe, patterns=2) for recipe in recipes]
+    cells += [Cell("accuracy", long, recipe, patterns=2, law=law) for recipe in recipes[:2] for law in ("release_map", "bit_flips")]
+    cells.append(Cell("accuracy", dataclasses.replace(short, model="resnet18"), patterns=2))
+    records = [{"cell": plain(cell)} for cell in cells]
+    assert tables.longest(records) == [*records[3:7], records[7]]
+    assert tables.fullest(records) == [*records[:3], records[7]]
+    assert tables.fullest(records[1:]) == records[3:]  # as many systems, but more settings
+    assert tables.longest([]) == tables.fullest([]) == []

@@ -23,6 +23,17 @@ def example(rows: pd.DataFrame) -> pd.DataFrame:
     return some[some["base_epochs"] == some["base_epochs"].max()]
 
 
+def _official(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `example` under the official code's error map."""
+    return example(rows[rows["error_model"] == "ReleaseMap"])
+
+
+def _length(rows: pd.DataFrame, others: pd.DataFrame) -> str:
+    """Words that tell the base model of some rows from that of others, where it was trained for another time."""
+    epochs = rows["base_epochs"].iloc[0]
+    return "" if (others["base_epochs"] == epochs).all() else f" (here of {epochs} epochs)"
+
+
 def idea() -> figures.Picture:
     """The path of an image: generator at nominal voltage, frozen classifier at low voltage with bit errors."""
     figure, (axis,) = figures._figure(height=1.9)
@@ -61,9 +72,11 @@ def _damage(rows: pd.DataFrame) -> list[str]:
     return [text]
 
 
-def _recovery(some: pd.DataFrame) -> list[str]:
-    """some: rows of `mechanism.frame` of one setting."""
-    lines, best = [], mechanism._best(some)
+def _works(rows: pd.DataFrame) -> list[str]:
+    """The best generator of the page's example.  rows: of `mechanism.frame`."""
+    some, lines = _official(rows), []
+    best, flips = mechanism._best(some), example(rows)
+    flips = mechanism._best(flips[(flips["error_model"] == "BitFlips") & (flips["base_epochs"] == some["base_epochs"].max())])
     if len(best):
         top = best.loc[best["PA_NF"].idxmax()]
         line = (
@@ -72,12 +85,21 @@ def _recovery(some: pd.DataFrame) -> list[str]:
         )
         if not np.isnan(top["published_PA_NF"]):
             line += f" The paper has {top['published_PA_NF']:g} % for this pair, from a PA of {top['published_PA']:g} %."
+        if len(flips):
+            other = flips.loc[flips["PA_NF"].idxmax()]
+            line += f" Under independent flips, and trained under them, {other.name} brings {other['PA']:.1f} to {other['PA_NF']:.1f} %."
         lines.append(line)
+    return lines
+
+
+def _why(some: pd.DataFrame, works: pd.DataFrame) -> list[str]:
+    """some: rows of `mechanism.frame` of one setting; works: those of the page's example."""
+    lines = []
     told, one = some[some["how"] == mechanism.TOLD], some[some["how"] == mechanism.ONE]
     if len(told) and len(one):
         lines.append(
             f"* **Why it works.** Ten fixed pictures, one for each class, added to the images of *their* class bring the damaged "
-            f"model to **{told['PA_NF'].iloc[0]:.1f} %** (worst chip {told['PA_NF_worst'].iloc[0]:.1f} %); one picture for all classes to "
+            f"model{_length(some, works)} from {some['PA'].iloc[0]:.1f} to **{told['PA_NF'].iloc[0]:.1f} %** (worst chip {told['PA_NF_worst'].iloc[0]:.1f} %); one picture for all classes to "
             f"{one['PA_NF'].iloc[0]:.1f} %. So a generator needs to do one thing: tell the class. It is a classifier that repeats its "
             "answer in a form which survives the errors. [How we know](mechanism.ipynb)"
         )
@@ -86,7 +108,7 @@ def _recovery(some: pd.DataFrame) -> list[str]:
         lines.append(
             f"* **A simpler generator** follows: the {row.generator.rpartition(', ')[2]}, trained as a plain classifier, tells which of the "
             f"ten pictures to add. The damaged chips are then right on **{row.PA_NF:.1f} %**, the worst on {row.PA_NF_worst:.1f} %, after "
-            f"{row.training_minutes:.0f} minutes of training on a CPU"
+            f"{show.count(round(row.training_minutes), 'minute')} of training on {row.trained_on}"
             + (f" (the paper's best of six: {max(printed.values()):g} %)." if printed else ".")
         )
     return lines
@@ -135,8 +157,8 @@ def _macs(generator: str) -> int:
     return macs("generator", names[generator], 1.0, 32) + macs("base", "vgg11", 1.0, 32)
 
 
-def _laws(rows: pd.DataFrame) -> list[str]:
-    """What the same generator recovers under other error models.  rows: of `error_models.frame`."""
+def _laws(rows: pd.DataFrame, works: pd.DataFrame) -> list[str]:
+    """What the same generator recovers under other error models.  rows: of `error_models.frame`; works: as in `_why`."""
     some = example(rows[rows["base_recipe"] == AT["base_recipe"]])
     some = some[some["generator"].isin(generators.LABELS.values()) & some["RP"].notna()]
     both = [here for _, here in some.groupby("generator", sort=False) if {"ReleaseMap", "ReleaseMap, tiling corrected"} <= set(here["error_model"])]
@@ -146,7 +168,7 @@ def _laws(rows: pd.DataFrame) -> list[str]:
     map_, fixed = found["ReleaseMap"], found["ReleaseMap, tiling corrected"]
     text = (
         f"* **It hangs on the error map.** The official code lays each row of its map out 16 times. Laid out once, at the same rate, "
-        f"{fixed['base_model']} alone is right on {fixed['PA']:.1f} instead of {map_['PA']:.1f} % (over {map_['patterns']} chips), and "
+        f"{fixed['base_model']}{_length(some, works)} alone is right on {fixed['PA']:.1f} instead of {map_['PA']:.1f} % (over {map_['patterns']} chips), and "
         f"{fixed['generator']}, trained under that map, recovers **{show.points(fixed['RP'], fixed['RP_error'])}** instead of "
         f"{show.points(map_['RP'], map_['RP_error'])} points"
     )
@@ -165,15 +187,16 @@ def _cost() -> str:
     )
 
 
-def _pays(rows: pd.DataFrame) -> list[str]:
-    """rows: of `tradeoff.frame`.  The largest savings at a small loss, where the base model is measured over the voltage."""
+def _pays(rows: pd.DataFrame, works: pd.DataFrame) -> list[str]:
+    """rows: of `tradeoff.frame`; works: as in `_why`.  The largest savings at a small loss, where the base model is measured over the voltage."""
     like = np.logical_and.reduce([rows[name] == AT[name] for name in ("dataset", "base_model")])
     found = {key[2]: some for key, some in tradeoff._groups(rows[like & (rows["error_model"] == "ReleaseMap")])}  # by base recipe
     some = found.get(AT["base_recipe"], rows[:0])
     if some.loc[some["kind"] == tradeoff.ALONE, "ber_percent"].nunique() < tradeoff.FEWEST_RATES:
         return []
     some = found.pop(AT["base_recipe"])
-    text = f"* **Does it pay?** {tradeoff.bargains(some, tradeoff.TOLERANCES[0])}"
+    whose = f"{AT['base_model']}{length}. " if (length := _length(some, works)) else ""
+    text = f"* **Does it pay?** {whose}{tradeoff.bargains(some, tradeoff.TOLERANCES[0])}"
     for recipe, other in found.items():
         row = tradeoff.bargain(other, "mitigation", tradeoff.TOLERANCES[0])
         if row:
@@ -184,7 +207,7 @@ def _pays(rows: pd.DataFrame) -> list[str]:
     if label in at.index and tradeoff.ALONE in at.index:
         cut, alone = at.loc[label], at.loc[tradeoff.ALONE]
         lines.append(
-            f"* **What costs nothing.** The same classifier with its {label}, layer by layer, before they are stored, without any "
+            f"* **What costs nothing.** The same classifier{length} with its {label}, layer by layer, before they are stored, without any "
             f"training and without a generator, is right on **{cut['accuracy']:.1f} %** of the images on the same chips where it had "
             f"{alone['accuracy']:.1f} % (worst chip {cut['worst']:.1f} %; without errors {alone['clean']:.1f} → {cut['clean']:.1f} %)."
         )
@@ -194,10 +217,9 @@ def _pays(rows: pd.DataFrame) -> list[str]:
 def headline(rows: pd.DataFrame, why: pd.DataFrame, voltages: pd.DataFrame, laws: pd.DataFrame, fronts: pd.DataFrame) -> Markdown:
     """The answer in a few lines.  rows: of `tables.accuracy`; why: of `mechanism.frame`; voltages: of `tradeoff.frame`; laws: of
     `error_models.frame`; fronts: of `mechanism.frame`, of every generator that the page speaks of."""
-    some, alone = example(why), mechanism._encoders(why, (AT["dataset"],))
-    some = some[some["error_model"] == "ReleaseMap"]  # full size may have other error models too
-    lines = ["**In short**, at a bit-error rate of 1 %:", "", *_damage(example(rows)), *_recovery(some), *_elsewhere(rows)]
-    lines += [*_laws(laws), *_control(some, alone), _cost(), *_pays(voltages)]
+    some, works, alone = _official(why), _official(fronts), mechanism._encoders(fronts, (AT["dataset"],))
+    lines = ["**In short**, at a bit-error rate of 1 %:", "", *_damage(example(rows)), *_works(fronts), *_elsewhere(rows), *_why(some, works)]
+    lines += [*_laws(laws, works), *_control(some, alone), _cost(), *_pays(voltages, works)]
     return show.prose("\n".join([*lines, _rests_on(rows, fronts)]))
 
 
@@ -210,9 +232,10 @@ def _rests_on(rows: pd.DataFrame, fronts: pd.DataFrame) -> str:
     return f"{text}. {show.official()}"
 
 
-def ladders(why: pd.DataFrame) -> HTML:
-    """The picture of the page's example."""
-    return mechanism.ladders(example(why)) if len(example(why)) else show.gallery([])
+def ladders(fronts: pd.DataFrame, why: pd.DataFrame) -> HTML:
+    """The pictures of the page's example: of its longest-trained base model, and of the one that shows why it works."""
+    both = pd.concat([_official(fronts), _official(why)]).drop_duplicates("record")
+    return mechanism.ladders(both) if len(both) else show.gallery([])
 
 
 def agreement(rows: pd.DataFrame, scores: pd.DataFrame) -> HTML:

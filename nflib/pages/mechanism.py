@@ -26,9 +26,9 @@ ALONE, ONE, TOLD, RELAYED, PLAIN, IMITATED, BOTH, ENCODER = HOW = (
 )
 TRAINED = (PLAIN, IMITATED, BOTH)
 COLUMNS = [*tables.SETTING, "generator", "how", "imitation_steps", "steps", "model_images_million", "training_minutes", "macs_million"]
-COLUMNS += [*tables.MEASURED, "published_PA", "published_PA_NF", "record"]
+COLUMNS += [*tables.MEASURED, "published_PA", "published_PA_NF", "trained_on", "record"]
 SHOWN = report.SHOWN | {"how": "what stands before it", "imitation_steps": "imitation steps", "macs_million": "MACs (M)"}
-SHOWN |= {"model_images_million": "model-images (thousands)", "training_minutes": "training (min)"}
+SHOWN |= {"model_images_million": "model-images (thousands)", "training_minutes": "training (min)", "trained_on": "trained on"}
 ORANGE, BLUE, GREEN, PINK, GREY = "#d55e00", "#0173b2", "#029e73", "#cc78bc", "#767676"
 ENCODERS = [models.label(name) for name in models.ENCODERS]
 ENCODER_OF = {"DeConvL": "ConvL encoder", "DeConvS": "ConvS encoder"}  # the same layers
@@ -45,7 +45,8 @@ def _how(row: dict) -> str:
 
 
 def _cost(record: dict) -> dict:
-    """What a record's generator took to train, its teacher included: millions of model-images, minutes; MACs of an image."""
+    """What a record's generator took to train, its teacher included: millions of model-images, minutes, and on which device;
+    MACs of an image."""
     cell, training = record["cell"], record["metrics"]["generator_training"]
     size, teller = data.image_size(cell["base"]["dataset"]), cell.get("teller")
     needed = sum(macs("base", base["model"], base["width"], size) for base in (cell["base"], teller) if base)
@@ -56,6 +57,7 @@ def _cost(record: dict) -> dict:
     return {
         "model_images_million": sum(part.get("model_images", np.nan) for part in parts) / 1e6,
         "training_minutes": sum(part.get("seconds", np.nan) for part in parts) / 60,
+        "trained_on": training.get("provenance", record["provenance"])["device"],
         "macs_million": (needed + macs("generator", cell["generator"]["name"], cell["generator"]["width"], size)) / 1e6,
     }
 
@@ -64,7 +66,7 @@ def frame(records: Iterable[dict]) -> pd.DataFrame:
     """A row a base model alone, behind each kind of perturbation, and an encoder alone.
 
     how: one of HOW.  model_images_million: images times perturbed models of training, the teacher's included;
-    training_minutes likewise; macs_million: multiply-accumulates of one image, generator and base model together.
+    training_minutes likewise, on the device trained_on; macs_million: multiply-accumulates of one image, generator and base model together.
     Accuracies in per cent, RP in points.  published_*: for ReleaseMap and base recipe `release` only.
     """
     records = list(records)

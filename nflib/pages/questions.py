@@ -32,7 +32,7 @@ class Facts:
 
     @functools.cache  # two answers may rest on the same table
     def _records(self, table: str) -> list[dict]:
-        return tables.longest(tables.stored(self.profile, profiles.cells(self.profile, table)))
+        return tables.fullest(tables.stored(self.profile, profiles.cells(self.profile, table)))
 
     @functools.cached_property
     def mechanism(self) -> pd.DataFrame:
