@@ -101,6 +101,14 @@ def test_pictures_say_in_words_what_they_show(known):
     assert "Alone 45 %" in shown and "ConvS, generator, imitation, then Eq. 3: 70 %" in shown and "ConvS encoder: 85 % with" in shown
 
 
+def test_a_base_model_without_class_patterns_is_drawn_beside_the_encoders(workshop):
+    store(88.0, [40.0, 50.0])
+    store(87.0, [44.0, 52.0], PLAIN)
+    store(85.0, [80.0, 82.0], base=ENCODER)
+    shown = page.duels(page.frame(tables.stored("paper"))).data
+    assert shown.count("<img") == 1 and "ConvS encoder: 85 % with" in shown
+
+
 def test_a_data_set_that_the_paper_does_not_have_is_shown_without_its_numbers(workshop):
     own = dataclasses.replace(BASE, dataset="digits")
     store(88.0, [40.0, 50.0], base=own)

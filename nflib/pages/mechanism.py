@@ -172,7 +172,8 @@ def duel(key: tuple, some: pd.DataFrame, alone: pd.DataFrame) -> figures.Picture
     colours = dict(zip(generators.LABELS.values(), sns.color_palette("colorblind", 6)))
     figure, (axis,) = figures._figure(height=3.6)
     axis.axhline(some["CA"].iloc[0], color=GREY, linestyle="--", linewidth=1)
-    relayed = some[some["how"] == RELAYED].assign(encoder=lambda rows: rows["generator"].str.rpartition(", ")[2])
+    relayed = some[some["how"] == RELAYED]
+    relayed = relayed.assign(encoder=[name.rpartition(", ")[2] for name in relayed["generator"]])
     for name, row in [*alone.iterrows(), *relayed.set_index("encoder").iterrows()]:
         mark, height = ("s", row["CA"]) if row["how"] == ENCODER else ("^", row["PA_NF"])
         axis.plot(row["macs_million"], height, mark, color=colours[name.removesuffix(" encoder")], markersize=8)
