@@ -46,7 +46,8 @@ cells = grids.transfer(*at, surrogates, base_models, *recipe, train_rates, *meas
 cells += [cell for model in base_models for cell in grids.accuracy(*at, model, *recipe, *measured_at)]  # relaxed access
 if measure:
     study.run(cells, profile, device)
-rows = transfer.frame(tables.stored(profile, cells if measure else transfer.grid(profile)), dataset)
+records = tables.stored(profile, cells) if measure else tables.longest(tables.stored(profile, transfer.grid(profile)))
+rows = transfer.frame(records, dataset)
 transfer.summary(rows, profile)
 
 # %% [markdown]

@@ -237,7 +237,7 @@ def _said(key: tuple, some: pd.DataFrame, alone: pd.DataFrame) -> str:
         top = best.loc[best["PA_NF"].idxmax()]
         text += f" Best of the {show.count(len(best), 'generator')} measured, of six: {top.name}, {whole['PA']:.1f} → {top['PA_NF']:.1f} %, clean {top['CA_NF']:.1f} %"
         text += f" (the paper: {top['published_PA_NF']:g} %)." if not np.isnan(top["published_PA_NF"]) else "."
-    for there, here in _pairs(best, alone):
+    for there, here in _pairs(best.tail(1), alone):
         text += (
             f" The encoder of {there.name} alone, as a classifier at nominal voltage, tells {here['CA']:.1f} % with "
             f"{here['macs_million']:.1f} M multiply-accumulates; the whole generator with the damaged base model "
