@@ -33,7 +33,7 @@ records = tables.longest(tables.stored(profile, profiles.cells(profile, "accurac
 rows = tables.accuracy(records)
 why = mechanism.frame(tables.fullest(tables.stored(profile, profiles.cells(profile, "mechanism"))))
 voltages = tradeoff.frame(tables.fullest(tables.stored(profile, profiles.cells(profile, "tradeoff"))))
-laws = error_models.frame(tables.fullest(tables.stored(profile, profiles.cells(profile, "error_models"))))
+laws = error_models.frame(tables.stored(profile, profiles.cells(profile, "error_models")))
 fronts = mechanism.frame(tables.stored(profile, trained))
 index.headline(rows, why, voltages, laws, fronts)
 

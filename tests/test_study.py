@@ -572,3 +572,19 @@ def test_a_copy_without_its_repository_says_its_commit_if_it_is_told(monkeypatch
         store_module._code.cache_clear()
         assert store_module._code() == known
     store_module._code.cache_clear()
+
+
+def test_at_full_size_generators_imitate_alone_unless_eq_3_is_what_is_asked_about():
+    def lengths(recipe: GeneratorRecipe) -> tuple:
+        return recipe.steps > 0, recipe.imitation_steps > 0, recipe.teacher is not None
+
+    habit, both, plain_one = (grids.generator_recipe("paper", "conv_s", "bit_flips", 0.01, imitation) for imitation in (None, True, False))
+    assert [lengths(recipe) for recipe in (habit, both, plain_one)] == [(False, True, True), (True, True, True), (True, False, False)]
+    assert habit.teacher.name == "class_patterns" and habit.teacher.steps > 0 and habit.teacher.law == "bit_flips"
+    assert lengths(grids.generator_recipe("paper", "universal", "bit_flips", 0.01)) == (True, False, False)
+    varied = ("paper", "cifar10", ("vgg11",), "release", ("conv_s",), "release_map", 0.01, (1, 2), (0.1,), False, 2)
+    asked = [cell.generator for cell in grids.ablations(*varied) if cell.generator]
+    attacked = ("paper", "cifar10", "vgg11", "release", (10,), (), "release_map", (0.01,), 2)
+    asked += [cell.generator for cell in grids.robust_training(*attacked) if cell.generator]
+    assert len(asked) == 5 and all(lengths(recipe) == (True, False, False) for recipe in asked)
+    assert lengths(grids.generator_recipe("smoke", "conv_s", "bit_flips", 0.01)) == (True, False, False)
