@@ -58,9 +58,10 @@ def chips(records: list[dict], ber_percent: float = 1.0) -> Picture:
         where = tables.setting(record)
         if record["cell"]["generator"] is None and where["ber_percent"] == ber_percent:
             names.add(f"{where['dataset']} {where['base_model']}")
-            rows += [{"recipe": where["base_recipe"], "law": where["error_model"], "PA": value} for value in record["metrics"]["perturbed"]]
+            same = {"recipe": where["base_recipe"], "epochs": where["base_epochs"], "law": where["error_model"]}
+            rows += [same | {"PA": value} for value in record["metrics"]["perturbed"]]
     (name,) = names
-    frame = pd.DataFrame(rows, columns=["recipe", "law", "PA"])
+    frame = pd.DataFrame(rows, columns=["recipe", "epochs", "law", "PA"])
     order = [law for law in COLOURS if law in set(frame["law"])]
     recipes = [r for r in ("release", "modern") if r in set(frame["recipe"])]
     frame = frame[frame["recipe"].isin(recipes)]
@@ -68,7 +69,8 @@ def chips(records: list[dict], ber_percent: float = 1.0) -> Picture:
     for axis, recipe in zip(axes, recipes):
         here = frame[frame["recipe"] == recipe]
         _dots(axis, here, order)
-        axis.set(title=f"{name}, base recipe {recipe}", xlabel="", ylabel="PA (%)" if axis is axes[0] else "", ylim=(0, 100))
+        epochs = " and ".join(f"{count}" for count in sorted(here["epochs"].unique()))
+        axis.set(title=f"{name}, {recipe}, {epochs} epochs", xlabel="", ylabel="PA (%)" if axis is axes[0] else "", ylim=(0, 100))
     means = frame.groupby(["recipe", "law"], sort=False)["PA"].mean()
     said = "; ".join(f"{recipe}, {law}: mean {value:.0f} %" for (recipe, law), value in means.items())
     return Picture(figure, f"{name}: perturbed accuracy of each error pattern at {ber_percent:g} % bit-error rate. {said}.")
