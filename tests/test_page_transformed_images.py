@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from nflib import notebooks, tables
@@ -164,3 +165,11 @@ def test_the_notebook_runs_without_records(trained_workshop, tmp_path, given, na
     for row in rows.itertuples():
         assert f"VGG11 + {row.generator}" in shown and f"is right on {row.perturbation_alone:.1f} %" in shown
     assert shown.count("data:image/svg+xml") == len(names)
+
+
+def test_of_many_generators_the_two_ends_are_read_and_the_others_counted(two):
+    row = page.frame(two).iloc[[0]]
+    many = [row.assign(generator=name, swapped_perturbation=value) for name, value in (("ConvL", 50.0), ("ConvS", 90.0), ("UNetL", 70.0), ("UNetS", 20.0))]
+    text = page.summary(pd.concat(many, ignore_index=True), "paper").data
+    assert all((f"with {name} (" in text) == (name in ("ConvS", "UNetS")) for name in ("ConvL", "ConvS", "UNetL", "UNetS"))
+    assert "* 2 other generators between those of the same base model" in text

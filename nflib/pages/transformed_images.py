@@ -155,9 +155,13 @@ def _reading(row: dict) -> str:
 
 
 def summary(rows: pd.DataFrame, profile: str) -> Markdown:
-    """What came out, a line a generator."""
-    lines = []
-    for row in rows.to_dict("records"):
+    """What came out: of each base model a line for the generators whose perturbations decide most and least often; the others
+    stand in the table."""
+    lines, ends = [], []
+    for _, some in rows.groupby(["dataset", "base_model", "base_recipe", "base_epochs", "error_model", "ber_percent"], sort=False):
+        some = some.sort_values("swapped_perturbation", ascending=False, kind="stable", na_position="first")
+        ends.append(some if len(some) <= 2 else some.iloc[[0, -1]])
+    for row in pd.concat([rows[:0], *ends]).sort_index().to_dict("records"):
         line = (
             f"* {row['dataset']} {row['base_model']} (base recipe `{row['base_recipe']}`, {row['base_epochs']} epochs) with "
             f"{row['generator']} ({show.trained(pd.DataFrame([row]))}; {row['error_model']} at {row['ber_percent']:g} %), {row['images']} images: "
@@ -165,6 +169,8 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
         )  # fmt: skip
         printed = row["published_CA"], row["published_CA_NF"]
         lines.append(line + (f"; the paper has {printed[0]:g} → {printed[1]:g} %." if not np.isnan(printed).any() else "."))
+    if left := len(rows) - len(lines):
+        lines.append(f"* {show.count(left, 'other generator').capitalize()} between those of the same base model: in the table.")
     lines += ["", f"Figures 16 and 17 of the paper show such images without numbers. {show.progress(rows, profile, 'transformed_images')}"]
     return show.prose("\n".join(lines).lstrip())
 
