@@ -16,7 +16,7 @@ from nflib.faults import ErrorModel, LayerFaults, Pattern, ahead, perturbed
 from nflib.generators import transform
 from nflib.names import UserError
 from nflib.quantize import Quantized, plain, quantization_aware, weighted_layers
-from nflib.training import Resumable, autocast, batches_of, captured, example, progress_bar, schedule_of
+from nflib.training import Resumable, autocast, batches_of, captured, progress_bar, schedule_of
 
 TRAINING_PATTERNS = 30001  # seeds 0 to 30000, as in the official code; evaluation starts at 50000
 RELEASE_MOMENTUM = 1 - 0.9**10  # the official code updates the generator's batch-norm statistics N = 10 times a batch
@@ -205,7 +205,7 @@ def _optimise(
     with ExitStack() as stack:
         progress = stack.enter_context(progress_bar(len(steps), words, done))
         if weighted_layers(generator):  # not for patterns without a network
-            stack.enter_context(captured(generator, example(train, recipe.batch, how)))
+            stack.enter_context(captured(generator, train, recipe.batch, how))
         while done < len(steps):
             epoch, skip = divmod(steps[done], per_epoch)
             for number, (images, labels) in enumerate(batches_of(train, recipe.batch, how, recipe.seed, epoch)):

@@ -89,12 +89,13 @@ def autocast(device: torch.device) -> torch.autocast:
 
 
 @contextmanager
-def captured(model: nn.Module, images: Tensor) -> Iterator[None]:
-    """On a GPU, run `model` on batches like `images` (no gradient to them) as CUDA graphs, forward and backward: launching
-    its many small kernels one by one takes the host longer than the GPU takes to compute them.  Elsewhere nothing changes."""
-    if images.device.type != "cuda":
+def captured(model: nn.Module, train: Split, batch: int, how: str) -> Iterator[None]:
+    """On a GPU, run `model` on the batches of training as CUDA graphs, forward and backward: launching its many small kernels
+    one by one takes the host longer than the GPU takes to compute them.  Elsewhere nothing changes."""
+    if train.images.device.type != "cuda":
         yield
         return
+    images = next(batches_of(train, batch, how, 0, 0))[0]
     with torch.autocast("cuda", torch.bfloat16, enabled=precision(images.device) == "bf16", cache_enabled=False):
         torch.cuda.make_graphed_callables(model, (images.clone(memory_format=torch.preserve_format),))
     try:
@@ -124,11 +125,6 @@ def batches_of(split: Split, batch: int, how: str, seed: int, epoch: int) -> Ite
     for start in range(0, len(order) - batch + 1, batch):
         rows = order[start : start + batch].to(split.images.device, non_blocking=True)
         yield augment(split.images[rows], how, chance), split.labels[rows]
-
-
-def example(split: Split, batch: int, how: str) -> Tensor:
-    """The images of a batch, for their form."""
-    return next(batches_of(split, batch, how, 0, 0))[0]
 
 
 class OutOfTime(Exception):
@@ -256,7 +252,7 @@ def train_base(
     with ExitStack() as stack:
         progress = stack.enter_context(progress_bar(recipe.epochs * steps, words, done))
         if not recipe.weight_perturbation:  # which switches batch norm's statistics off and on
-            stack.enter_context(captured(model, example(train, recipe.batch, how)))
+            stack.enter_context(captured(model, train, recipe.batch, how))
         for epoch in range(done // steps, recipe.epochs):
             skip = done - epoch * steps
             for images, labels in itertools.islice(batches_of(train, recipe.batch, how, recipe.seed, epoch), skip, None):

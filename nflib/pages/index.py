@@ -17,9 +17,14 @@ CLOSE = 0.06  # two numbers printed with one decimal agree when they are no fart
 GREY = "0.45"
 
 
+def _here(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the page's example, whatever the length of its base model's training."""
+    return rows[np.logical_and.reduce([rows[name] == value for name, value in AT.items()])]
+
+
 def example(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of the page's example, of its longest-trained base model."""
-    some = rows[np.logical_and.reduce([rows[name] == value for name, value in AT.items()])]
+    some = _here(rows)
     return some[some["base_epochs"] == some["base_epochs"].max()]
 
 
@@ -160,7 +165,7 @@ def _macs(generator: str) -> int:
 def _laws(rows: pd.DataFrame, works: pd.DataFrame) -> list[str]:
     """What the same generator recovers under other error models.  rows: of `error_models.frame`; works: as in `_why`."""
     laws = ["ReleaseMap", "ReleaseMap, tiling corrected"]
-    rows = rows[np.logical_and.reduce([rows[name] == value for name, value in AT.items()]) & rows["PA"].notna()]
+    rows = _here(rows[rows["PA"].notna()])
     some = rows[rows["generator"].isin(generators.LABELS.values()) & rows["RP"].notna()]
     both = [here for _, here in some.groupby(["base_epochs", "generator"]) if set(laws) <= set(here["error_model"])]
     if not both:
