@@ -121,10 +121,3 @@ def test_the_accuracy_notebook_runs_from_nothing_with_other_parameters(workshop,
     assert sorted(str(cell["generator"] and cell["generator"]["name"]) for cell in cells) == ["None", "conv_s"]
     shown = json.dumps([cell.get("outputs") for cell in json.loads(output.read_text())["cells"]])
     assert "BitFlips" in shown and "ConvS" in shown and "recovery from" in shown
-
-
-def test_the_energy_notebook_runs_with_other_parameters(workshop, tmp_path):
-    output = notebooks.execute("energy", tmp_path / "out.ipynb", {"energy_ratio": "0.8", "image_size": "224"})
-    cells = json.loads(output.read_text())["cells"]
-    text = json.dumps([cell.get("outputs") for cell in cells], ensure_ascii=False)
-    assert "At 224×224 pixels and an energy ratio of 0.8" in text

@@ -4,8 +4,55 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
 
-from nflib import figures, published, show, simulate, tables
+from nflib import energy, figures, profiles, published, show, simulate, tables
 from nflib.study import duration
+
+SAFE_BERS = (1e-6, 1e-5, 1e-4)  # that may be assumed at Vmin, drawn beside the one that is
+
+
+def over_voltage(safe_ber: float = energy.SAFE_BER, ratio: float = energy.ENERGY_RATIO) -> pd.DataFrame:
+    """A row a bit-error rate of the paper: voltage over Vmin, energy of one read over that at Vmin, and what it saves in per cent
+    before a generator costs anything."""
+    rates = {rate for some in profiles.PAPER_RATES.values() for rate in some} | set(profiles.RATES)
+    rows = [(round(100 * rate, 9), energy.voltage(rate, safe_ber), energy.read_energy(rate, safe_ber, ratio)) for rate in sorted(rates)]
+    frame = pd.DataFrame(rows, columns=["ber_percent", "voltage", "read_energy"])
+    return frame.assign(saving=100 * (1 - frame["read_energy"]))
+
+
+def voltage_summary(safe_ber: float = energy.SAFE_BER, ratio: float = energy.ENERGY_RATIO) -> Markdown:
+    """What a read saves at 1 %, and how much of that at lower rates, from which less is to be recovered."""
+    shown = over_voltage(safe_ber, ratio).set_index("ber_percent")["saving"]
+    lower = show.listed(f"{shown[rate]:.1f} % at {rate:g} %" for rate in (0.5, 0.35, 0.1))
+    return show.prose(
+        f"A read saves {shown[1]:.1f} % at a bit-error rate of 1 %. With a rate of {100 * safe_ber:g} % assumed at Vmin it saves {lower}: "
+        f"a tenth of the errors leaves {100 * shown[0.1] / shown[1]:.0f} % of the saving. [Does it pay?](tradeoff.ipynb) measures what "
+        "accuracy is left at each voltage."
+    )
+
+
+def voltage_picture(safe_ber: float = energy.SAFE_BER, ratio: float = energy.ENERGY_RATIO) -> figures.Picture:
+    """Figure 2 as this study assumes it: bit-error rate and energy of a read over the voltage, and the printed point."""
+    figure, axes = figures._figure(2, height=3.0)
+    rates = np.geomspace(1e-6, 0.02, 60)
+    for other in sorted({*SAFE_BERS, safe_ber}):
+        own = {"color": "black", "linewidth": 2, "label": f"{100 * other:g} % at Vmin"} if other == safe_ber else {"color": "0.6", "linestyle": "--", "linewidth": 1}
+        some = rates[rates >= other]
+        volts = [energy.voltage(rate, other) for rate in some]
+        axes[0].plot(volts, some, **own)
+        if other == safe_ber:
+            axes[1].plot(volts, [energy.read_energy(rate, other, ratio) for rate in some], color="black", linewidth=2)
+    axes[0].plot(energy.LOW_VOLTAGE, energy.LOW_BER, "D", color="crimson", label="printed in the paper")
+    axes[1].plot(energy.LOW_VOLTAGE, ratio, "D", color="crimson")
+    axes[0].set(yscale="log", xlabel="voltage / Vmin", ylabel="bit-error rate", xlim=(1.01, 0.8))
+    axes[1].set(xlabel="voltage / Vmin", ylabel="energy per read (Vmin: 1)", xlim=(1.01, 0.8), ylim=(0.6, 1.02))
+    axes[0].legend(fontsize=8)
+    said = "; ".join(f"{row.ber_percent:g} %: {row.voltage:.2f} Vmin, {row.saving:.0f} % saved" for row in over_voltage(safe_ber, ratio).itertuples())
+    return figures.Picture(figure, f"Bit-error rate and energy of a read over the supply voltage, assumed between the printed point and Vmin. {said}.")
+
+
+def voltage_table(safe_ber: float = energy.SAFE_BER, ratio: float = energy.ENERGY_RATIO) -> HTML:
+    names = {"ber_percent": "BER %", "voltage": "V/Vmin", "read_energy": "energy of a read", "saving": "saved before a generator's cost %"}
+    return show.table(over_voltage(safe_ber, ratio).rename(columns=names), "voltage", 2)
 
 
 def summary(saving: pd.DataFrame, image_size: int, ratio: float) -> Markdown:

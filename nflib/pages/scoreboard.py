@@ -408,7 +408,7 @@ PLACES: dict[str, tuple[str, str, Find | None]] = {  # place: (what, notebook, c
     "Table 25": ("adversarially flipped bits", "robust_training", _of("robust_training", "cifar10", model="resnet18")),
     "Table 26": ("adversarial weight perturbation", "robust_training", _of("robust_training", "cifar10", model="preact_resnet18")),
     "Figure 1": ("the idea; energy against recovery", "energy", _of("accuracy", "cifar10", model="resnet18", rate=0.01)),
-    "Figure 2": ("errors and energy over voltage: a curve without numbers", "–", None),
+    "Figure 2": ("errors and energy over the voltage", "energy", None),
     "Figure 3": ("Tables 12 to 14 as bars", "accuracy", _of("accuracy", "cifar10", "gtsrb", "imagenet10")),
     "Figure 4": ("code widths, GTSRB, ResNet18", "quantization", _widths("gtsrb", 0.005, "resnet18")),
     "Figure 5": ("energy saving against recovery", "energy", _of("accuracy", "cifar10", rate=0.01)),
@@ -440,7 +440,7 @@ def status_by_paper_table(device: str = "auto") -> pd.DataFrame:
     for place, (what, notebook, find) in PLACES.items():
         cells = list(dict.fromkeys(find(where.type))) if find else []
         missing = [cell for cell in cells if not store.has(cell)]
-        left = duration(clock.total(missing)) if missing else "-" if cells or notebook == "–" else "computed"
+        left = duration(clock.total(missing)) if missing else "-" if cells else "computed"
         row = {"place": place, "what": what, "notebook": notebook, "done": len(cells) - len(missing), "missing": len(missing)}
         number = compared.loc[place] if place in compared.index else None
         beside = "-" if number is None else f"{np.nan_to_num(number['ours']):.0f} of {number['printed']:.0f}"

@@ -1,0 +1,50 @@
+"""The page "energy": errors and energy over the voltage; what it shows of SCALE-Sim is tested in test_simulate."""
+
+import json
+
+import numpy as np
+import pytest
+
+from nflib import notebooks
+from nflib.pages import energy
+
+
+def test_a_read_saves_what_is_printed_at_one_per_cent_and_nothing_at_the_rate_of_vmin():
+    rows = energy.over_voltage(safe_ber=1e-4).set_index("ber_percent")
+    assert rows.loc[1.0].tolist() == pytest.approx([0.83, 0.694, 30.6])
+    assert rows.loc[0.01].tolist() == [1.0, 1.0, 0.0]
+    assert {0.35, 0.5, 1.5} <= set(rows.index) and rows["saving"].is_monotonic_increasing
+    assert rows.loc[0.1, "voltage"] == pytest.approx(0.915)  # half of the way, in the rate's logarithm
+
+
+def test_the_summary_compares_a_tenth_of_the_errors():
+    saved = energy.over_voltage(1e-5, 0.5).set_index("ber_percent")["saving"]
+    text = energy.voltage_summary(1e-5, 0.5).data
+    assert "A read saves 50.0 % at a bit-error rate of 1 %. With a rate of 0.001 % assumed" in text
+    assert f"a tenth of the errors leaves {2 * saved[0.1]:.0f} % of the saving" in text
+    assert f"{saved[0.5]:.1f} % at 0.5 %, {saved[0.35]:.1f} % at 0.35 % and {saved[0.1]:.1f} % at 0.1 %" in text
+
+
+def test_the_curves_begin_at_vmin_and_meet_in_the_printed_point(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(energy.figures, "Picture", lambda figure, alt: drawn.append(figure))
+    energy.voltage_picture(1e-5)
+    errors, read = drawn[0].axes
+    lines = [line.get_xydata() for line in errors.get_lines()]
+    assert len(lines) == 4 and lines[-1].tolist() == [[0.83, 0.01]]
+    assert all(np.interp(0.83, line[::-1, 0], np.log10(line[::-1, 1])) == pytest.approx(-2, abs=0.01) for line in lines[:-1])
+    assert [line[0, 0] for line in lines[:-1]] == pytest.approx([1, 1, 1], abs=0.01)
+    assert read.get_lines()[-1].get_xydata().tolist() == [[0.83, 0.694]]
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({"energy_ratio": "0.8", "image_size": "224"}, ["At 224×224 pixels and an energy ratio of 0.8", "At 32×32 pixels and an energy ratio of 0.8", "saves 20.0 %"]),
+        ({"safe_ber": "0.0001", "profile": "smoke"}, ["With a rate of 0.01 % assumed at Vmin", "At 32×32 pixels and an energy ratio of 0.694", "At 224×224"]),
+    ],
+)  # fmt: skip
+def test_the_notebook_runs_with_other_parameters(given, wanted, workshop, tmp_path):
+    output = notebooks.execute("energy", tmp_path / "out.ipynb", given)
+    text = json.dumps([cell.get("outputs") for cell in json.loads(output.read_text())["cells"]], ensure_ascii=False)
+    assert [words for words in wanted if words not in text] == []
