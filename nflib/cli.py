@@ -51,6 +51,8 @@ def _sweep(args: argparse.Namespace) -> int:
     from nflib.cells import only
     from nflib.store import Store
 
+    if without := [name for name in args.table if name in names.notebooks() and name not in TABLES]:
+        raise UserError(f"notebook {without[0]!r} has no cells of its own; it shows what other tables measured ({', '.join(TABLES)})")
     cells = list(dict.fromkeys(cell for table in args.table or TABLES for cell in profiles.cells(args.profile, table)))
     cells = only(cells, args.only or [])
     if args.workers < 0:

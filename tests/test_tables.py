@@ -187,6 +187,7 @@ def test_efficiency_is_recovery_over_parameters(two):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["sweep", "energy"], "notebook 'energy' has no cells of its own"),
         (["sweep", "acuracy"], "did you mean 'accuracy'"),
         (["sweep", "--profile", "papr"], "did you mean 'paper'"),
         (["sweep", "--only", "model=vgg12"], "no cell has model=vgg12"),
