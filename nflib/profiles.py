@@ -79,7 +79,7 @@ def varied_recipes(model: str, named: Iterable[str], width: float, epochs: int, 
 def first_look(table: str) -> list[Cell]:
     """VGG11 on CIFAR-10, full size, shortened, for a table; [] for tables without.
 
-    accuracy and transfer have ResNet18 too, accuracy the other data sets of 32 x 32 pixels.
+    accuracy, transfer and quantization have ResNet18 too, accuracy the other data sets of 32 x 32 pixels.
     """
     at = ("paper", "cifar10")
     if table == "accuracy":
@@ -100,7 +100,10 @@ def first_look(table: str) -> list[Cell]:
         return shortened(error_models(*at, ("vgg11",), RECIPES, ("conv_s",), 0.01, 50), 50)
     elif table == "quantization":
         laws = ("release_map", "release_map_sign_slip", "bit_flips")
-        whole = quantization(*at, ("vgg11",), "release", ("conv_s", "unet_l"), laws, 0.01, 0.005, WIDTHS, 10)
+        whole = shortened(quantization(*at, ("vgg11",), "release", ("conv_s", "unet_l"), laws, 0.01, 0.005, WIDTHS, 10))
+        # Half of Table 22, on as many error patterns as the paper has: training is whole, as transfer needs it too.
+        printed = quantization(*at, ("resnet18",), "release", ("conv_l", "unet_l"), (laws[1], laws[0]), 0.01, 0.005, WIDTHS, 10)
+        return whole + [dataclasses.replace(cell, images=FIRST_LOOK_IMAGES) for cell in printed]
     elif table == "tsne":
         whole = tsne(*at, "vgg11", "release", ("conv_s", "unet_l"), "release_map", 0.01, 5, 500)
     elif table == "transformed_images":
