@@ -89,6 +89,15 @@ def autocast(device: torch.device) -> torch.autocast:
 
 
 @contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Put batch norm's running statistics back on leaving: what passes through `model` here is no part of its training."""
+    kept = [buffer.clone() for buffer in model.buffers()]
+    yield
+    for buffer, before in zip(model.buffers(), kept):
+        buffer.copy_(before)
+
+
+@contextmanager
 def captured(model: nn.Module, train: Split, batch: int, how: str) -> Iterator[None]:
     """On a GPU, run `model` on the batches of training as CUDA graphs, forward and backward: launching its many small kernels
     one by one takes the host longer than the GPU takes to compute them.  Elsewhere nothing changes."""
@@ -96,7 +105,8 @@ def captured(model: nn.Module, train: Split, batch: int, how: str) -> Iterator[N
         yield
         return
     images = next(batches_of(train, batch, how, 0, 0))[0]
-    with torch.autocast("cuda", torch.bfloat16, enabled=precision(images.device) == "bf16", cache_enabled=False):
+    mixed = torch.autocast("cuda", torch.bfloat16, enabled=precision(images.device) == "bf16", cache_enabled=False)
+    with mixed, buffers_kept(model):
         torch.cuda.make_graphed_callables(model, (images.clone(memory_format=torch.preserve_format),))
     try:
         with warnings.catch_warnings():

@@ -743,3 +743,14 @@ def test_evaluation_counts_right_answers(trained, digits):
     assert len(accuracies) == len(shares) == len(ticks) == 2
     stored = 8 * sum(trained.sizes.values())
     assert all(abs(share - 0.02) < 5 * np.sqrt(0.02 / stored) for share in shares)
+
+
+def test_what_passes_through_a_model_before_training_leaves_its_batch_norm_as_it_was():
+    model, images = nn.BatchNorm2d(3).train(), 5 + torch.randn(8, 3, 4, 4)
+    statistics = [buffer.clone() for buffer in model.buffers()]
+    with training.buffers_kept(model):
+        model(images)
+        assert not torch.equal(model.running_mean, statistics[0])
+    assert all(torch.equal(now, before) for now, before in zip(model.buffers(), statistics, strict=True))
+    model(images)
+    assert not torch.equal(model.running_mean, statistics[0]) and model.num_batches_tracked == 1
