@@ -119,24 +119,54 @@ def _why(some: pd.DataFrame, works: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _elsewhere(rows: pd.DataFrame) -> list[str]:
-    """The best generator of every other base model measured as the page's example is.  rows: of `tables.accuracy`."""
-    same = [rows[name] == AT[name] for name in ("base_recipe", "ber_percent")]
-    some = rows[np.logical_and.reduce([*same, rows["error_model"] == "ReleaseMap", rows["generator"].isin(generators.LABELS.values()), rows["RP"].notna()])]
-    lines = []
-    for (dataset, model), here in some.groupby(["dataset", "base_model"], sort=False):
-        if (dataset, model) == (AT["dataset"], AT["base_model"]):
-            continue
-        best = here.sort_values("PA_NF", kind="stable").iloc[-1]
-        line = (
-            f"* **{model} on {dataset}**, alone right on {best['PA']:.1f} % ({best['CA']:.1f} % without errors), is right on "
-            f"**{best['PA_NF']:.1f} %** behind {best['generator']}, the best of {show.count(here['generator'].nunique(), 'generator')} measured "
-            f"(recovery {show.points(best['RP'], best['RP_error'])} points; without errors {best['CA_NF']:.1f} %)."
-        )
-        if not np.isnan(best["published_PA_NF"]):
-            line += f" The paper has {best['published_PA_NF']:g} % from {best['published_PA']:g} %."
-        lines.append(line)
-    return lines
+def _best_of_each(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of each base model measured as the page's example is, the row of its best generator.  rows: of `tables.accuracy`."""
+    same = [rows[name] == AT[name] for name in ("base_recipe", "ber_percent")] + [rows["error_model"] == "ReleaseMap"]
+    behind = rows[np.logical_and.reduce([*same, rows["generator"].isin(generators.LABELS.values()), rows["RP"].notna()])]
+    return behind.sort_values("PA_NF", kind="stable").drop_duplicates(["dataset", "base_model"], keep="last").sort_values(["dataset", "base_model"])
+
+
+def glance(rows: pd.DataFrame) -> HTML:
+    """The whole in a table, a row a base model: accuracy without errors, with them, and behind its best generator, with the paper's in
+    brackets; and what the pair saves.  rows: of `tables.accuracy`."""
+    best, saving = _best_of_each(rows), tables.energy_saving().set_index(["base_model", "generator"])["true_ES"]
+    if best.empty:
+        return show.gallery([])
+
+    def both(row: dict, name: str) -> str:
+        printed = row[f"published_{name}"]
+        return f"{row[name]:.1f}" + ("" if np.isnan(printed) else f" ({printed:.1f})")
+
+    lines = [
+        {
+            "classifier": f"{row['base_model']}, {row['dataset']}",
+            "without errors": both(row, "CA"),
+            "with errors": both(row, "PA"),
+            "behind a generator": both(row, "PA_NF"),
+            "worst chip": f"{row['PA_worst']:.1f} → {row['PA_NF_worst']:.1f}",
+            "which": row["generator"],
+            "energy saved %": saving.get((row["base_model"], row["generator"]), np.nan),
+            "epochs": f"{row['base_epochs']}",
+            "chips": f"{row['patterns']}",
+        }
+        for row in best.to_dict("records")
+    ]
+    return show.table(pd.DataFrame(lines), "glance")
+
+
+def _agrees(rows: pd.DataFrame) -> list[str]:
+    """How far the accuracies under errors are from the printed ones.  rows: of `tables.accuracy`."""
+    some = rows[tables.comparable(rows)].sort_values("patterns", ascending=False, kind="stable")
+    behind = some[some["generator"].isin(generators.LABELS.values())]
+    alone = some[some["generator"] == "none"].drop_duplicates(["dataset", "base_model", "ber_percent"])
+    pairs = (("those behind a generator", behind["PA_NF"] - behind["published_PA_NF"]), ("those of base models alone", alone["PA"] - alone["published_PA"]))
+    parts = [
+        f"{whose} are {show.span(gap)} points from the print, half of them within {gap.abs().median():.1f} ({show.count(len(gap), 'number')})"
+        for whose, gap in ((whose, gap.dropna()) for whose, gap in pairs)
+        if len(gap)
+    ]
+    text = f"* **Does it agree with the paper?** Of the accuracies under errors that the paper prints too, {'; '.join(parts)}. [Number by number](scoreboard.ipynb)"
+    return [text] if parts else []
 
 
 def _control(some: pd.DataFrame, alone: pd.DataFrame) -> list[str]:
@@ -229,8 +259,8 @@ def headline(rows: pd.DataFrame, why: pd.DataFrame, voltages: pd.DataFrame, laws
     """The answer in a few lines.  rows: of `tables.accuracy`; why: of `mechanism.frame`; voltages: of `tradeoff.frame`; laws: of
     `error_models.frame`; fronts: of `mechanism.frame`, of every generator that the page speaks of."""
     some, works, alone = _official(why), _official(fronts), mechanism._encoders(fronts, (AT["dataset"],))
-    lines = ["**In short**, at a bit-error rate of 1 %:", "", *_damage(example(rows)), *_works(fronts), *_elsewhere(rows), *_why(some, works)]
-    lines += [*_laws(laws, works), *_control(some, alone), _cost(), *_pays(voltages, works)]
+    lines = [*_damage(example(rows)), *_works(fronts), *_agrees(rows), _cost(), *_why(some, works), *_laws(laws, works)]
+    lines += [*_control(some, alone), *_pays(voltages, works)]
     return show.prose("\n".join([*lines, _rests_on(rows, fronts)]))
 
 
