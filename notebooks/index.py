@@ -37,9 +37,9 @@ laws = error_models.frame(tables.stored(profile, profiles.cells(profile, "error_
 fronts = mechanism.frame(tables.stored(profile, trained))
 
 # %% [markdown]
-# **In one table.** Accuracy in per cent at a bit-error rate of 1 %, errors laid out by the official code's map; in brackets
-# the paper's numbers. *Energy saved*: of reading the classifier's weights, less what the generator reads. *Worst chip*: alone
-# and behind the generator.
+# **In one table.** Accuracy in per cent at a bit-error rate of 1 %, errors laid out by the official code's map, behind the best
+# generator measured; in brackets the paper's numbers. *Worst chip*: alone, then behind the generator. *Energy saved*: of
+# reading the classifier's weights, less what the generator reads. *Epochs*: of the classifier's training.
 
 # %% tags=["remove-input"]
 index.glance(rows)

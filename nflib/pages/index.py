@@ -142,12 +142,10 @@ def glance(rows: pd.DataFrame) -> HTML:
             "classifier": f"{row['base_model']}, {row['dataset']}",
             "without errors": both(row, "CA"),
             "with errors": both(row, "PA"),
-            "behind a generator": both(row, "PA_NF"),
+            "behind a generator": f"{row['generator']} {both(row, 'PA_NF')}",
             "worst chip": f"{row['PA_worst']:.1f} → {row['PA_NF_worst']:.1f}",
-            "which": row["generator"],
             "energy saved %": saving.get((row["base_model"], row["generator"]), np.nan),
             "epochs": f"{row['base_epochs']}",
-            "chips": f"{row['patterns']}",
         }
         for row in best.to_dict("records")
     ]
