@@ -43,6 +43,7 @@ PAPER_RATES = {  # the bit-error rates of Tables 12 to 15
 RATES = (0.0001, 0.0003, 0.001, 0.002, 0.0035, 0.005, 0.01, 0.015)  # along the voltage
 WEIGHT_DECAYS, CLIPPINGS = (0.0, 1e-4, 5e-4, 2e-3), (0.1, 0.05, 0.025)
 FIRST_LOOK_EPOCHS, FIRST_LOOK_STEPS, FIRST_LOOK_IMITATION, FIRST_LOOK_IMAGES = 12, 300, 3700, 2000
+LONGER_STEPS = 2000
 DAMAGE_IMAGES = 500
 
 # -------------------------------------------------------------------------------------------------------- first looks
@@ -119,8 +120,9 @@ def first_look(table: str) -> list[Cell]:
         return shortened(whole, steps=FIRST_LOOK_STEPS)
     elif table == "cost":
         lengths = ((10, 30, 100), (30, 100, FIRST_LOOK_STEPS), (250, 1000, FIRST_LOOK_IMITATION))
-        whole = cost(*at, ("vgg11",), "release", ("conv_s",), "release_map", 0.01, *lengths, 20)
-        return shortened(whole, steps=FIRST_LOOK_STEPS)
+        whole = shortened(cost(*at, ("vgg11",), "release", ("conv_s",), "release_map", 0.01, *lengths, 20), steps=FIRST_LOOK_STEPS)
+        longer = cost(*at, ("vgg11",), "release", ("conv_s",), "release_map", 0.01, (), (LONGER_STEPS,), (), 20)  # Eq. 3 alone
+        return list(dict.fromkeys([*whole, *shortened(longer, steps=LONGER_STEPS)]))
     elif table == "tradeoff":
         whole = tradeoff(*at, ("vgg11",), "release", ("conv_s", "unet_l"), ("conv_l",), MITIGATIONS, ("release_map",), 0.01, RATES, 20)
         whole += tradeoff(*at, ("vgg11",), "release", (), (), MITIGATIONS, ("bit_flips",), 0.01, RATES, 20)
