@@ -50,10 +50,11 @@ def how_measured(rows: pd.DataFrame, profile: str) -> Markdown:
         text += f" Generators were trained for {show.trained(behind)}. {show.official()}"
         if behind["steps"].max() < grids.OFFICIAL_GENERATOR["paper"].steps:
             text += " Ours are far shorter."
+        text += f"\n\n{said}\n\n" if (said := show.by_imitation(rows)) else ""
     cells = profiles.cells(profile, "accuracy")
     store = Store(profile)
     done = sum(store.has(cell) for cell in cells)
-    text += f" Of the profile's {len(cells):,} cells for all data sets {done:,} are measured"
+    text += f"{'' if text.endswith(chr(10)) else ' '}Of the profile's {len(cells):,} cells for all data sets {done:,} are measured"
     text += "." if done == len(cells) else f"; `nflib sweep accuracy --profile {profile}` measures the others."
     return show.prose(text)
 

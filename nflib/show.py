@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
 
-from nflib import grids, profiles, tables
+from nflib import generators, grids, profiles, tables
 from nflib.store import Store
 
 GROUP = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model", "ber_percent"]  # rows of one base model and one setting of errors
@@ -78,6 +78,20 @@ def trained(rows: pd.DataFrame) -> str:
         parts += [f"{then:,.0f} steps of Eq. 3"] if then or not first else []
         said.append(", then ".join(parts))
     return "; or ".join(said)
+
+
+def by_imitation(rows: pd.DataFrame) -> str:
+    """How many of the generators in `rows` were not trained by the paper's algorithm, in words, for whoever holds them against the
+    paper; "" for none.  rows with generator, imitation_steps and steps."""
+    rows = rows[rows["generator"].isin(generators.LABELS.values()) & rows["record"].notna()]
+    count = int(((rows["imitation_steps"].fillna(0) > 0) & (rows["steps"] == 0)).sum())
+    if not count:
+        return ""
+    whose = "No generator here was" if count == len(rows) else f"Of the {len(rows)} results behind a generator, {count} are of generators that were not"
+    return (
+        f"**{whose} trained by the paper's algorithm**, Eq. 3. They learnt to change images as *class patterns* do, ten pictures of which only "
+        "the patterns themselves met damaged models ([why that works](mechanism.ipynb)). What agrees with the paper is then the result, not the way to it."
+    )
 
 
 def _texts(column: pd.Series, digits: int) -> list[str]:

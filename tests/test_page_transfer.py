@@ -96,7 +96,7 @@ def test_without_records_the_page_says_so_and_shows_the_paper(workshop):
     assert rows.empty and list(rows.columns) == page.COLUMNS
     said = page.summary(rows, "smoke").data
     assert "`nflib sweep transfer --profile smoke` measures it" in said and "0 of the " in said
-    assert "paper: CIFAR-10, `release`, ReleaseMap, 1 %, trained at 1.5 % | 16 | +25.5 | +44.0 | 58 % |" in said
+    assert "paper, all pairs: CIFAR-10, `release`, ReleaseMap, 1 %, trained at 1.5 % | 16 | +25.5 | +44.0 | 58 % |" in said
     assert "ours:" not in said and "nothing to conclude" in page.meaning(rows).data
     for shown in (page.table(rows), page.pictures(rows)):
         assert "Nothing measured yet" in shown.data

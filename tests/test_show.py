@@ -53,3 +53,11 @@ def test_base_models_are_said_with_their_data_sets():
 )
 def test_prose_has_a_true_minus_before_numbers_and_not_in_code(text, shown):
     assert show.prose(text).data == shown
+
+
+def test_who_did_not_train_by_the_paper_s_algorithm_is_said():
+    rows = pd.DataFrame({"generator": ["none", "ConvL", "ConvS"], "imitation_steps": [None, 10, 10], "steps": [None, 0, 0], "record": ["a", "b", "c"]})
+    assert show.by_imitation(rows).startswith("**No generator here was trained by the paper's algorithm**")
+    both = show.by_imitation(rows.assign(steps=[None, 0, 5]))
+    assert both.startswith("**Of the 2 results behind a generator, 1 are of generators that were not trained by")
+    assert show.by_imitation(rows.assign(steps=5)) == show.by_imitation(rows[:1]) == ""

@@ -58,7 +58,7 @@ class Facts:
 
     @functools.cached_property
     def seeds(self) -> pd.DataFrame:
-        rows = seeds.frame(self._records("seeds"))
+        rows = seeds.frame(tables.stored(self.profile, profiles.cells(self.profile, "seeds")))  # of any length: trained again is what counts
         return _example(rows[tables.comparable(rows)])
 
     @functools.cached_property
@@ -107,7 +107,7 @@ def _encoders(facts: Facts) -> str | None:
     rows = rows.sort_values("macs_million")
     said = [f"{r.generator.rpartition(', ')[2]} {r.PA_NF:.1f} %" for r in rows.itertuples()]
     return (
-        "What it recovers is what its encoder can tell by itself. With class patterns told by an encoder, from the cheapest to the dearest: "
+        "As small as the classifier may be that tells the class. With class patterns told by a generator's encoder, from the cheapest to the dearest: "
         + "; ".join(said) + "."
     )  # fmt: skip
 
@@ -159,16 +159,16 @@ def _generator_too(facts: Facts) -> str | None:
 
 
 def _pareto(facts: Facts) -> str | None:
-    return tradeoff.bargains(facts.tradeoff, 1.0) if (facts.tradeoff["kind"] == "generator").any() else None
+    return tradeoff.bargains(facts.tradeoff, 1.0) if facts.tradeoff["kind"].isin(tradeoff.FRONTS).any() else None
 
 
 def _beaten(facts: Facts) -> str | None:
-    front = facts.tradeoff[facts.tradeoff["kind"] == "generator"]
+    front = facts.tradeoff[facts.tradeoff["kind"].isin(tradeoff.FRONTS)]
     if front.empty:
         return None
     return (
-        f"Of {len(front)} measured points with a generator (system and bit-error rate) {len(tradeoff.beaten(facts.tradeoff))} are beaten "
-        "by the same base model alone at some voltage, in accuracy and in saving."
+        f"Of {len(front)} measured points with a generator or class patterns (system and bit-error rate) {len(tradeoff.beaten(facts.tradeoff))} are "
+        "beaten by the same base model alone at some voltage that was measured, in accuracy and in saving."
     )
 
 
@@ -185,7 +185,7 @@ def _cut(facts: Facts) -> str | None:
     label = MITIGATIONS["cut_weights"].label
     if not {label, tradeoff.ALONE} <= set(rows.index):
         return None
-    cut, alone, front = rows.loc[label], rows.loc[tradeoff.ALONE], rows[rows["kind"] == "generator"]
+    cut, alone, front = rows.loc[label], rows.loc[tradeoff.ALONE], rows[rows["kind"].isin(tradeoff.FRONTS)]
     text = (
         f"The same classifier with its {label} before they are coded, without training: {alone['accuracy']:.1f} becomes {cut['accuracy']:.1f} % "
         f"(worst chip {cut['worst']:.1f} %), without errors {alone['clean']:.1f} and {cut['clean']:.1f} %."
@@ -209,7 +209,7 @@ def _clipped(facts: Facts) -> str | None:
 
 
 def _other_rates(facts: Facts) -> str | None:
-    rows, parts = facts.tradeoff[facts.tradeoff["kind"] == "generator"], []
+    rows, parts = facts.tradeoff[facts.tradeoff["kind"].isin(tradeoff.FRONTS)], []
     for system, some in rows.groupby("system", sort=False):
         some = some.set_index("ber_percent")["accuracy"]
         if {0.1, 0.5, 1.0} <= set(some.index):

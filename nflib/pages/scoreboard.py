@@ -230,8 +230,8 @@ def meaning(rows: pd.DataFrame) -> Markdown:
         text += f"The accuracies differ in one direction, in the median (ours minus the paper's): {show.listed(sides)}. "
     return show.prose(
         text + f"{int(near.sum())} of the {len(near)} accuracies with a spread lie within two spreads; spreads are wide, so that says "
-        "little. What differs may come from the shorter training or from the paper; only training as long as the official "
-        "recipe's can tell which."
+        "little. What differs may come from the training, which is shorter here and for most generators another (imitation, not Eq. 3), or "
+        "from the paper; only the official recipe at its full length can tell which."
     )
 
 

@@ -16,6 +16,8 @@ from nflib.pages import mechanism
 from nflib.study import network
 
 ALONE, INSTEAD = "alone", "instead"  # kinds: the base model; a small classifier in its place
+GENERATOR, TOLD = "generator", "told"  # the paper's generators; this study's class patterns, told the class by an encoder
+FRONTS = (GENERATOR, TOLD)
 TOLERANCES = (1.0, 3.0)  # points of accuracy that may be lost
 FEWEST_RATES = 4  # bit-error rates from which on points are a curve
 SHOWN_LOSS = 15.0  # points of accuracy that the picture of savings shows
@@ -72,7 +74,7 @@ def saving(cell, safe_ber: float = energy.SAFE_BER, ratio: float = energy.ENERGY
 
 
 def _system(cell) -> tuple[str, str]:
-    """What is measured, and its kind: "alone", "mitigation", "generator" or "instead"."""
+    """What is measured, and its kind: "alone", "mitigation", "generator", "told" or "instead"."""
     if cell.base.model in models.ENCODERS:
         return f"{models.label(cell.base.model)} alone, at Vmin", INSTEAD
     if cell.mitigation:
@@ -80,8 +82,8 @@ def _system(cell) -> tuple[str, str]:
     if cell.generator is None:
         return ALONE, ALONE
     if cell.teller:
-        return f"class patterns, {models.label(cell.teller.model)}", "generator"
-    return generators.label(cell.generator.name), "generator"
+        return f"class patterns, {models.label(cell.teller.model)}", TOLD
+    return generators.label(cell.generator.name), GENERATOR
 
 
 def _instead(base, record: dict) -> dict:
@@ -152,10 +154,12 @@ def _title(key: tuple) -> str:
 
 
 def _looks(some: pd.DataFrame) -> dict[str, dict]:
-    """Colour and mark of each system: black alone, dashed with mitigations, coloured behind generators."""
-    palette, looks = itertools.cycle(sns.color_palette("colorblind", 10)), {}
+    """Colour and mark of each system, the same in every picture: black alone, dashed with mitigations, coloured behind generators."""
+    palette = dict(zip([*(m.label for m in MITIGATIONS.values()), *generators.LABELS.values()], sns.color_palette("colorblind", 10)))
+    palette |= dict(zip((f"class patterns, {models.label(name)}" for name in models.ENCODERS), sns.color_palette("dark", 10)))
+    looks = {}
     for system, kind in some[["system", "kind"]].drop_duplicates().itertuples(index=False):
-        colour = "black" if kind == ALONE else next(palette)
+        colour = palette.get(system, "black")
         looks[system] = {"color": colour, "linestyle": "--" if kind == "mitigation" else "-", "marker": "s" if kind == "mitigation" else "o"}
     return looks
 
@@ -224,10 +228,18 @@ def bargain(some: pd.DataFrame, kind: str, tolerance: float) -> dict | None:
     return best if best and best["saving"] > 0 else None
 
 
+KINDS = {
+    ALONE: "alone, at a higher voltage",
+    "mitigation": "with a mitigation",
+    GENERATOR: "behind a generator of the paper",
+    TOLD: "behind class patterns that are told the class by a generator's encoder",
+}
+
+
 def bargains(some: pd.DataFrame, tolerance: float) -> str:
     """The largest net saving of each kind at a loss of at most `tolerance` points, in words."""
     parts = []
-    for kind, words in ((ALONE, "alone, at a higher voltage"), ("mitigation", "with a mitigation"), ("generator", "behind a generator")):
+    for kind, words in KINDS.items():
         if not (some["kind"] == kind).any():
             continue
         row = bargain(some, kind, tolerance)
@@ -246,9 +258,9 @@ def replaced(some: pd.DataFrame) -> str:
 
 
 def beaten(some: pd.DataFrame, kinds: Iterable[str] = (ALONE,)) -> pd.DataFrame:
-    """The rows behind generators for which another system, of one of `kinds`, is at least as accurate and saves at least as
-    much at some measured voltage, be it the same."""
-    others, front = some[some["kind"].isin(list(kinds))], some[some["kind"] == "generator"]
+    """The rows behind generators, or class patterns in their place, for which another system, of one of `kinds`, is at least as
+    accurate and saves at least as much at some measured voltage, be it the same."""
+    others, front = some[some["kind"].isin(list(kinds))], some[some["kind"].isin(FRONTS)]
     worse = [((others["accuracy"] >= row.accuracy) & (others["saving"] >= row.saving)).any() for row in front.itertuples()]
     return front[np.array(worse, bool)]
 
@@ -256,11 +268,11 @@ def beaten(some: pd.DataFrame, kinds: Iterable[str] = (ALONE,)) -> pd.DataFrame:
 def _said(key: tuple, some: pd.DataFrame) -> str:
     text = f"**{_title(key)}.** Without errors {some['CA'].iloc[0]:.1f} %. " + " ".join(bargains(some, t) for t in TOLERANCES)
     text += f" {replaced(some)}"
-    front = some[some["kind"] == "generator"]
+    front = some[some["kind"].isin(FRONTS)]
     if len(front):
         text += (
-            f" Of the {show.count(len(front), 'point')} with a generator (system and bit-error rate), {len(beaten(some))} are beaten by the "
-            "base model alone at some voltage, in accuracy and in saving"
+            f" Of the {show.count(len(front), 'point')} with a generator or class patterns (system and bit-error rate), {len(beaten(some))} are "
+            "beaten by the base model alone at some voltage that was measured, in accuracy and in saving"
         )
         if (some["kind"] == "mitigation").any():
             text += f"; by that or a mitigation, {len(beaten(some, (ALONE, 'mitigation')))}"
@@ -282,8 +294,8 @@ def assumptions(records: list[dict], ratio: float = energy.ENERGY_RATIO) -> HTML
         for key, some in _groups(frame(records, safe, ratio)):
             row = {**dict(zip((SHOWN[name] for name in GROUP), key)), "BER at Vmin": f"{safe:.0e}"}
             row["saved at BER 0.1 %"] = 100 * (1 - energy.read_energy(0.001, safe, ratio))
-            for kind in (ALONE, "mitigation", "generator"):
+            for kind in KINDS:
                 found = bargain(some, kind, TOLERANCES[0])
-                row[f"{kind}, largest net saving"] = found["saving"] if found else np.nan
+                row[f"{'class patterns' if kind == TOLD else kind}, largest net saving"] = found["saving"] if found else np.nan
             rows.append(row)
     return show.table(pd.DataFrame(rows).dropna(axis=1, how="all"), "tradeoff_assumptions")

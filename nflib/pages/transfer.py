@@ -182,12 +182,13 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     Where the frame's data sets are not in the paper, its CIFAR-10 stands for it.
     """
     measured = rows[rows["RP"].notna()]
-    text = f"{show.progress(rows, profile, 'transfer')} Averages of RP, in percentage points:"
+    text = "\n\n".join(part for part in (show.progress(rows, profile, "transfer"), show.by_imitation(measured), "Averages of RP, in percentage points:") if part)
     printed = rows if rows["published_RP"].notna().any() else frame((), "cifar10")
     lines = [text, "", "| setting | pairs | one surrogate, unseen target | relaxed access, same targets | kept | own model | "]
     lines[-1] += "several surrogates, unseen target | against one of them |"
     lines += ["|---|---|---|---|---|---|---|---|"]
-    for source, prefix, words in ((measured, "", "ours"), (printed, "published_", "paper")):
+    sources = [(measured, "", "ours"), (measured, "published_", "paper, the same pairs"), (printed, "published_", "paper, all pairs")]
+    for source, prefix, words in sources:
         for (dataset, recipe, law, rate, trained), some in source.groupby(GROUP, sort=False):
             setting = f"{words}: {dataset}, `{recipe}`, {law}, {rate:g} %, trained at {trained:g} %"
             lines += _averages(some, setting, prefix)
