@@ -6,6 +6,7 @@ What is fetched is written to `NAME.npz` once, so nothing is fetched twice.  For
 """
 
 import contextlib
+import functools
 import hashlib
 import os
 import shutil
@@ -243,8 +244,18 @@ def _fetch(name: str, path: Path) -> dict[str, np.ndarray]:
 
 
 def image_size(name: str) -> int:
-    """Pixels a side of a data set's images, known before it is there: 224 for the ten classes of ImageNet, otherwise 32."""
-    return 224 if name in ("imagenet10", "imagenette224") else 32
+    """Pixels a side of a data set's images, known before it is there: 224 for the ten classes of ImageNet, otherwise 32; of a data
+    set of a user's own what its file has, 32 where that is gone."""
+    path = folder() / f"{name}.npz"
+    if name in SOURCES or not path.exists():
+        return 224 if name in ("imagenet10", "imagenette224") else 32
+    return _size_of(path, path.stat().st_mtime_ns)
+
+
+@functools.cache
+def _size_of(path: Path, changed: int) -> int:
+    """Pixels a side of the images in a file of data, read again where it has `changed`."""
+    return _read(path)["test_images"].shape[1]
 
 
 def names() -> list[str]:

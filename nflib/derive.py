@@ -94,7 +94,8 @@ def _front(row: dict) -> str:
     front = "nothing" if row["how"] == mechanism.ALONE else mechanism.front(row)
     values = [row[name if alone else f"{name}_NF"] for name in ("CA", "PA")] + [row["PA_worst" if alone else "PA_NF_worst"]]
     if row["how"] == mechanism.ENCODER:
-        front, values = f"*in its place:* the {row['base_model']} alone, {row['base_epochs']} epochs, no errors", [values[0], np.nan, np.nan]
+        front = f"*in its place:* the {row['base_model']} alone, {row['base_epochs']} epochs, {row['images']:,} images, no errors"
+        values = [values[0], np.nan, np.nan]
     minutes = "" if np.isnan(row["training_minutes"]) else f"{row['training_minutes']:.0f} min"
     texts = ["–" if np.isnan(value) else f"{value:.1f}" for value in (*values, row["published_PA" if alone else "published_PA_NF"])]
     return f"| {front} | {minutes} | {' | '.join(texts)} |"
@@ -187,7 +188,8 @@ def write(profile: str) -> list[Path]:
     for target, text in made.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
-    README.write_text(readme(README.read_text()))
+    if results() == README.parent / "results":  # records of a folder elsewhere are not what the README speaks of
+        README.write_text(readme(README.read_text()))
     return list(made)
 
 

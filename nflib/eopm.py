@@ -209,7 +209,9 @@ def _optimise(
         while done < len(steps):
             epoch, skip = divmod(steps[done], per_epoch)
             for number, (images, labels) in enumerate(batches_of(train, recipe.batch, how, recipe.seed, epoch)):
-                if number < skip or done == len(steps):
+                if done == len(steps):
+                    break
+                if number < skip:
                     continue
                 optimizer.zero_grad()
                 found = gradient(done, images, labels)
@@ -222,8 +224,7 @@ def _optimise(
                     losses.append([done, *(window / report).tolist()])
                     window = None
                 seconds = time.perf_counter() - began
-                kept = None if window is None else window.tolist()
-                state.save(lambda: {"step": done, "losses": losses, "window": kept, "seconds": seconds})
+                state.save(lambda: {"step": done, "losses": losses, "window": None if window is None else window.tolist(), "seconds": seconds})
     plain(generator).eval()
     state.done()
     return losses, time.perf_counter() - began

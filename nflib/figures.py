@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from nflib import generators, tables
 
 COLOURS = dict(zip(["ReleaseMap", "BitFlips", "StuckAt"], sns.color_palette("colorblind", 3)))
+OTHER_COLOUR = sns.color_palette("colorblind")[4]  # of other error models, such as a profiled chip's
 STYLE = {
     "svg.hashsalt": "nflib",
     "svg.fonttype": "path",
@@ -62,7 +63,7 @@ def chips(records: list[dict], ber_percent: float = 1.0) -> Picture:
             rows += [same | {"PA": value} for value in record["metrics"]["perturbed"]]
     (name,) = names
     frame = pd.DataFrame(rows, columns=["recipe", "epochs", "law", "PA"])
-    order = [law for law in COLOURS if law in set(frame["law"])]
+    order = _laws(frame["law"])
     recipes = [r for r in ("release", "modern") if r in set(frame["recipe"])]
     frame = frame[frame["recipe"].isin(recipes)]
     figure, axes = _figure(max(1, len(recipes)), height=3.0, sharey=True)
@@ -76,12 +77,17 @@ def chips(records: list[dict], ber_percent: float = 1.0) -> Picture:
     return Picture(figure, f"{name}: perturbed accuracy of each error pattern at {ber_percent:g} % bit-error rate. {said}.")
 
 
+def _laws(found: pd.Series) -> list[str]:
+    """Error models in the order in which they are drawn: those with a colour of their own, then others by name."""
+    return sorted(set(found), key=lambda law: (law not in COLOURS, list(COLOURS).index(law) if law in COLOURS else 0, law))
+
+
 def _dots(axis, frame: pd.DataFrame, order: list[str]) -> None:
     """A dot per pattern, spread sideways evenly (no chance in a picture), and a bar at the mean."""
     for place, law in enumerate(order):
         values = np.sort(frame.loc[frame["law"] == law, "PA"].to_numpy())
         side = place + 0.22 * ((np.arange(len(values)) * 0.618) % 1 * 2 - 1)
-        axis.plot(side, values, "o", color=COLOURS[law], alpha=0.7, markersize=4)
+        axis.plot(side, values, "o", color=COLOURS.get(law, OTHER_COLOUR), alpha=0.7, markersize=4)
         if len(values):
             axis.hlines(values.mean(), place - 0.3, place + 0.3, color="black", linewidth=1.5)
     axis.set_xticks(range(len(order)), order)
@@ -101,7 +107,7 @@ def recovery(frame: pd.DataFrame, title: str = "") -> Picture:
     drawn where error model and base recipe are the official code's.
     """
     rows = frame[frame["generator"] != "none"]
-    laws = [law for law in COLOURS if law in set(rows["error_model"])]
+    laws = _laws(rows["error_model"])
     labels = list(dict.fromkeys(rows["base_model"] + " + " + rows["generator"]))
     figure, axes = _figure(max(1, len(laws)), height=1.1 + 0.24 * max(3, len(labels)), sharey=True)
     for axis, law in zip(axes, laws):
@@ -110,7 +116,7 @@ def recovery(frame: pd.DataFrame, title: str = "") -> Picture:
             axis.plot([row.PA, row.PA_NF], [y, y], color="0.6", linewidth=2, zorder=1)
             axis.plot(row.PA, y, "o", color="white", markeredgecolor="black", markersize=5, zorder=2)
             axis.errorbar(
-                row.PA_NF, y, xerr=row.PA_NF_std, fmt="o", color=COLOURS[law], markersize=6, linewidth=1, zorder=3
+                row.PA_NF, y, xerr=row.PA_NF_std, fmt="o", color=COLOURS.get(law, OTHER_COLOUR), markersize=6, linewidth=1, zorder=3
             )
             if not np.isnan(row.published_PA_NF):
                 axis.plot(row.published_PA_NF, y, "D", color="none", markeredgecolor="crimson", markersize=6, zorder=4)

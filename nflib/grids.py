@@ -6,7 +6,7 @@ Equal settings give equal cells, so what two tables share is measured once.
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from nflib import generators, models
+from nflib import data, generators, models
 from nflib.cells import Base, Cell
 from nflib.eopm import GeneratorRecipe
 from nflib.names import PROFILES, UserError, choose
@@ -384,7 +384,7 @@ def sensitivity(
     cells = []
     for model in base_models:
         whole = base(profile, dataset, model, base_recipe)
-        layers = weighted_layers(models.build(model, 10, width=whole.width))
+        layers = weighted_layers(models.build(model, 10, data.image_size(dataset), whole.width))
         places = [f"bit {k}" for k in range(whole.recipe.bits)] + [f"layer {k + 1}" for k in range(len(layers))]
         for law in error_models:
             setting = {"law": law, "rate": rate, "patterns": patterns, "images": images}

@@ -11,7 +11,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from nflib import data, faults, generators, grids, models, profiles
+from nflib import data, energy, faults, generators, grids, models, profiles
 from nflib.mitigations import MITIGATIONS
 from nflib.names import PROFILES, UserError, choose
 from nflib.names import notebooks as names
@@ -96,6 +96,11 @@ def _fraction(name: str):
     return check
 
 
+def _safe_ber(value: float) -> None:
+    if not 0 < value < energy.LOW_BER:
+        raise UserError(f"safe_ber is {value}; it must be above 0 and below {energy.LOW_BER:g}, the rate at {energy.LOW_VOLTAGE:g} Vmin")
+
+
 def _bits(value: int) -> None:
     if not MIN_BITS <= value <= MAX_BITS:
         raise UserError(f"a code width is {value}; allowed are whole numbers from {MIN_BITS} to {MAX_BITS}")
@@ -117,7 +122,7 @@ CHECKS = {
     "profile": lambda value: choose("profile", value, PROFILES),
     "dataset": lambda value: choose("data set", value, data.names()),
     "base_models": _each("base model", lambda: models.NAMES),
-    "base_recipe": lambda value: choose("base recipe", value, grids.BASE_RECIPES["paper"]),
+    "base_recipe": lambda value: choose("base recipe", value, grids.RECIPES),
     "generators": _all(lambda value: choose("generator", value, generators.NAMES)),
     "error_models": _all(_law, "error model"),
     "rates": _all(faults.check_rate, "bit-error rate"),
@@ -139,7 +144,7 @@ CHECKS = {
     "mitigations": _all(lambda value: choose("mitigation", value, MITIGATIONS)),
     "shifts": _each("shift", lambda: SHIFTS),
     "trainings": _at_least("trainings", 2),
-    "safe_ber": _fraction("safe_ber"),
+    "safe_ber": _safe_ber,
     "train_rate": faults.check_rate,
     "train_rates": _all(faults.check_rate, "bit-error rate of training"),
     "widths": _all(_bits, "code width"),

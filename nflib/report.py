@@ -68,9 +68,11 @@ def recovery_pictures(rows: pd.DataFrame) -> HTML:
     return show.gallery(pictures)
 
 
-def chip_pictures(records: list[dict], ber_percent: float = 1.0) -> HTML:
-    """`figures.chips` for each base model that was measured without a generator at this rate."""
+def chip_pictures(records: list[dict]) -> HTML:
+    """`figures.chips` for each base model that was measured without a generator, at a rate of 1 %, else at the highest."""
     groups: dict[tuple, list] = {}
+    rates = {tables.setting(record)["ber_percent"] for record in records if record["cell"]["generator"] is None}
+    ber_percent = 1.0 if 1.0 in rates else max(rates, default=1.0)
     for record in records:
         base = record["cell"]["base"]
         if record["cell"]["generator"] is None and tables.setting(record)["ber_percent"] == ber_percent:
@@ -137,14 +139,15 @@ def provenance_table(records: list[dict], profile: str) -> HTML:
                 "record": origin["command"].rpartition("=")[2],
                 "setting": cell_of(cell).words,
                 "base epochs": cell["base"]["recipe"]["epochs"],
-                "base training (s)": (metrics["base_training"] or {}).get("seconds", np.nan),
+                "base training (s)": (metrics.get("base_training") or {}).get("seconds", np.nan),
                 "imitation steps": recipe.get("imitation_steps", 0) if recipe else np.nan,
                 "steps of Eq. 3": recipe["steps"] if recipe else np.nan,
-                "generator training (s)": (metrics["generator_training"] or {}).get("seconds", np.nan),
+                "generator training (s)": (metrics.get("generator_training") or {}).get("seconds", np.nan),
                 "seed of the base model": cell["base"]["recipe"]["seed"],
                 "of the generator": recipe["seed"] if recipe else np.nan,
                 "pattern seeds": f"{cell['first_seed']}–{cell['first_seed'] + cell['patterns'] - 1}" if cell["patterns"] else "–",
                 "hardware": f"{origin['device']}, {origin['threads']} threads, {origin['precision']}",
+                "trained on": show.listed(p["provenance"]["device"] for p in (metrics.get("base_training"), metrics.get("generator_training")) if p and "provenance" in p),
                 "torch": origin["torch"],
                 "commit": origin["commit"][:10] + ("+" if origin["dirty"] else ""),
                 "date": origin["date"],

@@ -303,6 +303,7 @@ def cycle_overhead(image_size: int = 32) -> pd.DataFrame:
     counts = frame(image_size).set_index("network")
     columns = ["cycles", "simulated_cycles", "true_cycles", "simulated_true_cycles", "true_reads"]
     pairs = [(base, generator) for base in models.LABELS.values() for generator in generators.LABELS.values()]
+    pairs = [pair for pair in pairs if set(pair) <= set(counts.index)]
     extra = [(100 * counts.loc[generator, columns] / counts.loc[base, columns]).to_dict() for base, generator in pairs]
     return pd.DataFrame([{"base_model": pair[0], "generator": pair[1]} | row for pair, row in zip(pairs, extra)])
 

@@ -101,6 +101,9 @@ class Clock:
         seconds = metrics["evaluation_seconds"]
         facts = [metrics["base_training"], metrics["generator_training"], metrics.get("teller_training")]
         facts.append((metrics["generator_training"] or {}).get("teacher"))
+        here = device_name(self.device)
+        if any(f and f.get("provenance", {}).get("device", here) != here for f in facts):
+            return  # trained on other hardware
         total = seconds + sum(f["seconds"] for f in facts if f)
         self.speeds.append((parts["evaluation"] + sum(training)) / max(total, 1e-3))
 

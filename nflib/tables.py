@@ -336,10 +336,10 @@ def energy_saving(image_size: int = 32, ratio: float = energy.ENERGY_RATIO) -> p
                 {
                     "base_model": base,
                     "generator": generator,
-                    "published_ES": printed["ES_percent", base, generator] if at_32 else np.nan,
+                    "published_ES": printed.get(("ES_percent", base, generator), np.nan) if at_32 else np.nan,
                     "ES": energy.energy_saving(a["reads"], b["reads"], ratio),
                     "true_ES": energy.energy_saving(a["true_reads"], b["true_reads"], ratio),
-                    "published_MAC_ES": printed["MAC_ES_percent", base, generator] if at_32 else np.nan,
+                    "published_MAC_ES": printed.get(("MAC_ES_percent", base, generator), np.nan) if at_32 else np.nan,
                     "MAC_ES": energy.mac_energy_saving(
                         a["published_macs_million"], b["published_macs_million"], ratio
                     ),

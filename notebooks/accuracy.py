@@ -72,8 +72,8 @@ report.accuracy_table(rows)
 # %% [markdown]
 # ## What one chip does
 #
-# The mean hides how much chips differ. Each dot is one error pattern at 1 %, the bar their mean, without a generator; a
-# picture a base model.
+# The mean hides how much chips differ. Each dot is one error pattern, the bar their mean, without a generator, at a rate of
+# 1 % (where that is not measured, at the highest rate that is); a picture a base model.
 
 # %% tags=["hide-input"]
 report.chip_pictures(records)

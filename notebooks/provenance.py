@@ -22,12 +22,13 @@
 profile: str = "paper"  # whose records are listed
 
 # %% tags=["remove-input"]
-from nflib import derive, report, tables
+from nflib import derive, report
+from nflib.store import Store
 
 derive.checks()
 
 # %% tags=["remove-input"]
-report.provenance_table(tables.stored(profile), profile)
+report.provenance_table(Store(profile).records(), profile)
 
 # %% [markdown]
 # ## Look at one yourself

@@ -76,6 +76,14 @@ def test_validation_is_cut_from_train_with_a_fixed_seed(own_folder):
     assert not both[0] & both[1]
 
 
+def test_the_size_of_own_images_is_read_from_their_file(own_folder):
+    assert data.image_size("mine") == 32 == data.image_size("cifar10") and data.image_size("imagenette224") == 224
+    for size in (224, 32):
+        content = {name: np.zeros((2, size, size, 3), np.uint8) if "images" in name else np.array([0, 1], np.uint8) for name in arrays()}
+        np.savez(own_folder / "mine.npz", **content)
+        assert data.image_size("mine") == size
+
+
 def test_labels_stay_with_their_images(own_folder):
     content = arrays(count=100)
     content["train_images"][:, 0, 0, 0] = content["train_labels"] * 50

@@ -96,6 +96,19 @@ def test_a_run_that_contradicts_itself_is_refused_in_one_line(words, message, ca
     assert error.count("\n") == 1 and message in error
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("tradeoff", {"safe_ber": "0.01"}, "safe_ber is 0.01; it must be above 0 and below 0.01"),
+        ("energy", {"safe_ber": "0"}, "safe_ber is 0"),
+        ("accuracy", {"base_recipe": "awp"}, "unknown base recipe 'awp'; allowed: release, modern"),
+    ],
+)
+def test_what_a_page_could_not_show_is_refused(name, given, message):
+    with pytest.raises(UserError, match=message):
+        notebooks.strict(name, given)
+
+
 @pytest.mark.parametrize("text", ["vgg11,resnet18", "vgg11, resnet18", "[vgg11, resnet18]", "['vgg11', 'resnet18']"])
 def test_a_list_may_be_spelt_in_several_ways(text):
     assert notebooks.strict("accuracy", {"base_models": text}) == {"base_models": ["vgg11", "resnet18"]}

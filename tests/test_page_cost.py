@@ -173,7 +173,7 @@ def test_pictures_say_in_words_what_they_show(workshop):
     assert shown.count("<img") == 1 and "official recipe: 50.0 % at 25,600,000, 60.0 % at 76,800,000" in shown
     assert "the paper 66.3 %" in shown and "full length: 150.5 million" in shown and "Base model alone 45.0 %" in shown
     shown = page.minutes(rows).data
-    assert shown.count("<img") == 1 and "71.0 % at 2" in shown and "Measured on a chip, 2 threads, bf16" in shown
+    assert shown.count("<img") == 1 and "71.0 % at 2" in shown and "Trained on a chip, 2 threads, bf16" in shown
 
 
 @pytest.mark.parametrize("other", [{"device": "another chip"}, {"threads": 1}])

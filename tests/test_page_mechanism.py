@@ -70,8 +70,8 @@ def test_sentences_say_what_is_there(known):
     text = page.summary(rows, "paper").data
     for said in (
         "Alone it is right on 45.0 % of the images under errors, on 88.0 % without; one pattern for all images brings it to 45.0 %, "
-        "a pattern a class, told the label, to 96.0 %.",
-        "trained before damaged models, ends higher than Eq. 3 from the start for 1 of 1 generator (by +15.0 points).",
+        "a pattern a class, told the label, brings it to 96.0 %.",
+        "Imitating class patterns, and nothing else, ends higher than Eq. 3 from the start for 1 of 1 generator (by +15.0 points).",
         "Imitation before the same steps of Eq. 3 ends higher than Eq. 3 from the start for 1 of 1 generator (by +22.0 points).",
         "Told the class by the ConvS encoder in place of the label, the patterns bring it to **82.0 %** (worst chip 81.0 %",
         "the paper's best generator gives 87.2 % here.",

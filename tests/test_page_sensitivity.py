@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -116,11 +117,28 @@ def test_known_records_give_a_known_frame(known):
     assert tables.to_csv(rows) == tables.to_csv(page.frame(known[::-1]))
 
 
+def test_bars_of_partly_measured_systems_stand_at_their_own_bits_and_layers(monkeypatch):
+    """Bits 0, 1 and 7 alone, bits 0 and 7 behind a generator, and layers of the base model alone only."""
+    row = dict.fromkeys(page.COLUMNS, 0) | dict.fromkeys(page.GROUP, "x") | {"ber_percent": 1.0, "generator": "none", "clean": 90.0}
+    hits = [("none", hit, loss) for hit, loss in (("everywhere", 40), ("bit 0", 0), ("bit 1", 1), ("bit 7", 30), ("layer 1", 5), ("layer 2", 6))]
+    hits += [("ConvL", hit, loss) for hit, loss in (("everywhere", 9), ("bit 0", 2), ("bit 7", 8))]
+    rows = pd.DataFrame([row | {"generator": name, "hit": hit, "loss": loss} for name, hit, loss in hits])
+    drawn = []
+    monkeypatch.setattr(page.figures, "Picture", lambda figure, alt: drawn.append(figure))
+    monkeypatch.setattr(page.show, "gallery", list)
+    page.bits(rows), page.layers(rows)
+    bits, layers = (figure.axes[0] for figure in drawn)
+    assert [text.get_text() for text in bits.get_xticklabels()] == ["0", "1", "7", "all"]
+    places = [{round(bar.get_x() + bar.get_width() / 2): bar.get_height() for bar in group} for group in bits.containers if hasattr(group, "patches")]
+    assert places == [{0: 0, 1: 1, 2: 30, 3: 40}, {0: 2, 2: 8, 3: 9}]
+    assert [text.get_text() for text in layers.get_xticklabels()] == ["1", "2", "all"]
+
+
 def test_sentences_say_what_is_there(known):
     text = page.summary(page.frame(known), "paper").data
     for said in (
         "**Alone**: 88.0 % without errors, 45.0 % with errors everywhere. Errors in bit 7 only cost 29.0 points, more than in any other "
-        "bit; those of all bits one by one add up to 29.5, errors everywhere cost 43.0.",
+        "bit; those of the 2 bits measured, one by one, add up to 29.5, errors everywhere cost 43.0.",
         "Errors in layer 2 only cost 23.0 points, more than in any other layer (75 % of the weights)",
         "**Behind ConvS**: 84.0 % without errors, 81.0 % with errors everywhere. If the generator's memory has them too: 25.0 % "
         "(worst chip 20.0 %), −56.0 points.",

@@ -103,7 +103,7 @@ def test_sentences_and_pictures_follow_the_numbers(records):
     assert "* **Behind ConvS**: recovery in points: as they are +32.0 ± 4.6; noise +0.0 ± 1.5; dark +31.0 ± 0.6." in text
     assert "zero under 1 of 2 shifts. Without errors the hardest shift, noise, costs it 35.0 points, to 50.0 %." in text
     said = page.answer(rows)
-    assert said.startswith("In 2 of 3 pairs of shift and system the recovery stays more than 2 standard errors above zero. VGG11 class patterns")
+    assert said.startswith("In 2 of 3 pairs of shift and system the recovery stays more than 2 standard errors above zero. VGG11 behind class patterns")
     assert "dark, behind ConvS: 72 % (without errors 84 %)" in page.pictures(rows).data
 
 

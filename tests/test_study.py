@@ -507,6 +507,20 @@ def test_expected_seconds_count_shared_training_once(workshop):
     assert study.work(more)["evaluation"] == 2 * study.work(alone)["evaluation"]  # 6 passes over the test images, and 3
 
 
+def test_speed_is_not_learnt_from_what_was_trained_on_other_hardware(workshop):
+    clock = study.Clock(Store("smoke"), torch.device("cpu"))
+    training = {"seconds": 5.0, "provenance": {"device": clock_device()}}
+    metrics = {"evaluation_seconds": 1.0, "base_training": training, "generator_training": None}
+    clock.learn(TINY[0], metrics)
+    assert len(clock.speeds) == 1
+    clock.learn(TINY[0], metrics | {"base_training": training | {"provenance": {"device": "another"}}})
+    assert len(clock.speeds) == 1
+
+
+def clock_device() -> str:
+    return study.device_name(torch.device("cpu"))
+
+
 @pytest.mark.parametrize("seconds, words", [(12.4, "12 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (12240, "3.4 h")])
 def test_durations_in_words(seconds, words):
     assert study.duration(seconds) == words

@@ -224,5 +224,5 @@ def meaning(rows: pd.DataFrame) -> Markdown:
                 f"{best['PA']:.1f} % without any generator, at a CA of {best['CA']:.1f} %, and costs nothing when the chip runs."
             )
         elif len(some) > 1:
-            lines.append(f"* {title}: what recipes leave to recover differs by {high - low:.1f} points; it hardly matters.")
+            lines.append(f"* {title}: what these {len(some)} recipes leave to recover differs by {high - low:.1f} points; between them it hardly matters.")
     return show.prose("\n".join(lines) or "Nothing is measured yet that could tell.")

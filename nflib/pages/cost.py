@@ -43,8 +43,8 @@ LOOKS = {  # colour, face, marker, line
 
 
 def _facts(record: dict) -> dict:
-    """What a record says about its generator's recipe and where it was measured."""
-    origin, recipe = record["provenance"], cell_of(record["cell"]).generator
+    """What a record says about its generator's recipe and where it was trained."""
+    origin, recipe = (record["metrics"]["generator_training"] or {}).get("provenance", record["provenance"]), cell_of(record["cell"]).generator
     facts = {"hardware": f"{origin['device']}, {show.count(origin['threads'], 'thread')}, {origin['precision']}"}
     if recipe:
         facts |= {"batch": recipe.batch, "seed": recipe.seed}
@@ -145,7 +145,7 @@ def minutes(rows: pd.DataFrame) -> HTML:
     for key, some in _groups(rows):
         devices = some["hardware"].unique()
         if len(devices) == 1:
-            found += [HTML(f"<p>Measured on {devices[0]}.</p>"), curve(key, some, "training_minutes")]
+            found += [HTML(f"<p>Trained on {devices[0]}.</p>"), curve(key, some, "training_minutes")]
         else:
             said = f"several devices made these points, so minutes are not drawn: {'; '.join(devices)}"
             found.append(HTML(f"<p>{_title(key)}: {said}.</p>"))

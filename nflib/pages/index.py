@@ -174,12 +174,12 @@ def _control(some: pd.DataFrame, alone: pd.DataFrame) -> list[str]:
     if not pairs:
         return []
     name = max(pairs, key=lambda name: pairs[name]["CA"])
-    better = sum(here["CA"] > printed[name] for name, here in pairs.items())
+    better = sum(mechanism.clearly(here, printed[name]) for name, here in pairs.items())
     return [
         f"* **The catch.** The first half of {name} alone, with a linear layer, no classifier behind it and no errors, is right on "
         f"{pairs[name]['CA']:.1f} % with {pairs[name]['macs_million']:.0f} million multiply-accumulates; the paper's {name} in front of the "
         f"damaged classifier on {printed[name]:g} %, with {_macs(name) / 1e6:.0f} million. Of the {show.count(len(pairs), 'generator')} "
-        f"that have their first half measured, it beats the paper's whole system for {better}. A chip that can run the generator "
+        f"that have their first half measured, it clearly beats the paper's whole system for {better}. A chip that can run the generator "
         "without errors could do without the classifier."
     ]
 
@@ -239,7 +239,7 @@ def _pays(rows: pd.DataFrame, works: pd.DataFrame) -> list[str]:
     for recipe, other in found.items():
         row = tradeoff.bargain(other, "mitigation", tradeoff.TOLERANCES[0])
         if row:
-            text += f" Trained by the recipe `{recipe}` and with its {row['system']}, no generator: **{row['saving']:.1f} %**."
+            text += f" Trained by the recipe `{recipe}` and with {row['system']}, no generator: **{row['saving']:.1f} %**."
     lines = [f"{' '.join([text, tradeoff.replaced(some)]).strip()} [Over the whole range of voltages](tradeoff.ipynb)"]
     at = some[some["ber_percent"] == AT["ber_percent"]].set_index("system")
     label = MITIGATIONS["cut_weights"].label

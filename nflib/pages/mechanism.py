@@ -117,6 +117,11 @@ def _pairs(best: pd.DataFrame, alone: pd.DataFrame) -> list[tuple[pd.Series, pd.
     return [(best.loc[name], alone.loc[encoder_of(name)]) for name in best.index if encoder_of(name) in alone.index]
 
 
+def clearly(alone: pd.Series, accuracy: float) -> bool:
+    """Whether an encoder alone is more accurate than `accuracy` (per cent), by more than SURE standard errors over its test images."""
+    return alone["CA"] - accuracy > SURE * np.sqrt(alone["CA"] * (100 - alone["CA"]) / alone["images"])
+
+
 def _best(some: pd.DataFrame) -> pd.DataFrame:
     """The best row of each of the six generators in a group, indexed by generator."""
     own = some[some["how"].isin(TRAINED)].sort_values("PA_NF")
@@ -212,7 +217,7 @@ def table(rows: pd.DataFrame) -> HTML:
 def _said(key: tuple, some: pd.DataFrame, alone: pd.DataFrame) -> str:
     """What came out for one base model."""
     whole, parts = some.iloc[0], []
-    for how, words in ((ONE, "one pattern for all images brings it to"), (TOLD, "a pattern a class, told the label, to")):
+    for how, words in ((ONE, "one pattern for all images brings it to"), (TOLD, "a pattern a class, told the label, brings it to")):
         parts += [f"{words} {row.PA_NF:.1f} %" for row in some[some["how"] == how].itertuples()]
     text = f"**{show.title(key)}.** Alone it is right on {whole['PA']:.1f} % of the images under errors, on {whole['CA']:.1f} % without"
     text += ("; " + ", ".join(parts) if parts else "") + "."
@@ -220,7 +225,7 @@ def _said(key: tuple, some: pd.DataFrame, alone: pd.DataFrame) -> str:
         plain, other = (some[some["how"] == name].set_index("generator")["PA_NF"] for name in (PLAIN, how))
         gain = (other - plain).dropna()
         if len(gain):
-            words = "Imitation alone, of class patterns that were trained before damaged models," if how == IMITATED else "Imitation before the same steps of Eq. 3"
+            words = "Imitating class patterns, and nothing else," if how == IMITATED else "Imitation before the same steps of Eq. 3"
             text += (
                 f" {words} ends higher than Eq. 3 from the start for {int((gain > 0).sum())} of "
                 f"{show.count(len(gain), 'generator')} (by {show.span(gain)} points)."
@@ -261,7 +266,7 @@ def meaning(rows: pd.DataFrame) -> Markdown:
         if len(told) and len(one):
             high = told["RP"].iloc[0] > max(one["RP"].iloc[0], 0) + SURE * np.hypot(told["RP_error"].iloc[0], one["RP_error"].iloc[0])
             verdicts.append(
-                f"{show.title(key)}: the label and ten small pictures are "
+                f"{show.title(key)}: the label and a small picture for each class are "
                 + (
                     f"enough for {told['PA_NF'].iloc[0]:.1f} % under errors ({whole['PA']:.1f} % alone, {whole['CA']:.1f} % without "
                     f"errors), where one picture for all gives {one['PA_NF'].iloc[0]:.1f} %. What a generator has to do is to tell the class."
@@ -271,14 +276,14 @@ def meaning(rows: pd.DataFrame) -> Markdown:
             )
         pairs = _pairs(_best(some), _encoders(rows, key))
         if pairs:
-            wins = sum(here["CA"] > there["PA_NF"] for there, here in pairs)
+            wins = sum(clearly(here, there["PA_NF"]) for there, here in pairs)
             printed = [(there, here) for there, here in pairs if not np.isnan(there["published_PA_NF"])]
-            more = sum(here["CA"] > there["published_PA_NF"] for there, here in printed)
+            more = sum(clearly(here, there["published_PA_NF"]) for there, here in printed)
             verdicts.append(
                 f"{show.title(key)}: for {wins} of {show.count(len(pairs), 'generator')} the encoder alone is more accurate than our "
                 "damaged base model behind the whole generator"
                 + (f", and for {more} of {len(printed)} than the paper's" if printed else "")
-                + ". Where that is so, a chip that can run the generator without errors needs no base model; what the base "
+                + f" (by more than {SURE:g} standard errors over its test images; DeConv generators have the encoders of Conv ones). Where that is so, a chip that can run the generator without errors needs no base model; what the base "
                 "model then adds is energy."
             )
     return show.prose("\n".join(f"* {line}" for line in verdicts) or "Nothing is measured yet that could tell.")

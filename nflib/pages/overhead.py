@@ -53,9 +53,9 @@ def sizes() -> pd.DataFrame:
             ends = label.startswith("ResNet") and size == 32
             rows.append({
                 "network": label, "image_size": size,
-                "parameters": models.parameter_count(network), "published_parameters": int(printed["params"][label]),
+                "parameters": models.parameter_count(network), "published_parameters": printed["params"].get(label, np.nan),
                 "macs_million": _printed_form(energy.macs_as_published(plain.get(label, network), size, ends)),
-                "published_macs_million": printed["MACs_million"][label],
+                "published_macs_million": printed["MACs_million"].get(label, np.nan),
                 "true_macs_million": energy.macs(network, size) / 1e6,
             })  # fmt: skip
     return pd.DataFrame(rows)
@@ -224,8 +224,8 @@ def _unets(rows: pd.DataFrame, column: str, who: str) -> str:
     ratio = both["UNetS"] / both["UNetL"]
     same = ((ratio >= SHARE[0]) & (ratio <= SHARE[1])).sum()
     return (
-        f"{who}: UNetS takes {100 * ratio.min():.0f} to {100 * ratio.max():.0f} % of UNetL's extra time; within 10 % of it "
-        f"in {same} of {show.count(len(ratio), 'setting')}."
+        f"{who}: UNetS takes {show.listed(f'{100 * value:.0f}' for value in sorted({ratio.min(), ratio.max()}))} % of UNetL's extra time"
+        + (f" in {len(ratio)} settings; within 10 % of it in {same}." if len(ratio) > 1 else ".")
     )
 
 

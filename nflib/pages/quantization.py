@@ -181,6 +181,8 @@ def _sentences(some: pd.DataFrame) -> list[str]:
     for law in ["", *_laws(some)]:
         parts = []
         for name, line in _lines(some, law).items():
+            if line["PA" if name == "none" else "PA_NF"].notna().sum() < 2:
+                continue  # one width says nothing of where it ends
             clean, metric = ("CA", "PA") if name == "none" else ("CA_NF", "PA_NF")
             reference = line[clean].get(8, np.nan)
             if pd.notna(reference):

@@ -118,7 +118,7 @@ def _training(facts: Facts) -> str | None:
         return None
     top = rows.iloc[-1]
     return (
-        f"Yes, and it is short: {top['generator']} that imitates class patterns takes {top['training_minutes']:.0f} minutes of training, its "
+        f"It takes no long: {top['generator']} that imitates class patterns takes {top['training_minutes']:.0f} minutes of training, its "
         f"teacher included, and ends at {top['PA_NF']:.1f} %"
         + (f" (the paper: {top['published_PA_NF']:g} %)." if not np.isnan(top["published_PA_NF"]) else ".")
     )

@@ -70,17 +70,17 @@ def _systems(some: pd.DataFrame):
 def _bars(key: tuple, some: pd.DataFrame, what: str, xlabel: str) -> figures.Picture:
     """Points lost to errors in one bit or layer at a time, and everywhere at the right, a colour a system."""
     figure, (axis,) = figures._figure(height=3.6)
-    systems, said, names = list(_systems(some)), [], []
+    systems = [(words, rows) for words, rows in _systems(some) if rows["hit"].str.startswith(what).any()]
+    places = {hit for _, rows in systems for hit in rows["hit"] if hit.startswith(what) or hit == EVERYWHERE}
+    places, said = sorted(places, key=lambda hit: (hit == EVERYWHERE, _place(hit))), []
     width = 0.8 / max(1, len(systems))
     for k, ((words, rows), colour) in enumerate(zip(systems, sns.color_palette("colorblind", max(1, len(systems))))):
-        here = rows[rows["hit"].str.startswith(what) | (rows["hit"] == EVERYWHERE)]
-        here = here.sort_values("hit", key=lambda hits: hits.map(lambda hit: (hit == EVERYWHERE, _place(hit))), kind="stable")
-        names = [hit.removeprefix(f"{what} ") for hit in here["hit"]]
-        place = np.arange(len(here)) + (k - (len(systems) - 1) / 2) * width
+        here = rows[rows["hit"].isin(places)].sort_values("hit", key=lambda hits: hits.map(places.index), kind="stable")
+        place = here["hit"].map(places.index) + (k - (len(systems) - 1) / 2) * width
         label = f"{words}, {here['clean'].iloc[0]:.1f} % without errors"
         axis.bar(place, here["loss"], width, yerr=here["std"], color=colour, label=label, error_kw={"linewidth": 1})
         said.append(f"{words}: " + ", ".join(f"{hit} {value:.1f}" for hit, value in zip(here["hit"], here["loss"])))
-    axis.set_xticks(range(len(names)), [name.replace(EVERYWHERE, "all") for name in names])
+    axis.set_xticks(range(len(places)), [hit.removeprefix(f"{what} ").replace(EVERYWHERE, "all") for hit in places])
     axis.axhline(0, color="0.3", linewidth=1)
     axis.set(xlabel=xlabel, ylabel="points lost to errors")
     axis.set_title(f"{show.title(key)}\nthin lines: standard deviation over chips", fontsize=9)
@@ -118,7 +118,7 @@ def _largest(rows: pd.DataFrame, what: str) -> str:
     text = f" Errors in {top['hit']} only cost {top['loss']:.1f} points, more than in any other {what}"
     if what == "layer":
         text += f" ({100 * top['weights'] / parts['weights'].sum():.2g} % of the weights)"
-    return text + f"; those of all {what}s one by one add up to {parts['loss'].sum():.1f}" + (
+    return text + f"; those of the {len(parts)} {what}s measured, one by one, add up to {parts['loss'].sum():.1f}" + (
         f", errors everywhere cost {whole['loss'].iloc[0]:.1f}." if len(whole) else "."
     )
 

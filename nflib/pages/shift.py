@@ -118,7 +118,7 @@ def _kept(here: pd.DataFrame) -> str:
     moved = here.drop(index=NONE, errors="ignore")
     parts = [f"{row.Index} {show.points(row.gain, row.gain_error)}" for row in here.itertuples() if not np.isnan(row.gain)]
     sure = int((moved["gain"] > SURE * moved["gain_error"]).sum())
-    text = f"recovery in points: {'; '.join(parts)}. More than {SURE:g} standard errors above zero under {sure} of {show.count(len(moved), 'shift')}."
+    text = f"recovery in points: {'; '.join(parts) or 'not known, for the base model alone is missing'}. More than {SURE:g} standard errors above zero under {sure} of {show.count(len(moved), 'shift')}."
     if NONE in here.index and len(moved):
         worst = moved["clean"].idxmin()
         text += f" Without errors the hardest shift, {worst}, costs it {here.loc[NONE, 'clean'] - moved.loc[worst, 'clean']:.1f} points"
@@ -139,7 +139,7 @@ def answer(some: pd.DataFrame) -> str | None:
     also = [f"{row.accuracy:.1f}" for row in alone.itertuples()]
     return (
         f"In {sure} of {show.count(len(moved), 'pair')} of shift and system the recovery stays more than {SURE:g} standard errors above zero. "
-        f"{alone['base_model'].iloc[0]} {best['system'].iloc[0]} under errors: {', '.join(said)}; alone: {', '.join(also)} %."
+        f"{alone['base_model'].iloc[0]} behind {best['system'].iloc[0]} under errors: {', '.join(said)}; alone: {', '.join(also)} %."
     )
 
 

@@ -108,7 +108,8 @@ def frame(records: Iterable[dict], safe_ber: float = energy.SAFE_BER, ratio: flo
     differ in training only, the one that was trained longest.
     """
     rows, clean, encoders, settings = {}, {}, {}, {}
-    for record in sorted(records, key=lambda record: (record["cell"]["generator"] or {}).get("steps", 0)):
+    length = lambda recipe: (recipe.get("imitation_steps", 0), recipe.get("steps", 0))  # noqa: E731
+    for record in sorted(records, key=lambda record: length(record["cell"]["generator"] or {})):
         cell, setting, after = cell_of(record["cell"]), tables.setting(record), np.array(record["metrics"]["perturbed"])
         system, kind = _system(cell)
         if kind == INSTEAD:
