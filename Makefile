@@ -30,7 +30,7 @@ test: setup
 
 # Measure what a profile has no record of, and derive its tables.
 reproduce: setup
-	$(BIN)/nflib sweep --profile $(PROFILE)
+	$(BIN)/nflib sweep --profile $(PROFILE) $(if $(filter smoke,$(PROFILE)),--workers 2)
 	$(BIN)/nflib tables --profile $(PROFILE)
 
 # Speed beside other ways of doing the same work, into results/bench/; about six minutes on two cores.

@@ -51,9 +51,10 @@ def _sweep(args: argparse.Namespace) -> int:
     from nflib.cells import only
     from nflib.store import Store
 
-    if without := [name for name in args.table if name in names.notebooks() and name not in TABLES]:
+    asked = [names.READS.get(name, name) for name in args.table]
+    if without := [name for name in asked if name in names.notebooks() and name not in TABLES]:
         raise UserError(f"notebook {without[0]!r} has no cells of its own; it shows what other tables measured ({', '.join(TABLES)})")
-    cells = list(dict.fromkeys(cell for table in args.table or TABLES for cell in profiles.cells(args.profile, table)))
+    cells = list(dict.fromkeys(cell for table in asked or TABLES for cell in profiles.cells(args.profile, table)))
     cells = only(cells, args.only or [])
     if args.workers < 0:
         raise UserError(f"--workers is {args.workers}; it must be 0 or more")

@@ -24,6 +24,7 @@ TABLES = (
     "transformed_images",
     "overhead",
 )
+READS = {"energy": "accuracy"}  # a notebook that shows what another one's cells measure
 
 
 def notebooks() -> list[str]:

@@ -4,40 +4,42 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
 
-from nflib import figures, grids, profiles, published, show, tables
+from nflib import data, figures, grids, profiles, published, show, tables
 from nflib.cells import cell_of
 from nflib.store import Store
 
-SHOWN = {
+SHOWN = {  # what is asked for first: a page is narrow
     "dataset": "data set",
     "base_model": "base model",
-    "base_recipe": "recipe",
-    "base_epochs": "epochs",
+    "generator": "generator",
     "error_model": "error model",
     "ber_percent": "BER %",
-    "generator": "generator",
-    "imitation_steps": "imitation steps",
-    "steps": "steps of Eq. 3",
     "CA": "CA",
     "PA": "PA",
-    "PA_std": "± std",
-    "PA_worst": "worst",
     "CA_NF": "CA(NF)",
     "PA_NF": "PA(NF)",
-    "PA_NF_std": "± std ",
-    "PA_NF_worst": "worst ",
     "RP": "RP",
     "RP_error": "± error",
+    "published_RP": "paper RP",
     "published_PA": "paper PA",
     "published_PA_NF": "paper PA(NF)",
-    "published_RP": "paper RP",
     "RP_difference": "RP, ours − paper",
+    "PA_std": "PA ± std",
+    "PA_worst": "PA, worst",
+    "PA_NF_std": "PA(NF) ± std",
+    "PA_NF_worst": "PA(NF), worst",
+    "base_recipe": "recipe",
+    "base_epochs": "epochs",
+    "imitation_steps": "imitation steps",
+    "steps": "steps of Eq. 3",
+    "patterns": "chips",
+    "images": "images",
     "record": "record",
 }
 
 
-def how_measured(rows: pd.DataFrame, profile: str) -> Markdown:
-    """One paragraph: what these rows rest on, and what is missing from the profile's grid."""
+def how_measured(rows: pd.DataFrame, profile: str, datasets: list[str] = ()) -> Markdown:
+    """One paragraph: what these rows rest on, and what is missing from the profile's grid and of `datasets` (names)."""
     if rows.empty:
         return show.prose(f"**Nothing measured yet.** `nflib sweep accuracy --profile {profile}` measures it.")
     text = (
@@ -50,13 +52,14 @@ def how_measured(rows: pd.DataFrame, profile: str) -> Markdown:
         text += f" Generators were trained for {show.trained(behind)}. {show.official()}"
         if behind["steps"].max() < grids.OFFICIAL_GENERATOR["paper"].steps:
             text += " Ours are far shorter."
-        text += f"\n\n{said}\n\n" if (said := show.by_imitation(rows)) else ""
+    absent = [label for name in datasets if (label := data.LABELS.get(name, name)) not in set(rows["dataset"])]
+    text += f" Nothing is measured of {show.listed(absent)} yet: the table has the paper's numbers." if absent else ""
     cells = profiles.cells(profile, "accuracy")
     store = Store(profile)
     done = sum(store.has(cell) for cell in cells)
-    text += f"{'' if text.endswith(chr(10)) else ' '}Of the profile's {len(cells):,} cells for all data sets {done:,} are measured"
+    text += f" Of the profile's {len(cells):,} cells for all data sets {done:,} are measured"
     text += "." if done == len(cells) else f"; `nflib sweep accuracy --profile {profile}` measures the others."
-    return show.prose(text)
+    return show.prose("\n\n".join(part for part in (text, show.runs(rows), show.by_imitation(rows)) if part))
 
 
 def recovery_pictures(rows: pd.DataFrame) -> HTML:
@@ -120,6 +123,27 @@ def _without_errors(pairs: pd.DataFrame) -> str:
         more = (behind["mean"] - behind["base_model"].map(alone)).dropna()
         parts += [f"{int((more > 0).sum())} of {len(more)} on {name} (by up to {more.max():.1f} points)"] if len(more) else []
     return text + (f" The paper prints a higher clean accuracy with the generator than without for {' and '.join(parts)}, each training counted." if parts else "")
+
+
+def meaning(rows: pd.DataFrame) -> Markdown:
+    """What follows: whether generators recover, how evenly, and what it costs where there are no errors."""
+    pairs = rows[(rows["generator"] != "none") & rows["RP"].notna()]
+    if pairs.empty:
+        return show.prose("There is nothing to conclude yet.")
+    sure, hurt = int((pairs["RP"] > 2 * pairs["RP_error"]).sum()), pairs["CA"] - pairs["CA_NF"]
+    calmer = int((pairs["PA_NF_std"] < pairs["PA_std"]).sum())
+    text = (
+        f"A generator brings accuracy back in {sure} of {show.count(len(pairs), 'case')}, beyond what chance over chips would explain. In "
+        f"{calmer} of them chips differ less behind it than without: not only the mean, the bad chips gain. Its price, without errors, is "
+        f"{hurt.median():.1f} points in the median ({show.span(-hurt)} change), paid at every voltage; so a generator is for chips that run "
+        "with many errors, not for those that rarely meet one."
+    )
+    both = pairs[pairs["error_model"].isin(["ReleaseMap", "BitFlips"])].groupby(["dataset", "base_model", "base_recipe", "base_epochs", "ber_percent", "generator"])
+    gaps = [some.set_index("error_model")["RP"] for _, some in both if some["error_model"].nunique() == 2]
+    if gaps:
+        more = sum(gap["ReleaseMap"].max() > gap["BitFlips"].max() for gap in gaps)
+        text += f" Under the official code's error map it recovers more than under independent flips in {more} of {show.count(len(gaps), 'pair')} measured under both; [what that means](error_models.ipynb)."
+    return show.prose(text)
 
 
 def accuracy_table(rows: pd.DataFrame) -> HTML:

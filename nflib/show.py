@@ -3,12 +3,13 @@
 import base64
 import html
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
 
-from nflib import generators, grids, profiles, tables
+from nflib import data, generators, grids, profiles, tables
 from nflib.store import Store
 
 GROUP = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model", "ber_percent"]  # rows of one base model and one setting of errors
@@ -80,6 +81,14 @@ def trained(rows: pd.DataFrame) -> str:
     return "; or ".join(said)
 
 
+def runs(rows: pd.DataFrame) -> str:
+    """Which base models were measured on how many chips and images, a line each; "" where all were alike.  rows: measured, with
+    dataset, base_model, base_epochs, patterns and images."""
+    groups = list(rows.groupby(["base_epochs", "patterns", "images"]))
+    lines = [f"* {epochs:.0f} epochs, {count(int(chips), 'chip')}, {images:,.0f} images: {bases(some)}" for (epochs, chips, images), some in groups]
+    return "\n".join(lines) if len(lines) > 1 else ""
+
+
 def by_imitation(rows: pd.DataFrame) -> str:
     """How many of the generators in `rows` were not trained by the paper's algorithm, in words, for whoever holds them against the
     paper; "" for none.  rows with generator, imitation_steps and steps."""
@@ -135,6 +144,11 @@ def table(frame: pd.DataFrame, name: str, digits: int = 1, wrap: bool = False) -
     )
 
 
+def elsewhere(dataset: str, names: tuple[str, ...], made: Callable[[str], HTML]) -> HTML:
+    """What `made` shows of each data set in `names` but `dataset`, each under its label."""
+    return HTML("\n".join(f"<p><strong>{data.LABELS[name]}</strong></p>\n{made(name).data}" for name in names if name != dataset))
+
+
 def gallery(pictures: list) -> HTML:
     """Pictures one below the other."""
     return HTML("\n".join(picture._repr_html_() for picture in pictures) or "<p>Nothing measured yet.</p>")
@@ -164,4 +178,6 @@ def progress(rows: pd.DataFrame, profile: str, table: str) -> str:
     if "patterns" in rows:
         text += f"; {listed(int(n) for n in rows['patterns'])} error patterns per setting"
     text += f"; {listed(f'{int(n):,}' for n in rows['images'])} test images."
-    return f"{text} {share[0].upper()}{share[1:]}" + ("." if done == len(cells) else f"; {command} measures the others.")
+    text = f"{text} {share[0].upper()}{share[1:]}" + ("." if done == len(cells) else f"; {command} measures the others.")
+    apart = runs(rows) if {"base_epochs", "patterns", "images"} <= set(rows) else ""
+    return f"{text} In parts:\n\n{apart}" if apart else text

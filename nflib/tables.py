@@ -279,6 +279,23 @@ def accuracy(records: Iterable[dict]) -> pd.DataFrame:
     return _beside_ours(rows)
 
 
+def with_unmeasured(rows: pd.DataFrame, datasets: Iterable[str]) -> pd.DataFrame:
+    """`rows` of `accuracy`, and, with dashes for ours, what else Tables 12 to 15 print of `datasets` (names)."""
+    wanted, index, made = {data.LABELS.get(name, name) for name in datasets}, published_index(), []
+    keys = ["dataset", "base_model", "ber_percent", "generator"]
+    have = set(rows.loc[comparable(rows), keys].itertuples(index=False, name=None))
+    for (metric, dataset, model, bits, ber, *training), lines in index.items():
+        if metric not in ("PA", "PA_NF") or dataset not in wanted or not any(re.match("table1[2-5]_", line["origin"]) for line in lines):
+            continue
+        name, on, train_ber, weight, flips = training or ("none", model, np.nan, 5.0, 0)
+        row = {"dataset": dataset, "base_model": model, "base_recipe": "release", "error_model": "ReleaseMap", "ber_percent": ber}
+        row |= {"generator": name, "bits": bits, "trained_for": on, "train_ber_percent": train_ber, "loss_weight": weight, "flips": flips}
+        if tuple(row[key] for key in keys) not in have:
+            found = {m: index.get(published_key(row, m)) for m in METRICS}
+            made.append(row | {f"published_{m}": lines[0]["mean"] for m, lines in found.items() if lines})
+    return pd.DataFrame([*rows.to_dict("records"), *made], columns=rows.columns)
+
+
 def _architectures(image_size: int) -> tuple[dict, dict]:
     bases = {label: models.build(name, 10, image_size) for name, label in models.LABELS.items()}
     return bases, {label: generators.build(name) for name, label in generators.LABELS.items()}

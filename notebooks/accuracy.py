@@ -46,7 +46,7 @@ if measure:
 records = tables.stored(profile, cells if measure else profiles.cells(profile, "accuracy"))
 records = tables.longest(record for record in records if record["cell"]["base"]["dataset"] in datasets)
 rows = tables.accuracy(records)
-report.how_measured(rows, profile)
+report.how_measured(rows, profile, datasets)
 
 # %% [markdown]
 # ## Recovery, generator by generator
@@ -67,7 +67,7 @@ report.accuracy_summary(rows)
 # over patterns. A dash means: not measured, or not in the paper.
 
 # %% tags=["hide-input"]
-report.accuracy_table(rows)
+report.accuracy_table(tables.with_unmeasured(rows, datasets))
 
 # %% [markdown]
 # ## What one chip does
@@ -77,3 +77,9 @@ report.accuracy_table(rows)
 
 # %% tags=["hide-input"]
 report.chip_pictures(records)
+
+# %% [markdown]
+# ## What it means
+
+# %% tags=["hide-input"]
+report.meaning(rows)

@@ -88,6 +88,12 @@ quantization.pictures(rows, quantization.slip_changes)
 quantization.table(rows)
 
 # %% [markdown]
+# ## The paper's other data sets
+
+# %% tags=["hide-input"]
+quantization.elsewhere(profile, dataset)
+
+# %% [markdown]
 # ## Oddities in the paper's tables
 #
 # Each line was found by a check on the printed numbers, in the paper's Tables 22 to 24 and Figures 12 and 13.

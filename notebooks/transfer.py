@@ -76,6 +76,12 @@ transfer.pictures(rows)
 transfer.table(rows)
 
 # %% [markdown]
+# ## The paper's other data sets
+
+# %% tags=["hide-input"]
+transfer.elsewhere(profile, dataset)
+
+# %% [markdown]
 # ## What it means
 
 # %% tags=["hide-input"]

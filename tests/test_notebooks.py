@@ -133,4 +133,19 @@ def test_the_accuracy_notebook_runs_from_nothing_with_other_parameters(workshop,
     assert {cell["rate"] for cell in cells} == {0.02} and {cell["patterns"] for cell in cells} == {3}
     assert sorted(str(cell["generator"] and cell["generator"]["name"]) for cell in cells) == ["None", "conv_s"]
     shown = json.dumps([cell.get("outputs") for cell in json.loads(output.read_text())["cells"]])
-    assert "BitFlips" in shown and "ConvS" in shown and "recovery from" in shown
+    assert "BitFlips" in shown and "ConvS" in shown and "recovery from" in shown and "brings accuracy back" in shown
+
+
+def test_the_accuracy_notebook_runs_without_generators_and_by_the_other_recipe(workshop, tmp_path):
+    given = {"base_models": "vgg16", "generators": "[]", "base_recipe": "modern", "patterns": "2", "rates": "0.03", "error_models": "release_map,stuck_at"}
+    output = notebooks.execute("accuracy", tmp_path / "out.ipynb", given)
+    shown = json.dumps([cell.get("outputs") for cell in json.loads(output.read_text())["cells"]])
+    assert "VGG16" in shown and "StuckAt" in shown and "at 3 % bit-error rate" in shown and "There is nothing to conclude yet" in shown
+
+
+@pytest.mark.parametrize("name", ["index", "questions", "performance"])
+def test_a_notebook_that_only_shows_runs_on_no_records(name, workshop, tmp_path, monkeypatch):
+    monkeypatch.setenv("NFLIB_RESULTS", str(results()))
+    given = {"profile": "smoke"} if "profile" in notebooks.parameters(name) else {}
+    cells = json.loads(notebooks.execute(name, tmp_path / "out.ipynb", given).read_text())["cells"]
+    assert not [output for cell in cells for output in cell.get("outputs", []) if output["output_type"] == "error"]

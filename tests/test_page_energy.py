@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from nflib import notebooks
+from nflib import notebooks, tables
 from nflib.pages import energy
 
 
@@ -35,6 +35,24 @@ def test_the_curves_begin_at_vmin_and_meet_in_the_printed_point(monkeypatch):
     assert all(np.interp(0.83, line[::-1, 0], np.log10(line[::-1, 1])) == pytest.approx(-2, abs=0.01) for line in lines[:-1])
     assert [line[0, 0] for line in lines[:-1]] == pytest.approx([1, 1, 1], abs=0.01)
     assert read.get_lines()[-1].get_xydata().tolist() == [[0.83, 0.694]]
+
+
+def test_recovery_is_drawn_against_the_paper_s_savings_and_the_true_ones_whatever_the_image_size(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(energy.figures, "Picture", lambda figure, alt: drawn.append(figure))
+    monkeypatch.setattr(energy.show, "gallery", list)
+    energy.pictures(0.694, [])
+    assert len(drawn) == 4
+    for figure, at in zip(drawn, (6.6, 6.6, -21.8, -21.5)):  # VGG11 with ConvL, which recovers 45.1 points in the paper: ES, true ES, MAC-ES, true MAC-ES
+        places = [line.get_xydata()[0] for line in figure.axes[0].get_lines() if len(line.get_xydata()) == 1]
+        assert any(y == pytest.approx(45.1) and x == pytest.approx(at, abs=0.06) for x, y in places)
+
+
+def test_what_energy_means_names_the_best_and_the_worst_pair():
+    saving = tables.energy_saving()
+    best, worst = saving["true_ES"].max(), saving["true_ES"].min()
+    said = energy.meaning(saving).data
+    assert f"most for ResNet50 with UNetS ({best:.1f} %), least for VGG11 with ConvL ({worst:.1f} %)" in said
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The scoreboard: measured and closed-form numbers find their printed counterparts; contradictions are computed."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -147,6 +148,17 @@ def test_contradictions_are_found():
     some = contradictions.about(found, "Table 2", "Figure 13")
     assert some["where"].tolist() == ["Table 2, VGG19 with ConvS", "Figure 13 and Table 23"]  # not Tables 20 to 26
     assert f"{len(found)} suspicions checked" in contradictions.summary(found).data and "wrap" in contradictions.table(found).data
+
+
+def test_hours_of_training_stand_beside_section_4_1(workshop):
+    base, recipe = grids.base("paper", "gtsrb", "vgg11", "release"), grids.generator_recipe("paper", "conv_s", "release_map", 0.01)
+    for cell, seconds in ((Cell("accuracy", base, recipe), 3600.0), (Cell("accuracy", base, dataclasses.replace(recipe, name="unet_l")), 7200.0)):
+        record = accuracy(cell, 90.0, [50.0] * cell.patterns)
+        Store("paper").write(cell, record["metrics"] | {"generator_training": {"seconds": seconds, "teacher": {"seconds": 1800.0}}}, ORIGIN | {"device": "a chip"})
+    rows = scoreboard.frame(tables.stored("paper"))
+    row = rows[rows["metric"] == "avg_generator_training_hours"].iloc[0]
+    assert (row["published"], row["ours"], row["trained"], row["verdict"]) == (5.0, 2.0, "a chip", "other training")
+    assert row["base_model"] == "VGG11" and "1 training times" in scoreboard.summary(rows, "paper").data
 
 
 def test_status_counts_a_table_of_the_paper(workshop):

@@ -62,6 +62,25 @@ def test_what_a_generator_does_without_errors_is_said_beside_the_paper(two):
     assert "The paper" not in report.accuracy_summary(two.assign(base_recipe="modern")).data
 
 
+def test_what_is_printed_and_not_measured_has_rows_with_dashes(two):
+    empty = tables.accuracy([])
+    assert [len(tables.with_unmeasured(empty, [name])) for name in ("cifar10", "gtsrb", "imagenet10", "cifar100", "digits")] == [70, 70, 35, 105, 0]
+    rows = tables.with_unmeasured(two, ["cifar10", "imagenet10"])
+    assert len(rows) == 70 + 35 and rows["record"].notna().sum() == len(two) == 2  # those two are not there twice
+    row = rows[(rows["base_model"] == "ResNet50") & (rows["generator"] == "UNetL") & (rows["ber_percent"] == 1)].iloc[0]
+    assert np.isnan(row["PA_NF"]) and (row["published_PA"], row["published_PA_NF"], row["published_RP"]) == (26.1, 75.5, 49.4)
+    assert "Nothing is measured of ImageNet-10 yet" in report.how_measured(two, "paper", ["cifar10", "imagenet10"]).data
+    assert "–" in report.accuracy_table(rows).data
+
+
+def test_what_accuracy_means_is_said_of_what_is_measured(two):
+    said = report.meaning(two).data
+    assert "brings accuracy back in 1 of 1 case" in said and "in the median (−2.0 change)" in said and "independent flips" not in said
+    flips = two.assign(error_model="BitFlips", RP=50.0)
+    assert "more than under independent flips in 0 of 1 pair measured under both" in report.meaning(pd.concat([two, flips])).data
+    assert report.meaning(two[:0]).data == "There is nothing to conclude yet."
+
+
 def test_pictures_are_of_one_data_set_and_say_which(workshop, monkeypatch):
     other = dataclasses.replace(ALONE, base=dataclasses.replace(BASE, dataset="gtsrb"))
     store(ALONE, 90.0, [40.0, 50.0, 60.0, 50.0])
@@ -188,7 +207,8 @@ def test_efficiency_is_recovery_over_parameters(two):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["sweep", "energy"], "notebook 'energy' has no cells of its own"),
+        (["sweep", "scoreboard"], "notebook 'scoreboard' has no cells of its own"),
+        (["sweep", "energy", "--only", "model=vgg12"], "no cell has model=vgg12; there are: resnet18"),
         (["sweep", "acuracy"], "did you mean 'accuracy'"),
         (["sweep", "--profile", "papr"], "did you mean 'paper'"),
         (["sweep", "--only", "model=vgg12"], "no cell has model=vgg12"),

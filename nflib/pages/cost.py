@@ -31,7 +31,7 @@ GROUP = [*tables.SETTING, "generator"]
 COLUMNS = [*GROUP, "how", "imitation_steps", "steps", "models_per_step", "batch", "seed", "model_images", "training_minutes"]
 CHOICE = {"PA_NF": "validation_PA_NF", "RP": "validation_RP", "RP_error": "validation_RP_error"}
 COLUMNS += [*tables.MEASURED, *CHOICE.values(), "published_PA", "published_PA_NF", "hardware", "record"]
-SHOWN = report.SHOWN | {"how": "training", "imitation_steps": "imitation steps", "steps": "steps of Eq. 3"}
+SHOWN = {"dataset": "data set", "base_model": "base model", "generator": "generator", "how": "training", "imitation_steps": "imitation steps", "steps": "steps of Eq. 3"} | report.SHOWN
 SHOWN |= {"images": "test images", "models_per_step": "N", "model_images": "model-images", "training_minutes": "training (s)"}
 SHOWN |= {"validation_PA_NF": "validation PA(NF)", "validation_RP": "validation RP", "validation_RP_error": "± error "}
 LOOKS = {  # colour, face, marker, line
@@ -154,7 +154,8 @@ def minutes(rows: pd.DataFrame) -> HTML:
 
 def table(rows: pd.DataFrame) -> HTML:
     """The frame as a table that can be downloaded."""
-    shown = rows.assign(training_minutes=60 * rows["training_minutes"]).rename(columns=SHOWN)  # in seconds: some are short
+    shown = rows.assign(training_minutes=60 * rows["training_minutes"])  # in seconds: some are short
+    shown = shown[[name for name in SHOWN if name in shown]].rename(columns=SHOWN)
     return show.table(shown.dropna(axis=1, how="all") if len(shown) else shown, "cost")
 
 
@@ -196,8 +197,11 @@ def _beside_official(some: pd.DataFrame) -> str:
     best, sure = _best(some)
     if best is None:
         return " The official recipe is not measured here."
-    lengths = show.listed(f"{int(count):,}" for count in some.loc[some["how"] == OFFICIAL, "steps"])
-    text = f" The official recipe, trained for {lengths} steps, is best at {int(best['steps']):,}: {_brought(best)}."
+    official = some[some["how"] == OFFICIAL]
+    lengths = show.listed(f"{int(count):,}" for count in official.loc[official["validation_PA_NF"].notna(), "steps"])
+    text = f" The official recipe, chosen from {lengths} steps, has at {int(best['steps']):,}: {_brought(best)}."
+    for row in official[official["validation_PA_NF"].isna()].itertuples():
+        text += f" With {int(row.steps):,} steps, not measured on validation images, {row.PA_NF:.1f} %."
     if not sure:
         text += " That is no sure recovery, so there is nothing yet that ours could be compared with."
         first = _cheapest(some)
@@ -216,10 +220,9 @@ def _beside_paper(some: pd.DataFrame) -> str:
     text = f" The paper prints {printed:g} % for its recipe: {FULL.steps:,} steps, {FULL_IMAGES / 1e6:.1f} M model-images."
     if (ours := _cheapest(some, printed)) is None:
         return f"{text} No point of ours reaches that."
-    text += f" Our cheapest point that reaches that: {_point(ours)}, {_brought(ours)}, {_fewer(FULL_IMAGES, ours)}. But the "
-    text += f"base models differ: alone theirs is right on {before:g} % and ours {ours['PA']:.1f} %. So the recovery is "
-    less = ", which is less" if ours["RP"] < printed - before else ""
-    return f"{text}{printed - before:+.1f} points there and {ours['RP']:+.1f} here{less}."
+    text += f" Our cheapest point that reaches that: {_point(ours)}, {_brought(ours)}. But the base models differ: alone theirs is right on "
+    text += f"{before:g} % and ours on {ours['PA']:.1f} %. So the recovery is {printed - before:+.1f} points there and {ours['RP']:+.1f} here"
+    return text + (", which is less." if ours["RP"] < printed - before else f", with model-images {_fewer(FULL_IMAGES, ours)}.")
 
 
 def summary(rows: pd.DataFrame, profile: str) -> Markdown:

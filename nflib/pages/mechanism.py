@@ -27,7 +27,7 @@ ALONE, ONE, TOLD, RELAYED, PLAIN, IMITATED, BOTH, ENCODER = HOW = (
 TRAINED = (PLAIN, IMITATED, BOTH)
 COLUMNS = [*tables.SETTING, "generator", "how", "imitation_steps", "steps", "model_images_million", "training_minutes", "macs_million"]
 COLUMNS += [*tables.MEASURED, "published_PA", "published_PA_NF", "trained_on", "record"]
-SHOWN = report.SHOWN | {"how": "what stands before it", "imitation_steps": "imitation steps", "macs_million": "MACs (M)"}
+SHOWN = {"dataset": "data set", "base_model": "base model", "how": "what stands before it"} | report.SHOWN | {"macs_million": "MACs (M)"}
 SHOWN |= {"model_images_million": "model-images (thousands)", "training_minutes": "training (min)", "trained_on": "trained on"}
 ORANGE, BLUE, GREEN, PINK, GREY = "#d55e00", "#0173b2", "#029e73", "#cc78bc", "#767676"
 ENCODERS = [models.label(name) for name in models.ENCODERS]
@@ -207,7 +207,8 @@ def duels(rows: pd.DataFrame) -> HTML:
 
 def table(rows: pd.DataFrame) -> HTML:
     """The frame as a table that can be downloaded."""
-    shown = rows.drop(columns=["patterns"]).assign(model_images_million=1000 * rows["model_images_million"].astype(float)).rename(columns=SHOWN)
+    shown = rows.assign(model_images_million=1000 * rows["model_images_million"].astype(float))
+    shown = shown[[name for name in SHOWN if name in shown]].rename(columns=SHOWN)
     return show.table(shown.dropna(axis=1, how="all") if len(shown) else shown, "mechanism")
 
 

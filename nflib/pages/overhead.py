@@ -287,7 +287,7 @@ def meaning(rows: pd.DataFrame) -> Markdown:
     text.append(f"Table 9: {ranks:.2f} over {len(known)} pairs.")
     return show.prose(
         "If time followed arithmetic, the generator with more MACs would always take longer, and the rank correlation "
-        "between overhead and share of MACs would be 1. " + " ".join(text) + " Where it is lower, the number of layers "
-        "(each a call of its own) and memory traffic count for more than the number of operations. Latencies belong to the "
+        "between overhead and share of MACs would be 1. " + " ".join(text) + " Six generators are too few to say what else decides; each "
+        "layer is a call of its own, and each image passes through memory more than once. Latencies belong to the "
         "hardware that they were measured on; none here is that of an accelerator with low-voltage memory."
     )

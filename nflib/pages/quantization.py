@@ -7,7 +7,7 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import HTML, Markdown
 
-from nflib import data, faults, figures, generators, grids, models, report, show, tables
+from nflib import data, faults, figures, generators, grids, models, profiles, report, show, tables
 from nflib.cells import digest_of
 
 NAME = "quantization"
@@ -27,7 +27,7 @@ ORDER = {
     "bits": list(grids.WIDTHS),
 }
 LOOKS = dict(zip(ORDER["generator"], zip(["black", *sns.color_palette("colorblind", 6)], "osD^vPX")))  # colour, marker
-SHOWN = report.SHOWN | {"bits": "bits", "train_ber_percent": "trained at BER %", "PA_difference": "PA, ours − paper"}
+SHOWN = {"dataset": "data set", "base_model": "base model", "bits": "bits"} | report.SHOWN | {"train_ber_percent": "trained at BER %", "PA_difference": "PA, ours − paper"}
 SHOWN |= {"slip_PA": "slip, PA", "slip_PA_error": "± error ", "slip_RP": "slip, RP", "slip_RP_error": "± error  "}
 SHOWN |= {"published_CA": "paper CA", "published_CA_NF": "paper CA(NF)"}
 
@@ -163,11 +163,19 @@ def slip_changes(rows: pd.DataFrame, title: str) -> figures.Picture:
 
 
 def pictures(rows: pd.DataFrame, draw=curves) -> HTML:
-    """`draw` (`curves` or `slip_changes`) of each base model and training of generators that has something to show, what is
-    measured before what only the paper has."""
+    """`draw` (`curves` or `slip_changes`) of each base model and training of generators that is measured; of the paper's where none is."""
     groups = [(some, title) for title, some in _groups(rows) if draw is curves or some["slip_PA"].notna().any()]
-    groups.sort(key=lambda group: group[0]["record"].isna().all())
-    return show.gallery([draw(*group) for group in groups])
+    ours = [group for group in groups if group[0]["record"].notna().any()]  # where there are any, what only the paper has is in the table
+    return show.gallery([draw(*group) for group in ours or groups])
+
+
+def elsewhere(profile: str, dataset: str) -> HTML:
+    """`table` of each other data set that the paper has code widths for."""
+    return show.elsewhere(dataset, ("cifar10", "gtsrb", "imagenet10"), lambda name: table(frame(_stored(profile, name), name)))
+
+
+def _stored(profile: str, dataset: str) -> list[dict]:
+    return [r for r in tables.stored(profile, profiles.cells(profile, NAME)) if r["cell"]["base"]["dataset"] == dataset]
 
 
 def table(rows: pd.DataFrame) -> HTML:

@@ -10,8 +10,8 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import HTML, Markdown
 
-from nflib import figures, grids, profiles, published, show, tables
-from nflib.cells import Cell
+from nflib import data, figures, generators, grids, models, profiles, published, show, tables
+from nflib.cells import Cell, digest_of
 from nflib.pages import overhead
 from nflib.store import Store
 from nflib.study import Clock, duration
@@ -29,6 +29,7 @@ METRICS = {
     "ES_percent": "ES (%)", "MAC_ES_percent": "MAC-ES (%)", "RP_per_million_params": "RP per million parameters",
     "params": "parameters", "MACs_million": "MACs (M)", "TWMA_accesses": "weight reads", "latency_ms": "latency (ms)",
     "extra_latency_ms": "extra latency (ms)", "latency_overhead_percent": "latency overhead (%)",
+    "avg_generator_training_hours": "training of a generator (h)",
 }  # fmt: skip
 ACCURACIES, SAVINGS = ("CA", "PA", "CA_NF", "PA_NF", "CA_UIP", "PA_UIP", "RP"), ("ES_percent", "MAC_ES_percent")
 Find = Callable[[str], list[Cell]]  # from the kind of device, "cpu" or "cuda", to cells
@@ -105,6 +106,26 @@ def _timed(known: pd.DataFrame, records: Iterable[dict]) -> dict[int, dict]:
     return made
 
 
+def _trained(known: pd.DataFrame, records: Iterable[dict]) -> dict[int, dict]:
+    """Hours that a generator's training took (Section 4.1): the mean of those that the official code's setting has, its teacher
+    included, whatever they were trained on and for how long."""
+    found: dict[tuple, list] = {}
+    for record in records:
+        cell, training = record["cell"], record["metrics"].get("generator_training")
+        official = cell["base"]["recipe"]["name"] == "release" and cell["law"] == "release_map" and not cell["surrogates"] and not cell.get("bits")
+        if official and training and cell["generator"]["name"] in generators.LABELS and cell["base"]["width"] == cell["generator"]["width"] == 1:
+            seconds = training["seconds"] + training.get("teacher", {}).get("seconds", 0.0)
+            device = training.get("provenance", record["provenance"])["device"]
+            found.setdefault((data.LABELS.get(cell["base"]["dataset"]), models.label(cell["base"]["model"])), []).append((seconds / 3600, device, digest_of(cell)))
+    made = {}
+    for row in known[known["metric"] == "avg_generator_training_hours"].itertuples():
+        here = [each for (dataset, model), some in found.items() if model == row.base_model and dataset and dataset in row.dataset.split(" and ") for each in some]
+        if here:
+            hours, devices, digests = zip(*here)
+            made[row.Index] = {"kind": "training time", "ours": float(np.mean(hours)), "trained": show.listed(sorted(set(devices))), "record": min(digests)}
+    return made
+
+
 def _variant(row) -> str:
     """What else fixes a printed number: where the generator was trained, code width, lambda, flipped bits."""
     parts = []
@@ -128,8 +149,8 @@ def _place(table: str) -> tuple[int, int]:
 def _verdict(row: dict) -> str:
     if row["kind"] == "closed form":
         return "as printed" if abs(row["difference"]) <= ROUNDING[row["metric"]] else "differs"
-    if row["kind"] == "latency":
-        return "other hardware"
+    if row["kind"] in ("latency", "training time"):
+        return "other hardware" if row["kind"] == "latency" else "other training"
     off = abs(row["spreads"])
     return "no spread" if np.isnan(off) else "within 1 spread" if off <= 1 else "within 2 spreads" if off <= 2 else "beyond 2 spreads"
 
@@ -143,7 +164,7 @@ def frame(records: Iterable[dict]) -> pd.DataFrame:
     """
     records, known = list(records), published.load()
     accuracies = [record for record in records if record["cell"]["table"] == "accuracy"]
-    found = {**_closed(known), **_timed(known, records), **_measured(accuracies)}
+    found = {**_closed(known), **_timed(known, records), **_trained(known, accuracies), **_measured(accuracies)}
     rows = []
     for line in known.loc[sorted(found)].itertuples():
         row = {"trained": None, "record": None, **found[line.Index]}
@@ -187,7 +208,7 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     far = closed[closed["verdict"] == "differs"]
     lines = [
         f"* **{len(rows):,} of {total:,} printed numbers have a counterpart here:** {len(closed)} closed forms, {len(measured)} "
-        f"accuracies and recoveries, {(rows['kind'] == 'latency').sum()} latencies.",
+        f"accuracies and recoveries, {(rows['kind'] == 'latency').sum()} latencies, {(rows['kind'] == 'training time').sum()} training times.",
         f"* **Closed forms:** {(closed['verdict'] == 'as printed').sum()} of {len(closed)} come out as printed, to rounding"
         + (". Not so: " + "; ".join(f"{r.table} {r.base_model}/{r.generator}, {r.published:g} printed, {r.ours:.1f} computed"
                                      for r in far.itertuples()) + "." if len(far) else "."),
@@ -404,7 +425,7 @@ PLACES: dict[str, tuple[str, str, Find | None]] = {  # place: (what, notebook, c
     "Table 21": ("two surrogates, CIFAR-10", "transfer", _transfer("cifar10", 0.015, ensemble=True)),
     "Table 22": ("code widths, CIFAR-10", "quantization", _widths("cifar10", 0.01)),
     "Table 23": ("code widths, GTSRB", "quantization", _widths("gtsrb", 0.01)),
-    "Table 24": ("code widths, Imagenette for ImageNet-10", "quantization", _widths("imagenette224", 0.005)),
+    "Table 24": ("code widths, ImageNet-10", "quantization", _widths("imagenet10", 0.005)),
     "Table 25": ("adversarially flipped bits", "robust_training", _of("robust_training", "cifar10", model="resnet18")),
     "Table 26": ("adversarial weight perturbation", "robust_training", _of("robust_training", "cifar10", model="preact_resnet18")),
     "Figure 1": ("the idea; energy against recovery", "energy", _of("accuracy", "cifar10", model="resnet18", rate=0.01)),
@@ -422,7 +443,7 @@ PLACES: dict[str, tuple[str, str, Find | None]] = {  # place: (what, notebook, c
     "Figure 11": ("Table 15 as bars", "accuracy", _of("accuracy", "cifar100")),
     "Figure 12": ("code widths, CIFAR-10, trained at 0.5 %", "quantization", _widths("cifar10", 0.005)),
     "Figure 13": ("code widths, GTSRB, trained at 0.5 %", "quantization", _widths("gtsrb", 0.005)),
-    "Figure 14": ("Table 24 as bars", "quantization", _widths("imagenette224", 0.005)),
+    "Figure 14": ("Table 24 as bars", "quantization", _widths("imagenet10", 0.005)),
     "Figure 15": ("t-SNE of the outputs", "tsne", _of("tsne", "cifar10")),
     "Figure 16": ("transformed images, CIFAR-10", "transformed_images", _of("transformed_images", "cifar10")),
     "Figure 17": ("transformed images, three data sets", "transformed_images", _of("transformed_images")),

@@ -158,6 +158,12 @@ def table(rows: pd.DataFrame) -> HTML:
     return show.table(shown, "transfer") if len(rows) else show.gallery([])
 
 
+def elsewhere(profile: str, dataset: str) -> HTML:
+    """`table` of each other data set that the paper transfers generators on."""
+    stored = tables.stored(profile, profiles.cells(profile, "transfer"))
+    return show.elsewhere(dataset, ("cifar10", "gtsrb", "cifar100"), lambda name: table(frame(stored, name)))
+
+
 def _averages(some: pd.DataFrame, words: str, prefix: str) -> list[str]:
     """A line of the summary's table, of the columns that begin with `prefix`; none without numbers."""
     mine, own, gap = (f"{prefix}{name}" for name in ("RP", "own_RP", "singles_difference"))
