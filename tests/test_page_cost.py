@@ -74,11 +74,11 @@ def test_sentences_say_how_many_times_fewer(workshop):
     for said in (
         "Alone the base model is right on 45.0 % of the images under errors.",
         "The best of ours: imitation, then Eq. 3 (20 + 30 steps), 71.0 % (clean 88.0 %) with 750,000 model-images.",
-        "trained for 10 and 30 steps, is best at 30: 60.0 % (clean 88.0 %) with 76,800,000 model-images.",
+        "chosen from 10 and 30 steps, has at 30: 60.0 % (clean 88.0 %) with 76,800,000 model-images.",
         "under errors: imitation only (20 steps), 70.0 % (clean 88.0 %) with 500,000 model-images, **154 times fewer**.",
         "The paper prints 66.3 % for its recipe: 58,800 steps, 150.5 M model-images.",
-        "reaches that: imitation only (20 steps), 70.0 % (clean 88.0 %) with 500,000 model-images, 301 times fewer.",
-        "alone theirs is right on 42.2 % and ours 45.0 %. So the recovery is +24.1 points there and +25.0 here.",
+        "reaches that: imitation only (20 steps), 70.0 % (clean 88.0 %) with 500,000 model-images. But the base models differ:",
+        "alone theirs is right on 42.2 % and ours on 45.0 %. So the recovery is +24.1 points there and +25.0 here, with model-images 301 times fewer.",
     ):
         assert said in text
     verdict = page.meaning(rows).data
@@ -252,7 +252,7 @@ def test_the_notebook_runs_from_nothing_with_other_parameters(trained_workshop, 
         return json.dumps([cell.get("outputs") for cell in json.loads(output.read_text())["cells"]], ensure_ascii=False)
 
     shown = run(generator_names="unet_s", error_model="bit_flips", steps="2,3", imitation_steps="4")
-    assert "VGG11 with UNetS" in shown and "BitFlips, BER 2 %" in shown and "trained for 1 and 2 steps" in shown
+    assert "VGG11 with UNetS" in shown and "BitFlips, BER 2 %" in shown and "chosen from 1 and 2 steps" in shown
     shown = run(base_recipe="modern", steps="[]", imitation_steps="[]")
     assert "base recipe modern" in shown and "ConvS" in shown and "UNetS" not in shown
     cells = [json.loads(path.read_text())["cell"] for path in (results() / "records" / "smoke" / "accuracy").glob("*.json")]
