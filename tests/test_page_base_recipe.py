@@ -215,6 +215,6 @@ def test_the_notebook_runs_from_nothing_with_other_parameters(workshop, tmp_path
     shown = run(error_models="stuck_at", clippings="0.05", weight_decays="0")
     assert "StuckAt, BER 1 %" in shown and "clipping 0 → 0.05" in shown
     shown = run(error_models="bit_flips", rate="0.02", schedules="constant", epoch_counts="2")
-    assert "VGG11 at 0.0625 of its width, BitFlips, BER 2 %" in shown and "constant 0.02" in shown
+    assert "VGG11 at 0.0625 of its width (2 chips, 360 images), BitFlips, BER 2 %" in shown and "constant 0.02" in shown
     cells = [cell_of(json.loads(path.read_text())["cell"]) for path in (results() / "records" / "smoke").glob("*/*.json")]
     assert len(cells) == 16 and sum(cell.table == "damage" for cell in cells) == 8  # four recipes each time
