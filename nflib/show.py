@@ -98,8 +98,8 @@ def by_imitation(rows: pd.DataFrame) -> str:
         return ""
     whose = "No generator here was" if count == len(rows) else f"Of the {len(rows)} results behind a generator, {count} are of generators that were not"
     return (
-        f"**{whose} trained by the paper's algorithm**, Eq. 3. They learnt to change images as *class patterns* do, ten pictures of which only "
-        "the patterns themselves met damaged models ([why that works](mechanism.ipynb)). What agrees with the paper is then the result, not the way to it."
+        f"**{whose} trained by the paper's algorithm**, Eq. 3. They learnt to change images as *class patterns* do, one picture for each class; only "
+        "these pictures were trained on damaged models ([why that works](mechanism.ipynb)). What agrees with the paper is then the result, not the way to it."
     )
 
 
