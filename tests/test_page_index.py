@@ -106,6 +106,15 @@ def test_how_far_ours_are_from_the_print_is_said_of_generators_and_of_base_model
     assert "those of base models alone are +3.1 to +8.5 points from the print, half of them within 5.8 (2 numbers). [Number" in text
 
 
+def test_agreement_says_where_training_was_not_the_paper_s(known):
+    store(70.0, [50.0, 54.0], dataclasses.replace(TOLD, name="conv_s"))
+    rows = tables.accuracy(tables.longest(tables.stored("paper")))
+    assert "imitation" not in page._agrees(rows)[0]
+    assert "None of ours behind a generator rests on the paper's own training" in page._agrees(rows.assign(imitation_steps=5, steps=0))[0]
+    mixed = rows.assign(imitation_steps=5, steps=[0 if name == "ConvS" else 7 for name in rows["generator"]])
+    assert "Of 2, 1 of ours behind a generator rests on" in page._agrees(mixed)[0]
+
+
 @pytest.mark.parametrize(("encoder", "better"), [(85.0, 0), (87.5, 0), (95.0, 2)])
 def test_the_catch_says_for_how_many_the_encoder_beats_the_paper(workshop, encoder, better):
     """ConvL's encoder is DeConvL's too; their printed PA(NF) are 87.2 and 87.2 %; ConvL itself need not be measured."""

@@ -163,8 +163,13 @@ def _agrees(rows: pd.DataFrame) -> list[str]:
         for whose, gap in ((whose, gap.dropna()) for whose, gap in pairs)
         if len(gap)
     ]
-    text = f"* **Does it agree with the paper?** Of the accuracies under errors that the paper prints too, {'; '.join(parts)}. [Number by number](scoreboard.ipynb)"
-    return [text] if parts else []
+    text = f"* **Does it agree with the paper?** Of the accuracies under errors that the paper prints too, {'; '.join(parts)}."
+    behind = behind[behind["published_PA_NF"].notna()]
+    other = int(((behind["imitation_steps"] > 0) & (behind["steps"] == 0)).sum())
+    if other:
+        text += f" {'None' if other == len(behind) else f'Of {len(behind)}, {len(behind) - other}'} of ours behind a generator rests on the paper's own training; "
+        text += "these generators learnt by [imitation](../method.md) of pictures that were trained so."
+    return [f"{text} [Number by number](scoreboard.ipynb)"] if parts else []
 
 
 def _control(some: pd.DataFrame, alone: pd.DataFrame) -> list[str]:
