@@ -214,7 +214,8 @@ def _sentences(some: pd.DataFrame) -> list[str]:
 
 def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     """What was measured, the narrowest width that works, what the slip changes, and how far the paper's numbers are."""
-    ours, lines = rows[rows["record"].notna()], [show.progress(rows, profile, NAME), ""]
+    ours = rows[rows["record"].notna()]
+    lines = [line for said in (show.progress(rows, profile, NAME), show.by_imitation(ours)) if said for line in (said, "")]
     for title, some in _groups(ours):
         found = _sentences(some)
         lines += [f"* **{title}**", *found] if found else []
