@@ -89,11 +89,16 @@ def runs(rows: pd.DataFrame) -> str:
     return "\n".join(lines) if len(lines) > 1 else ""
 
 
+def imitated(rows: pd.DataFrame) -> int:
+    """How many rows, with imitation_steps and steps, are of generators that learnt by imitation and not by Eq. 3."""
+    return int(((rows["imitation_steps"].fillna(0) > 0) & (rows["steps"] == 0)).sum())
+
+
 def by_imitation(rows: pd.DataFrame) -> str:
     """How many of the generators in `rows` were not trained by the paper's algorithm, in words, for whoever holds them against the
     paper; "" for none.  rows with generator, imitation_steps and steps."""
     rows = rows[rows["generator"].isin(generators.LABELS.values()) & rows["record"].notna()]
-    count = int(((rows["imitation_steps"].fillna(0) > 0) & (rows["steps"] == 0)).sum())
+    count = imitated(rows)
     if not count:
         return ""
     whose = "No generator here was" if count == len(rows) else f"Of the {len(rows)} results behind a generator, {count} are of generators that were not"
@@ -147,6 +152,11 @@ def table(frame: pd.DataFrame, name: str, digits: int = 1, wrap: bool = False) -
 def elsewhere(dataset: str, names: tuple[str, ...], made: Callable[[str], HTML]) -> HTML:
     """What `made` shows of each data set in `names` but `dataset`, each under its label."""
     return HTML("\n".join(f"<p><strong>{data.LABELS[name]}</strong></p>\n{made(name).data}" for name in names if name != dataset))
+
+
+def named(frame: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    """The columns of a frame that have a name in words, under it, in the order of `names`."""
+    return frame[[name for name in names if name in frame]].rename(columns=names)
 
 
 def gallery(pictures: list) -> HTML:

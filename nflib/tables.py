@@ -281,19 +281,24 @@ def accuracy(records: Iterable[dict]) -> pd.DataFrame:
 
 def with_unmeasured(rows: pd.DataFrame, datasets: Iterable[str]) -> pd.DataFrame:
     """`rows` of `accuracy`, and, with dashes for ours, what else Tables 12 to 15 print of `datasets` (names)."""
-    wanted, index, made = {data.LABELS.get(name, name) for name in datasets}, published_index(), []
     keys = ["dataset", "base_model", "ber_percent", "generator"]
     have = set(rows.loc[comparable(rows), keys].itertuples(index=False, name=None))
-    for (metric, dataset, model, bits, ber, *training), lines in index.items():
-        if metric not in ("PA", "PA_NF") or dataset not in wanted or not any(re.match("table1[2-5]_", line["origin"]) for line in lines):
-            continue
-        name, on, train_ber, weight, flips = training or ("none", model, np.nan, 5.0, 0)
-        row = {"dataset": dataset, "base_model": model, "base_recipe": "release", "error_model": "ReleaseMap", "ber_percent": ber}
-        row |= {"generator": name, "bits": bits, "trained_for": on, "train_ber_percent": train_ber, "loss_weight": weight, "flips": flips}
-        if tuple(row[key] for key in keys) not in have:
+    printed = [row for name in datasets for row in printed_rows("table1[2-5]_", name) if tuple(row[key] for key in keys) not in have]
+    return pd.DataFrame([*rows.to_dict("records"), *printed], columns=rows.columns)
+
+
+def printed_rows(origins: str, dataset: str) -> list[dict]:
+    """Each setting that printed tables have of a data set (a name), alone and behind generators, with its published_* accuracies, under
+    the official code's recipe and error map.  origins: a regular expression that the tables' begin with."""
+    index, made = published_index(), []
+    for (metric, where, model, bits, ber, *training), lines in index.items():
+        if metric in ("PA", "PA_NF") and where == data.LABELS.get(dataset, dataset) and any(re.match(origins, line["origin"]) for line in lines):
+            name, on, train_ber, weight, flips = training or ("none", model, np.nan, 5.0, 0)
+            row = {"dataset": where, "base_model": model, "base_recipe": "release", "error_model": "ReleaseMap", "ber_percent": ber}
+            row |= {"generator": name, "bits": bits, "trained_for": on, "train_ber_percent": train_ber, "loss_weight": weight, "flips": flips}
             found = {m: index.get(published_key(row, m)) for m in METRICS}
             made.append(row | {f"published_{m}": lines[0]["mean"] for m, lines in found.items() if lines})
-    return pd.DataFrame([*rows.to_dict("records"), *made], columns=rows.columns)
+    return made
 
 
 def _architectures(image_size: int) -> tuple[dict, dict]:

@@ -155,7 +155,7 @@ def minutes(rows: pd.DataFrame) -> HTML:
 def table(rows: pd.DataFrame) -> HTML:
     """The frame as a table that can be downloaded."""
     shown = rows.assign(training_minutes=60 * rows["training_minutes"])  # in seconds: some are short
-    shown = shown[[name for name in SHOWN if name in shown]].rename(columns=SHOWN)
+    shown = show.named(shown, SHOWN)
     return show.table(shown.dropna(axis=1, how="all") if len(shown) else shown, "cost")
 
 

@@ -80,8 +80,7 @@ def frame(records: Iterable[dict], wanted: Iterable[Cell] = ()) -> pd.DataFrame:
 
 def accuracy_table(rows: pd.DataFrame) -> HTML:
     """`frame` as a table that can be downloaded."""
-    shown = rows.drop(columns=["largest_layer"])
-    return show.table(shown[[name for name in SHOWN if name in shown]].rename(columns=SHOWN).dropna(axis=1, how="all"), "error_models")
+    return show.table(show.named(rows, SHOWN).dropna(axis=1, how="all"), "error_models")
 
 
 def _laws(rows: pd.DataFrame) -> list[tuple[str, pd.Series | None]]:

@@ -165,7 +165,7 @@ def _agrees(rows: pd.DataFrame) -> list[str]:
     ]
     text = f"* **Does it agree with the paper?** Of the accuracies under errors that the paper prints too, {'; '.join(parts)}."
     behind = behind[behind["published_PA_NF"].notna()]
-    other = int(((behind["imitation_steps"] > 0) & (behind["steps"] == 0)).sum())
+    other = show.imitated(behind)
     if other:
         text += f" {'None' if other == len(behind) else f'Of {len(behind)}, {len(behind) - other}'} of ours behind a generator rests on the paper's own training; "
         text += "these generators learnt by [imitation](../method.md) of pictures that were trained so."

@@ -208,7 +208,7 @@ def duels(rows: pd.DataFrame) -> HTML:
 def table(rows: pd.DataFrame) -> HTML:
     """The frame as a table that can be downloaded."""
     shown = rows.assign(model_images_million=1000 * rows["model_images_million"].astype(float))
-    shown = shown[[name for name in SHOWN if name in shown]].rename(columns=SHOWN)
+    shown = show.named(shown, SHOWN)
     return show.table(shown.dropna(axis=1, how="all") if len(shown) else shown, "mechanism")
 
 

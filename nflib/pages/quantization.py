@@ -7,7 +7,7 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import HTML, Markdown
 
-from nflib import data, faults, figures, generators, grids, models, profiles, report, show, tables
+from nflib import faults, figures, generators, grids, models, profiles, report, show, tables
 from nflib.cells import digest_of
 
 NAME = "quantization"
@@ -33,16 +33,8 @@ SHOWN |= {"published_CA": "paper CA", "published_CA_NF": "paper CA(NF)"}
 
 
 def _printed(dataset: str) -> pd.DataFrame:
-    """The paper's settings of a data set (its printed name) as rows in which nothing of ours is measured."""
-    rows, index = [], tables.published_index()
-    for (metric, where, model, bits, ber, *training), lines in index.items():
-        if where == dataset and metric in ("PA", "PA_NF") and any(line["origin"] in ORIGINS for line in lines):
-            generator, on, train_ber, weight, flips = training or ("none", model, np.nan, 5.0, 0)
-            row = {"dataset": dataset, "base_recipe": "release", "base_model": model, "ber_percent": ber, "bits": bits}
-            row |= {"error_model": TRUE if bits == 8 else SLIP, "generator": generator, "trained_for": on}
-            row |= {"train_ber_percent": train_ber, "loss_weight": weight, "flips": flips}
-            found = {m: index.get(tables.published_key(row, m)) for m in tables.METRICS}
-            rows.append(row | {f"published_{m}": lines[0]["mean"] for m, lines in found.items() if lines})
+    """The paper's settings of a data set (a name) as rows in which nothing of ours is measured; below 8 bits the official code slips."""
+    rows = [row | {"error_model": TRUE if row["bits"] == 8 else SLIP} for row in tables.printed_rows("|".join(ORIGINS), dataset)]
     return pd.DataFrame(rows).reindex(columns=COLUMNS)
 
 
@@ -74,7 +66,7 @@ def frame(records: Iterable[dict], dataset: str = "") -> pd.DataFrame:
                 change = parts[0] - parts[1] if len(parts) == 2 else (parts[2] - parts[3]) - (parts[0] - parts[1])
                 error = change.std(ddof=1) / np.sqrt(len(change)) if len(change) > 1 else np.nan
                 rows.loc[at, names] = change.mean(), error
-    printed = _printed(data.LABELS.get(dataset, dataset))
+    printed = _printed(dataset)
     key = ["dataset", "base_recipe", "base_model", "error_model", "bits", "generator", "train_ber_percent"]
     ours, theirs = (some.fillna({"train_ber_percent": 0}).set_index(key).index for some in (rows, printed))
     parts = [part for part in (rows[COLUMNS], printed[~theirs.isin(ours)]) if len(part)]
