@@ -119,6 +119,14 @@ def test_the_same_records_give_the_same_bytes_and_check_finds_a_changed_table(tw
     assert any(path.suffix == ".svg" for path in first)
     assert {path: path.read_bytes() for profile in PROFILES for path in derive.write(profile)} == first
     assert len(derive.check()) == 4
+    before = derive.README.read_text()
+    stranger = results().parent / "elsewhere" / "README.md"  # of another folder's records
+    stranger.parent.mkdir()
+    stranger.write_text(derive.MARKS[0] + derive.MARKS[1])
+    with monkeypatch.context() as patched:
+        patched.setattr(derive, "README", stranger)
+        derive.write("paper")
+    assert stranger.read_text() == derive.MARKS[0] + derive.MARKS[1] and derive.README.read_text() == before
     path = derive.path("paper", "accuracy")
     path.write_text(path.read_text().replace("33.0", "34.0", 1))
     with pytest.raises(UserError, match="is not what the records give"):
