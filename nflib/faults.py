@@ -11,7 +11,7 @@ import hashlib
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,18 +89,40 @@ def _stream(seed: int, band: int, purpose: int) -> np.random.Generator:
     return np.random.Generator(np.random.SFC64(np.random.SeedSequence([seed, band, purpose])))
 
 
+@functools.cache
+def compiled(loop: Callable) -> Callable | None:
+    """A loop over faults as machine code that runs outside the interpreter's lock; None where numba is not installed."""
+    try:
+        import numba
+    except ImportError:
+        return None
+    return numba.njit(nogil=True, cache=True)(loop)
+
+
+def _place(gaps: np.ndarray, scale: float, last: int, positions: np.ndarray) -> int:
+    """Fill positions: each a geometric gap, an exponential one over `scale`, after the one before; returns the last."""
+    for k in range(len(gaps)):
+        last += int(gaps[k] / scale) + 1
+        positions[k] = last
+    return last
+
+
+def _place_by_numpy(gaps: np.ndarray, scale: float, last: int, positions: np.ndarray) -> int:
+    np.cumsum((gaps / scale).astype(np.int64) + 1, out=positions)
+    positions += last
+    return positions[-1]
+
+
 def _bernoulli_positions(stream: np.random.Generator, cells: int, probability: float) -> np.ndarray:
     """Ascending positions (int64) of successes among `cells` independent trials, by geometric gaps: exact."""
     if probability >= 1:
         return np.arange(cells)
-    mean = cells * probability
+    mean, scale = cells * probability, -np.log1p(-probability)
     draws = min(int(mean + 6 * mean**0.5 + 16), _CHUNK)
-    found, last = [], -1
+    place, found, last = compiled(_place) or _place_by_numpy, [], -1
     while last < cells:
-        gaps = (stream.standard_exponential(draws) / -np.log1p(-probability)).astype(np.int64) + 1
-        gaps[0] += last
-        found.append(np.cumsum(gaps))
-        last = found[-1][-1]
+        found.append(np.empty(draws, np.int64))
+        last = place(stream.standard_exponential(draws), scale, last, found[-1])
     positions = np.concatenate(found)
     return positions[: np.searchsorted(positions, cells)]
 
@@ -114,25 +136,46 @@ def _faulty_cells(band: int, rates: np.ndarray, weights: int, seed: int, stuck: 
     """
     low, high = _BANDS[band : band + 2]
     cells = _bernoulli_positions(_stream(seed, band, _GAPS), weights * len(rates), (high - low) / (1 - low))
-    ones = _stream(seed, band, _VALUES).random(len(cells)) < 0.5 if stuck else 0
+    ones = _stream(seed, band, _VALUES).random(len(cells)) < 0.5 if stuck else None
     if rates.min() < high:  # what is dropped here is dropped in higher bands too: marks are larger there
         marks = low + (high - low) * _stream(seed, band, _MARKS).random(len(cells))
         kept = marks < rates[cells % len(rates)]
-        cells, ones = cells[kept], ones[kept] if stuck else 0
+        cells, ones = cells[kept], ones[kept] if stuck else None
     cells <<= 6
-    cells += ones
     cells += 2 * band
+    if stuck:
+        cells += ones
     return cells
+
+
+def _group(numbers: np.ndarray, bits: int, index: np.ndarray, masks: np.ndarray) -> int:
+    """`_by_weight` of sorted numbers, one after another: fills index and masks from the start, returns how many weights."""
+    count, weight, before = -1, -1, -1
+    for number in numbers:
+        cell = number >> 6
+        here = cell >> 3 if bits == 8 else cell // bits
+        mask = 1 << (cell - bits * here) if cell != before else 0  # a cell counts in its lowest band
+        count += here != weight
+        index[count] = here
+        for row in range(len(masks)):
+            found = mask * (number & 1) if row else mask
+            masks[row, count] = found if here != weight else masks[row, count] | found
+        weight, before = here, cell
+    return count + 1
 
 
 def _by_weight(numbers: np.ndarray, bits: int, stuck: bool) -> list[np.ndarray]:
     """Weights (int64, ascending) that the cells `numbers` (see above; overwritten) belong to, the faulty bits of each
     (uint8), and, if `stuck`, those of them that read one (uint8)."""
     numbers.sort(kind="stable")  # a merge: each band is ascending
+    if group := compiled(_group):
+        index, masks = np.empty(len(numbers), np.int64), np.empty((1 + stuck, len(numbers)), np.uint8)
+        count = group(numbers, bits, index, masks)
+        return [index[:count], *masks[:, :count]]
     ones, cells = (numbers & 1).astype(np.uint8) if stuck else None, numbers >> 6
     index = cells // bits
     masks = np.uint8(1) << (cells - bits * index).astype(np.uint8)
-    masks[1:] *= cells[1:] != cells[:-1]  # a cell counts in its lowest band
+    masks[1:] *= cells[1:] != cells[:-1]
     final = np.append(index[1:] != index[:-1], index[:1] >= 0)
     last, earlier = np.flatnonzero(final), np.flatnonzero(~final)
 
@@ -145,27 +188,45 @@ def _by_weight(numbers: np.ndarray, bits: int, stuck: bool) -> list[np.ndarray]:
     return [index[last], joined(masks), *([joined(masks * ones)] if stuck else [])]
 
 
-def _independent(sizes: Mapping[str, int], rates: np.ndarray, seed: int, stuck: bool) -> Iterator[tuple[str, list]]:
-    """Each layer's name and `_by_weight` of its faults, as tensors, where every cell is faulty by itself.
+@functools.cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    """Threads that work on one pattern together; they stay, for new ones would ask for their memory anew at every pattern."""
+    return ThreadPoolExecutor(count)
 
-    Bands, then layers, are shared out among as many threads as torch may use.
+
+def _shared_out(work: Callable[[int], T], costs: list[int]) -> list[T]:
+    """work(number) for each of the costs, the dearest first, by as many threads as torch may use; in the order of the costs.
+
+    torch itself should compute nothing in it: its own threads would wait for these.
     """
+    order = sorted(range(len(costs)), key=costs.__getitem__, reverse=True)
+    if (count := torch.get_num_threads()) == 1:
+        found = dict(zip(order, map(work, order)))
+    else:
+        running = {number: _threads(count).submit(work, number) for number in order}
+        wait(running.values())  # also where one fails: nothing goes on behind the caller's back
+        found = {number: one.result() for number, one in running.items()}
+    return [found[number] for number in range(len(costs))]
+
+
+def _independent(sizes: Mapping[str, int], rates: np.ndarray, seed: int, stuck: bool) -> Pattern:
+    """The pattern of a model in which every cell is faulty by itself: flips, or, if `stuck`, cells stuck at 0 or 1."""
     bits, ends = len(rates), np.cumsum([0, *sizes.values()])
 
     def band(number: int) -> np.ndarray:
         return _faulty_cells(number, rates, int(ends[-1]), seed, stuck)
 
-    def layer(number: int) -> list[Tensor]:
+    def layer(number: int) -> LayerFaults:
         numbers = np.concatenate([found[cut[number] : cut[number + 1]] for found, cut in zip(bands, cuts)])
-        index, *masks = _by_weight(numbers, bits, stuck)
+        index, faulty, *ones = _by_weight(numbers, bits, stuck)
         index -= ends[number]
-        return [torch.from_numpy(part) for part in (index, *masks)]
+        keep, toggle = (~faulty, ones[0]) if stuck else (np.full_like(faulty, 255), faulty)
+        return LayerFaults(*map(torch.from_numpy, (index, keep, toggle)))
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy computes outside the interpreter's lock
-        count = np.searchsorted(_BANDS, rates.max())
-        bands = [np.zeros(0, np.int64), *pool.map(band, reversed(range(count)))]  # the longest first
-        cuts = [np.searchsorted(found, bits * ends << 6) for found in bands]
-        yield from zip(sizes, pool.map(layer, range(len(sizes))))
+    count = int(np.searchsorted(_BANDS, rates.max()))
+    bands = [np.zeros(0, np.int64), *_shared_out(band, list(range(count)))]  # a higher band is a longer one
+    cuts = [np.searchsorted(found, bits * ends << 6) for found in bands]
+    return dict(zip(sizes, _shared_out(layer, list(sizes.values()))))
 
 
 def _split(sizes: Mapping[str, int], keep: np.ndarray, toggle: np.ndarray) -> Pattern:
@@ -226,9 +287,8 @@ class BitFlips(ErrorModel):
     """Every stored bit flips with probability `rate`, independently: the definition in the paper's text."""
 
     def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8, device: torch.device = CPU) -> Pattern:
-        layers = _independent(sizes, self._rates(bits), seed, stuck=False)
-        made = ((name, LayerFaults(i, torch.full_like(faulty, 255), faulty)) for name, (i, faulty) in layers)
-        return self._limited({name: faults.to(device) for name, faults in made})
+        pattern = self._limited(_independent(sizes, self._rates(bits), seed, stuck=False))
+        return {name: faults.to(device) for name, faults in pattern.items()}
 
 
 @dataclass(frozen=True)
@@ -239,8 +299,8 @@ class StuckAt(ErrorModel):
     """
 
     def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8, device: torch.device = CPU) -> Pattern:
-        layers = _independent(sizes, self._rates(bits), seed, stuck=True)
-        return self._limited({name: LayerFaults(i, ~faulty, ones).to(device) for name, (i, faulty, ones) in layers})
+        pattern = self._limited(_independent(sizes, self._rates(bits), seed, stuck=True))
+        return {name: faults.to(device) for name, faults in pattern.items()}
 
 
 def _words(cells: np.ndarray, bits: int) -> np.ndarray:
@@ -368,21 +428,55 @@ def error_model(law: str, rate: float) -> ErrorModel:
     return LAWS[choose("error model", law, LAWS)](check_rate(rate))
 
 
+def _patch(weight, codes, scale, index, keep, toggle, unused, slip, old):
+    """What `LayerFaults.hit` and a copy do, one weight after another: fills `old` and overwrites `weight` (float32)."""
+    for k in range(len(index)):
+        i = index[k]
+        old[k] = weight[i]
+        raw = (codes[i] & keep[k]) ^ toggle[k]
+        raw = raw if slip else (raw << unused) & 255
+        read = raw - 256 if raw > 127 else raw
+        weight[i] = (read if slip else read >> unused) * scale
+
+
+def _restore(weight, index, old):
+    for k in range(len(index)):
+        weight[index[k]] = old[k]
+
+
+def _patched(base: Quantized, name: str, faults: LayerFaults, patch: Callable | None) -> Callable[[], None]:
+    """Patch a layer's weights, with `patch` (`_patch`, compiled) or by torch; returns what puts the old ones back."""
+    weight, codes, scale = base.layers[name].weight.data.view(-1), base.codes[name], base.scales[name]
+    if patch:
+        index, keep, toggle = faults.index.numpy(), faults.keep.numpy(), faults.toggle.numpy()
+        if len(index) and not 0 <= index[0] <= index[-1] < len(weight):
+            raise IndexError(f"layer {name!r} has {len(weight)} weights, none at {index[-1]}")
+        old = np.empty(len(index), np.float32)
+        weight = weight.numpy()
+        patch(weight, codes.numpy(), np.float32(scale), index, keep, toggle, 8 - base.bits, faults.sign_slip, old)
+        return functools.partial(compiled(_restore), weight, index, old)
+    faults = faults.to(weight.device)
+    old = weight.index_select(0, faults.index)
+    hit = faults.hit(codes.index_select(0, faults.index), base.bits)
+    weight.index_copy_(0, faults.index, hit.to(scale.dtype) * scale)
+    return lambda: weight.index_copy_(0, faults.index, old)
+
+
+def _one_by_one(work: Callable[[int], T], costs: list[int]) -> list[T]:
+    return list(map(work, range(len(costs))))
+
+
 @contextmanager
 def perturbed(base: Quantized, pattern: Pattern) -> Iterator[Quantized]:
     """Patch the weights of `base` that `pattern` changes; put the old ones back on leaving, whatever happens."""
-    undo = []
+    names, costs, undo = list(pattern), [len(faults.index) for faults in pattern.values()], []
+    patch = compiled(_patch) if all(codes.device == CPU for codes in base.codes.values()) else None
+    each = _shared_out if patch else _one_by_one
     try:
-        for name, faults in pattern.items():
-            weight, codes, scale = base.layers[name].weight.data.view(-1), base.codes[name], base.scales[name]
-            faults = faults.to(weight.device)
-            undo.append((weight, faults.index, weight.index_select(0, faults.index)))
-            hit = faults.hit(codes.index_select(0, faults.index), base.bits)
-            weight.index_copy_(0, faults.index, hit.to(scale.dtype) * scale)
+        each(lambda number: undo.append(_patched(base, names[number], pattern[names[number]], patch)), costs)
         yield base
     finally:
-        for weight, index, old in undo:
-            weight.index_copy_(0, index, old)
+        each(lambda number: undo[number](), [1] * len(undo))
 
 
 def wrong_bits(base: Quantized, name: str, faults: LayerFaults) -> Tensor:

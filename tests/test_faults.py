@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import math
+import sys
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from scipy import stats
 from torch import nn
 
 from nflib.faults import (
+    _CHUNK,
     DRAWING_THREADS,
     LAWS,
     BitFlips,
@@ -23,8 +25,10 @@ from nflib.faults import (
     LayerFaults,
     ReleaseMap,
     StuckAt,
+    _group,
     ahead,
     changed_bits,
+    compiled,
     error_model,
     perturbed,
 )
@@ -361,10 +365,30 @@ def test_every_law_is_pinned():
     assert {name for name, _ in PINNED} == set(LAWS)
 
 
+@pytest.fixture(params=["compiled", "without numba"])
+def loops(request, monkeypatch):
+    """Loops over faults as numba compiles them, and what stands in for them on a machine that has only torch and numpy."""
+    compiled.cache_clear()
+    if request.param == "without numba":
+        monkeypatch.setitem(sys.modules, "numba", None)  # an import of it fails
+    assert (compiled(_group) is None) == (request.param == "without numba")
+    yield
+    compiled.cache_clear()
+
+
 @pytest.mark.parametrize("name, bits", PINNED)
-def test_patterns_never_change(name, bits):
+def test_patterns_never_change(name, bits, loops):
     """Pinned: a record's accuracies mean nothing for another pattern of the same seed."""
     assert digest(error_model(name, 0.0123).draw({"a": 3000, "b": 1000}, 50000, bits)) == PINNED[name, bits]
+
+
+@pytest.mark.parametrize("law", [BitFlips(0.05), StuckAt(0.05)])
+def test_a_large_pattern_is_the_same_without_numba(law, monkeypatch):
+    """More faulty cells than are drawn at a time, in layers that differ in size."""
+    sizes = {"a": 1000, "b": 400_000, "c": 50}
+    fast = law.draw(sizes, 4, 7)
+    monkeypatch.setattr("nflib.faults.compiled", lambda loop: None)
+    assert same(fast, law.draw(sizes, 4, 7)) and len(fast["b"].index) > 3 * _CHUNK
 
 
 @pytest.mark.parametrize("name", LAWS)
@@ -398,7 +422,7 @@ def test_any_two_bytes_read_back_a_code_of_the_width(bits):
 
 @pytest.mark.parametrize("bits", [2, 5, 8])
 @pytest.mark.parametrize("name", LAWS)
-def test_a_perturbed_model_s_weights_are_the_faulted_codes_decoded(name, bits):
+def test_a_perturbed_model_s_weights_are_the_faulted_codes_decoded(name, bits, loops):
     """Against a dense reference: codes from the float weights, each stored bit read on its own, then times the scale."""
     torch.manual_seed(1)
     base, pattern = small_base(bits), error_model(name, 0.1).draw(small_base(bits).sizes, 3, bits)
@@ -421,7 +445,7 @@ def test_a_perturbed_model_s_weights_are_the_faulted_codes_decoded(name, bits):
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_leaving_restores_every_bit(channels_last):
+def test_leaving_restores_every_bit(channels_last, loops):
     base = small_base()
     if channels_last:
         base = Quantized(base.model.to(memory_format=torch.channels_last))
@@ -445,13 +469,20 @@ def test_leaving_restores_every_bit(channels_last):
     assert intact()
 
 
-def test_weights_are_restored_when_applying_itself_fails():
-    base = small_base()
-    before = base.layers["0"].weight.clone()
-    pattern = BitFlips(0.3).draw({"0": base.sizes["0"], "no such layer": 5}, 0)
-    with pytest.raises(KeyError), perturbed(base, pattern):
-        pass
-    assert torch.equal(base.layers["0"].weight, before)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("last, failure", [("no such layer", KeyError), ("3", IndexError)])
+def test_weights_are_restored_when_applying_itself_fails(last, failure, threads, loops):
+    """Whether a layer is not there or a fault lies beyond its end, and where layers are patched side by side."""
+    base, before = small_base(), torch.get_num_threads()
+    weights = {name: layer.weight.clone() for name, layer in base.layers.items()}
+    pattern = BitFlips(0.3).draw({"0": base.sizes["0"], last: 9 * base.sizes["3"]}, 0)
+    torch.set_num_threads(threads)
+    try:
+        with pytest.raises(failure), perturbed(base, pattern):
+            pass
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(layer.weight, weights[name]) for name, layer in base.layers.items())
 
 
 def test_patching_does_not_disturb_gradients_to_the_images():
