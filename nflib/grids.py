@@ -278,12 +278,16 @@ def transformed_images(
     generator_names: Sequence[str],
     error_model: str,
     rate: float,
+    imitation: bool | None = None,
 ) -> list[Cell]:
-    """Images, perturbations and transformed images of each base model and generator; no error pattern is needed."""
+    """Images, perturbations and transformed images of each base model and generator; no error pattern is needed.
+
+    imitation: how generators are trained, see `generator_recipe`.
+    """
     cells = []
     for model in base_models:
         whole, setting = base(profile, dataset, model, base_recipe), {"law": error_model, "rate": rate}
-        chosen = [generator_recipe(profile, name, **setting) for name in generator_names]
+        chosen = [generator_recipe(profile, name, **setting, imitation=imitation) for name in generator_names]
         cells += [Cell("transformed_images", whole, g, patterns=0, **setting) for g in chosen]
     return cells
 

@@ -109,6 +109,8 @@ def first_look(table: str) -> list[Cell]:
         whole = tsne(*at, "vgg11", "release", ("conv_s", "unet_l"), "release_map", 0.01, 5, 500)
     elif table == "transformed_images":
         whole = transformed_images(*at, ("vgg11",), "release", ("conv_s", "unet_l"), "release_map", 0.01)
+        alone = transformed_images(*at, ("vgg11",), "release", ("conv_s",), "release_map", 0.01, imitation=False)
+        return shortened(whole) + shortened(alone, steps=LONGER_STEPS)
     elif table == "base_recipe":
         short = varied_recipes("vgg11", (), 0.5, 6, 20)
         short = [dataclasses.replace(cell, images=cell.images or FIRST_LOOK_IMAGES) for cell in short]
@@ -237,6 +239,7 @@ def _paper(table: str) -> list[Cell]:
     elif table == "transformed_images":
         for at, rate in ((cifar10, 0.01), (gtsrb, 0.01), (cifar100, 0.01)):
             cells += transformed_images(*at, ("resnet18",), release, generators.NAMES, "release_map", rate)
+        cells += transformed_images(*cifar10, ("resnet18",), release, pair, "release_map", 0.01, imitation=False)
     elif table == "error_models":
         cells += error_models(*cifar10, models.NAMES, RECIPES, ("conv_l",), 0.01, 50)
     elif table == "base_recipe":
