@@ -19,8 +19,9 @@
 # 16 and 17; they have no numbers, so some are added, all without bit errors. *Perturbation alone*: the base model sees G(x)
 # and no image. *Nearest class mean*: each perturbation is told by the nearest mean of a class, means being taken over the
 # other half of the images; the same for images. *Between classes*: how much of the variance of perturbations goes with the
-# class, corrected for chance. *Common*: how much of the perturbation is the same for all images. *Swapped*: an image gets the perturbation that was made for an image of another class. Does
-# the base model then tell the image's class, or the perturbation's?
+# class, corrected for chance. *Common*: how much of the perturbation is the same for all images. *Swapped*: an image gets
+# the perturbation that was made for an image of another class. Does the base model then tell the image's class, or the
+# perturbation's?
 
 # %% tags=["parameters", "hide-input"]
 profile: str = "smoke"  # "smoke": narrow models, minutes; "paper": full size
@@ -50,7 +51,8 @@ page.summary(rows, profile)
 # ## The images
 #
 # The first two test images of the first classes. Where two perturbations of a class look alike, and like the class's mean,
-# the generator answers with a pattern of the class.
+# the generator answers with a pattern of the class. Of generators trained alike the one is shown whose perturbation decides
+# most often; the others unfold.
 
 # %% tags=["hide-input"]
 page.galleries(records, profile)

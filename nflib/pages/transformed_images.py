@@ -112,89 +112,119 @@ def gallery(record: dict, arrays: dict[str, np.ndarray]) -> figures.Picture:
 
 
 def galleries(records: Iterable[dict], profile: str) -> HTML:
-    """`gallery` of each record, in the order of the table."""
+    """`gallery` of the first generator of each of `_groups`; those of the others unfold."""
     known = {record["provenance"]["command"].rpartition("=")[2]: record for record in records}
-    store = Store(profile)
-    shown = [known[name] for name in frame(known.values())["record"]]
-    return show.gallery([gallery(record, store.arrays(record)) for record in shown])
+    store, shown = Store(profile), []
+    for _, some in _groups(frame(known.values())):
+        first, *others = [gallery(known[name], store.arrays(known[name]))._repr_html_() for name in some["record"]]
+        shown.append(first)
+        if others:
+            names = f"{show.count(len(others), 'other generator')}: {show.listed(some['generator'].iloc[1:])}"
+            shown.append(f'<details class="nflib-more"><summary>{names}</summary>{"".join(others)}</details>')
+    return HTML("\n".join(shown) or show.gallery([]).data)
 
 
 # ------------------------------------------------------------------------------------------------------------ sentences
 
 
-def _reading(row: dict) -> str:
-    """What one generator's numbers say about the class in its perturbation."""
-    n = row["images"]
-    error = 100 * np.sqrt(row["chance"] / 100 * (1 - row["chance"] / 100) / n)
-    above = row["perturbation_alone"] > max(row["chance"], row["largest_class"]) + 2 * error
+ALONE_WAY = "Eq. 3 alone, the paper's algorithm"
+IMITATION_WAY = "imitation of class patterns"
+
+
+def _groups(rows: pd.DataFrame) -> list[tuple[tuple, pd.DataFrame]]:
+    """Generators of one base model, one setting of errors and one way of training; rows that decide most come first.  The key
+    has the way last."""
+    imitation, alone = rows["imitation_steps"].fillna(0) > 0, rows["steps"] > 0
+    way = np.select([imitation & ~alone, imitation], [IMITATION_WAY, f"{IMITATION_WAY}, then Eq. 3"], ALONE_WAY)
+    ranked = rows.assign(way=way).sort_values("swapped_perturbation", ascending=False, kind="stable", na_position="first")
+    keys = [*show.GROUP, "images", "way"]
+    order = rows.assign(way=way)[keys].drop_duplicates().itertuples(index=False)
+    groups = dict(list(ranked.groupby(keys, sort=False)))
+    return [(tuple(key), groups[tuple(key)]) for key in order]
+
+
+def _reads(row: pd.Series) -> bool:
+    """Whether the base model tells the class from the perturbation alone better than chance and guessing explain."""
+    chance = row["chance"] / 100
+    error = 100 * np.sqrt(chance * (1 - chance) / row["images"])
+    return row["perturbation_alone"] > max(row["chance"], row["largest_class"]) + 2 * error
+
+
+def _between(values: pd.Series) -> str:
+    low, high = f"{values.min():.1f}", f"{values.max():.1f}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _reading(some: pd.DataFrame) -> str:
+    """What the numbers of some generators say about the class in their perturbations."""
+    reads = int(some.apply(_reads, axis=1).sum())
+    first, whole = some.iloc[0], len(some)
+    above = "above chance" if reads == whole else "not above chance" if not reads else f"above chance for {reads} of {whole}"
     text = (
-        f"the base model that sees the perturbation alone, at its own size, is right on {row['perturbation_alone']:.1f} % of the images (chance "
-        f"{row['chance']:.1f} %, commonest class {row['largest_class']:.1f} %): it {'reads' if above else 'does not read'} the class "
-        f"there. The nearest class mean finds the class of {row['nearest_mean_perturbations']:.1f} % from perturbations and of "
-        f"{row['nearest_mean_images']:.1f} % from images. "
+        f"from the perturbation alone, at its own size, the base model tells the class of {_between(some['perturbation_alone'])} % of the "
+        f"images (chance {first['chance']:.1f} %, commonest class {first['largest_class']:.1f} %): {above}. "
     )
-    shares = [row[f"between_classes_{kind}"] for kind in ("perturbations", "images")]
-    if np.isnan(shares[0]):
-        text += "The perturbation is the same for every image. "
-    else:
-        more = "more" if shares[0] > shares[1] else "less"
+    swapped = some[some["swapped_image"].notna()]
+    if len(swapped) < whole:
+        text += "One perturbation is the same for every image. " if whole > 1 else "The perturbation is the same for every image. "
+    if len(swapped):
         text += (
-            f"{row['common']:.1f} % of its mean square is the same for all images; of what varies {shares[0]:.1f} % lies between "
-            f"classes, {more} than of the images' variance ({shares[1]:.1f} %). "
+            f"With the perturbation made for an image of another class, an image is told as the perturbation's class in "
+            f"{_between(swapped['swapped_perturbation'])} % and as its own in {_between(swapped['swapped_image'])} %. "
         )
-    text += (
-        f"Mean size {row['mean_perturbation']:.1f} % of the image range, {row['mean_change']:.1f} % after clipping, which cuts "
-        f"{row['saturated']:.1f} % of the pixel values."
-    )
-    if not np.isnan(row["swapped_image"]):
-        text += (
-            f" An image with the perturbation made for an image of another class is told as the image's class in "
-            f"{row['swapped_image']:.1f} % and as the perturbation's in {row['swapped_perturbation']:.1f} %."
-        )
-    return text
+    return text + f"Mean size of the perturbation: {_between(some['mean_perturbation'])} % of the image range."
 
 
 def summary(rows: pd.DataFrame, profile: str) -> Markdown:
-    """What came out: of each base model a line for the generators whose perturbations decide most and least often; the others
-    stand in the table."""
-    lines, ends = [], []
-    for _, some in rows.groupby(["dataset", "base_model", "base_recipe", "base_epochs", "error_model", "ber_percent"], sort=False):
-        some = some.sort_values("swapped_perturbation", ascending=False, kind="stable", na_position="first")
-        ends.append(some if len(some) <= 2 else some.iloc[[0, -1]])
-    for row in pd.concat([rows[:0], *ends]).sort_index().to_dict("records"):
+    """What came out: a line for the generators of one base model that were trained in one way."""
+    lines = []
+    for (dataset, model, recipe, epochs, law, rate, images, way), some in _groups(rows):
+        printed = some.dropna(subset=["published_CA_NF"])
         line = (
-            f"* {row['dataset']} {row['base_model']} (base recipe `{row['base_recipe']}`, {row['base_epochs']} epochs) with "
-            f"{row['generator']} ({show.trained(pd.DataFrame([row]))}; {row['error_model']} at {row['ber_percent']:g} %), {row['images']} images: "
-            + _reading(row) + f" Clean accuracy {row['CA']:.1f} → {row['CA_NF']:.1f} %"
-        )  # fmt: skip
-        printed = row["published_CA"], row["published_CA_NF"]
-        lines.append(line + (f"; the paper has {printed[0]:g} → {printed[1]:g} %." if not np.isnan(printed).any() else "."))
-    if left := len(rows) - len(lines):
-        lines.append(f"* {show.count(left, 'other generator').capitalize()} between those of the same base model: in the table.")
+            f"* **{dataset} {model}** (base recipe `{recipe}`, {epochs} epochs; {law} at {rate:g} %; {images:,} images), "
+            f"{show.several(some['generator'], 'generator')}, trained by **{way}** ({show.trained(some)}): {_reading(some)} "
+            f"Clean accuracy {some['CA'].iloc[0]:.1f} → {_between(some['CA_NF'])} %"
+        )
+        if len(printed):
+            line += f"; in the paper {printed['published_CA'].iloc[0]:g} → {_between(printed['published_CA_NF'])} %"
+        lines.append(f"{line}.")
     lines += ["", f"Figures 16 and 17 of the paper show such images without numbers. {show.progress(rows, profile, 'transformed_images')}"]
     return show.prose("\n".join(lines).lstrip())
 
 
+def _painters(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["swapped_perturbation"] > rows["swapped_image"]]
+
+
 def meaning(rows: pd.DataFrame) -> Markdown:
-    """Does a generator paint the class's pattern over the image?"""
+    """Does a generator paint the class's pattern over the image, and is that the paper's algorithm or the training by imitation?"""
     swapped = rows[rows["swapped_image"].notna() & rows["between_classes_perturbations"].notna()]
     if swapped.empty:
         return show.prose("Nothing is measured that could tell.")
-    painted = swapped[swapped["swapped_perturbation"] > swapped["swapped_image"]]
-    classy = swapped[swapped["between_classes_perturbations"] > swapped["between_classes_images"]]
+    lines, ways = [], {}
+    for (*_, way), some in _groups(swapped):
+        ways.setdefault(way, []).append(some)
+    for way, parts in ways.items():
+        some = pd.concat(parts)
+        painted = len(_painters(some))
+        classy = int((some["between_classes_perturbations"] > some["between_classes_images"]).sum())
+        does = "does" if 1 in (painted, len(some)) else "do"
+        line = f"* Trained by {way}: {painted} of {show.count(len(some), 'generator')} {does} so; in {classy} the class explains more of the perturbations' variance than of the images'."
+        if way == IMITATION_WAY and painted:
+            line += " That is what they were trained for: class patterns, which they imitate, decide whatever the image. It shows that they learnt it."
+        if way == ALONE_WAY:
+            longest = f"after {some['steps'].max():,.0f} steps at most"
+            if painted == 0:
+                line += f" So the paper's algorithm, {longest}, does not lead there by itself: the answer still comes from the image."
+            elif painted == len(some):
+                line += f" So the paper's algorithm, {longest}, leads there by itself: these generators classify, and write their answer on the image."
+        lines.append(line)
     text = (
         "A generator that paints the class over the image decides the answer, whatever the image: with the perturbation of an "
-        "image of another class, an image is then told more often as the perturbation's class than as its own. "
-        f"{len(painted)} of {show.count(len(swapped), 'generator')} {'does' if len(painted) == 1 else 'do'} so. In {len(classy)} of "
-        f"{len(swapped)} the class explains more of the perturbations' variance than of the images'. "
-    )
-    if len(painted) == len(swapped):
-        text += "These generators classify, and write their answer on the image. "
-    elif len(painted) == 0:
-        text += "These generators do not replace the image: the answer still comes from the image itself. "
-    text += (
+        "image of another class, an image is then told more often as the perturbation's class than as its own.\n\n"
+        + "\n".join(lines) + "\n\n"
         f"The part that is the same for all images makes up {swapped['common'].min():.0f} to {swapped['common'].max():.0f} % of the "
         "perturbations' mean square. A generator that merely copies part of the image also varies with the class; swapping tells "
         "the two apart. All of this is without bit errors."
-    )
+    )  # fmt: skip
     return show.prose(text)
