@@ -58,9 +58,9 @@ transfer.summary(rows, profile)
 # ## Who helps whom
 #
 # Each field is the recovery RP of one target (column) behind one generator (row), with its standard error over error
-# patterns where there is room. Blue is a gain, red a loss, grey has no number. A solid frame marks a generator that was
-# trained on its target alone, a dotted one a target among several surrogates; fields without a frame are unseen targets.
-# *On target itself* is relaxed access.
+# patterns where there is room. Blue is a gain, red a loss, grey has no number; targets without any are left out. A solid
+# frame marks a generator that was trained on its target alone, a dotted one a target among several surrogates; fields
+# without a frame are unseen targets. *On target itself* is relaxed access.
 
 # %% tags=["hide-input"]
 transfer.pictures(rows)

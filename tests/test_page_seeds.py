@@ -87,6 +87,13 @@ def test_sentences_and_pictures_follow_the_numbers(records):
     assert "ConvS, seed 2, base model 0: 78.0 % (without errors 90.0 %)" in page.pictures(rows).data
 
 
+def test_it_is_said_that_generators_learnt_by_imitation(records):
+    rows = page.frame(records)
+    assert "No generator here was" not in page.summary(rows, "paper").data  # they were trained on Eq. 3
+    taught = rows.assign(steps=0.0, imitation_steps=600.0)
+    assert "No generator here was trained by the paper's algorithm" in page.summary(taught, "paper").data
+
+
 def test_one_training_says_nothing(workshop):
     store([40.0, 60.0])
     store([70.0, 74.0], 0, 0)

@@ -119,6 +119,17 @@ def test_the_picture_says_in_words_what_it_shows(known):
     assert 'alt="RP in percentage points. CIFAR-10' in picture._repr_html_()
 
 
+def test_each_side_of_the_picture_has_the_targets_that_it_has_numbers_of(known, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(page.sns, "heatmap", lambda values, ax, xticklabels, **rest: drawn.setdefault(tuple(xticklabels), values))
+    rows = page.frame(known)
+    page.matrix(rows[(rows["ber_percent"] == 1.0) & (rows["train_ber_percent"] == 1.5)])
+    ours, paper = drawn
+    assert ours == ("ResNet18", "VGG11") and paper == ("ResNet18", "ResNet50", "VGG11", "VGG16", "VGG19")
+    assert not np.isnan(drawn[ours]).all(axis=0).any() and not np.isnan(drawn[paper]).all(axis=0).any()
+    assert {46, 12, 18, 25.5} <= set(drawn[ours][~np.isnan(drawn[ours])])
+
+
 def test_the_notebooks_defaults_are_cells_of_the_smoke_grid():
     given = {name: value for name, value in notebooks.parameters("transfer").items() if name not in ("device", "measure")}
     assert set(grids.transfer(**given)) == set(profiles.cells("smoke", "transfer"))

@@ -126,6 +126,13 @@ def test_sentences_say_what_is_there(two):
     assert "paper PA(NF)" in shown and "–" in shown
 
 
+def test_it_is_said_that_generators_learnt_by_imitation(two):
+    rows = tsne.frame(two)
+    assert "trained by the paper's algorithm" not in tsne.summary(rows, "paper").data
+    taught = rows.assign(steps=0.0, imitation_steps=600.0)
+    assert "No generator here was trained by the paper's algorithm" in tsne.summary(taught, "paper").data
+
+
 def test_nothing_measured_is_said(workshop):
     rows = tsne.frame([])
     assert rows.empty and list(rows.columns) == tsne.COLUMNS

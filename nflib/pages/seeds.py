@@ -167,7 +167,7 @@ def answer(rows: pd.DataFrame) -> str | None:
 
 def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     """What was measured, and what another seed moves."""
-    lines = [show.progress(rows, profile, "seeds")]
+    lines = [text for text in (show.progress(rows, profile, "seeds"), show.by_imitation(rows)) if text]
     for key, some in spreads(rows).groupby(GROUP, sort=False):
         said = [f"* {_said(row)}" for row in some.to_dict("records")]
         said += [] if (some["varied"] == ALONE).any() else ["* The base model has not been trained again yet."]

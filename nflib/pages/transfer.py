@@ -105,7 +105,8 @@ def _order(row: dict) -> tuple:
 
 
 def matrix(rows: pd.DataFrame) -> figures.Picture:
-    """Recovery by target and by what the generator was trained on, the target itself last: ours, and the paper's beside it.
+    """Recovery by target and by what the generator was trained on, the target itself last: ours, and the paper's beside it, each
+    with the targets that it has numbers of.
 
     rows: those of `frame` for one data set, base recipe, error model, bit-error rate and training rate.
     """
@@ -114,16 +115,20 @@ def matrix(rows: pd.DataFrame) -> figures.Picture:
     itself = itself.assign(trained_for="target itself", target="own model", **relaxed)
     rows = pd.concat([rows, itself]).sort_values("generator", kind="stable")
     lines = list(dict.fromkeys(zip(rows["generator"], rows["trained_for"].str.replace("+", " + "))))
-    targets = [name for name in models.LABELS.values() if name in set(rows["base_model"])]
     sources = {name: words for name, words in (("RP", "ours"), ("published_RP", "paper")) if rows[name].notna().any()}
+    targets = {  # of each panel: those with a number
+        source: [name for name in models.LABELS.values() if name in set(rows.loc[rows[source].notna(), "base_model"])]
+        for source in sources
+    }
     limit = 1.6 * max(1.0, rows[list(sources)].abs().to_numpy().max(initial=0, where=rows[list(sources)].notna().to_numpy()))
-    figure, axes = figures._figure(max(1, len(sources)), height=1.5 + 0.36 * len(lines), sharey=True)
+    ratios = [len(some) + 0.5 for some in targets.values()] or [1]
+    figure, axes = figures._figure(max(1, len(sources)), height=1.5 + 0.36 * len(lines), sharey=True, width_ratios=ratios)
     said = ""
     for axis, (name, words) in zip(axes, sources.items()):
-        values = np.full((len(lines), len(targets)), np.nan)
+        values = np.full((len(lines), len(targets[name])), np.nan)
         texts = np.full(values.shape, "", object)
         for row in rows[rows[name].notna()].to_dict("records"):
-            y, x = lines.index((row["generator"], row["trained_for"].replace("+", " + "))), targets.index(row["base_model"])
+            y, x = lines.index((row["generator"], row["trained_for"].replace("+", " + "))), targets[name].index(row["base_model"])
             values[y, x] = row[name]
             texts[y, x] = show.points(row[name], row["RP_error"] if name == "RP" and len(sources) == 1 else np.nan)
             if row["target"] != "unseen":
@@ -131,7 +136,7 @@ def matrix(rows: pd.DataFrame) -> figures.Picture:
                 axis.add_patch(Rectangle((x + 0.06, y + 0.08), 0.88, 0.84, fill=False, zorder=3, **style))
         sns.heatmap(
             values, ax=axis, annot=texts, fmt="", cmap="RdBu", vmin=-limit, vmax=limit, linewidths=1, cbar=False,
-            annot_kws={"fontsize": 8, "color": "black"}, mask=np.isnan(values), xticklabels=targets,
+            annot_kws={"fontsize": 8, "color": "black"}, mask=np.isnan(values), xticklabels=targets[name],
             yticklabels=[f"{generator} on {trained}" for generator, trained in lines],
         )  # fmt: skip
         axis.set(title=words, facecolor="0.88")

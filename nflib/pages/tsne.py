@@ -211,6 +211,7 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
         )
         lines += [f"  * {line}" for line in _lines(some)]
     lines += ["", f"Figure 15 of the paper shows such panels without numbers. {show.progress(rows, profile, 'tsne')}"]
+    lines += ["", show.by_imitation(rows[rows["place"] == "outputs"])]
     return show.prose("\n".join(lines).lstrip())
 
 
