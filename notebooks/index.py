@@ -23,7 +23,7 @@ profile: str = "paper"  # whose records the page rests on
 
 # %% tags=["remove-input"]
 from nflib import profiles, tables
-from nflib.pages import error_models, index, mechanism, tradeoff
+from nflib.pages import error_models, index, mechanism, tradeoff, transformed_images
 
 index.idea()
 
@@ -35,6 +35,7 @@ why = mechanism.frame(tables.fullest(tables.stored(profile, profiles.cells(profi
 voltages = tradeoff.frame(tables.fullest(tables.stored(profile, profiles.cells(profile, "tradeoff"))))
 laws = error_models.frame(tables.stored(profile, profiles.cells(profile, "error_models")))
 fronts = mechanism.frame(tables.stored(profile, trained))
+painted = transformed_images.frame(tables.stored(profile, profiles.cells(profile, "transformed_images")))
 
 # %% [markdown]
 # **In one table.** Accuracy in per cent at a bit-error rate of 1 %, errors laid out by the official code's map, behind the best
@@ -48,13 +49,17 @@ index.glance(rows)
 # **In more detail**, at the same rate:
 
 # %% tags=["remove-input"]
-index.headline(rows, why, voltages, laws, fronts)
+index.headline(rows, why, voltages, laws, fronts, painted)
 
 # %% [markdown]
 # **Words.** A *chip* is one error pattern: which cells of the weight memory are faulty. *BER*, the bit-error rate, is their
-# share. *Vmin* is the lowest voltage at which the memory is safe. *Net saving*: of the energy of reading the classifier's
-# weights, less what stands in front of it reads. A generator's *encoder* is its first half. *Recovery*: accuracy under
-# errors with the generator, less that without it, in percentage points. [More in the method](../method.md)
+# share. *CA* and *PA*: accuracy without and with errors; *CA(NF)* and *PA(NF)*: the same behind a generator. *Recovery*:
+# PA(NF) less PA, in percentage points. *Eq. 3*: the paper's training, on many damaged models. *Imitation*: ours, in which a
+# generator learns to add a picture of the class. A generator's *encoder* is its first half. *Vmin*: the lowest voltage at
+# which the memory is safe. *Net saving*: of the energy of reading the classifier's weights, less what stands in front of it
+# reads. `release` and `modern` are two ways to train the classifier, without and with weight decay. *Weights cut at 3 × rms*:
+# no weight larger than three times its layer's root mean square. *Sign bit spared*: its cell is kept at a safe voltage.
+# [More in the method](../method.md)
 
 # %% [markdown]
 # ## Does it work, and why?
@@ -95,10 +100,10 @@ index.agreement(rows, fronts)
 index.chips(records)
 
 # %% tags=["remove-input"]
-index.error_models(rows)
+index.error_models(tables.accuracy(tables.stored(profile, profiles.cells(profile, "accuracy"))))
 
 # %% [markdown]
-# It decides what a generator brings back, too. Hollow: the classifier alone. Filled: the same chips behind a generator that
+# It decides how much there is to bring back, too. Hollow: the classifier alone. Filled: the same chips behind a generator that
 # was trained under the same error model. The number is the recovery in points, with its standard error over chips.
 
 # %% tags=["remove-input"]
@@ -109,11 +114,11 @@ error_models.recovery_pictures(laws)
 #
 # * [The method](../method.md): formulas, error models, metrics; and
 #   [what the official code really does](../release_code.md).
-# * [Why it works](mechanism.ipynb): the generator is a classifier; trained as one, it is ready in minutes.
+# * [Why it works](mechanism.ipynb): to tell the class is enough, and a generator that is trained to is ready in minutes.
 # * [How much training buys how much recovery](cost.ipynb): the official recipe beside cheaper ones.
 # * [Which bits, which layers](sensitivity.ipynb) do the damage, and what if the generator's memory fails too?
-# * [Does it pay?](tradeoff.ipynb) Accuracy against saving over the voltage, beside a chip without a generator and memories
-#   that find or correct their faults.
+# * [Does it pay?](tradeoff.ipynb) Accuracy against saving over the voltage, beside a chip without a generator, and beside
+#   ways of sparing it the errors.
 # * [Trained again](seeds.ipynb): how much of a number is the luck of one training?
 # * [Images unlike those of training](shift.ipynb): does a generator still help with noise, blur, little contrast, little light?
 # * [What reviewers asked](questions.ipynb), each question with the measurement that answers it.

@@ -22,7 +22,7 @@
 # Generators are the ones trained at one rate; they are measured at all.
 #
 # *Net saving* is the saving of weight-read energy, in per cent of what the base model alone reads at Vmin, with true reads
-# ([energy](energy.ipynb)). Generators read at Vmin. Four mitigations stand beside them: the *sign bit spared*, in cells
+# ([energy](energy.ipynb)). Generators read at Vmin. Mitigations can stand beside them: the *sign bit spared*, in cells
 # that do not fail; a parity bit for each weight, which is read as *zero where parity fails*; and a *SECDED code*, 8 check
 # bits for 64, which corrects one wrong bit. Their further bits are counted, their logic and larger cells are not. A fourth
 # needs nothing of the chip: the *weights are cut*, layer by layer, at three times their root mean square before they are
@@ -88,8 +88,8 @@ tradeoff.table(rows)
 # %% [markdown]
 # ## Does the verdict rest on the assumed voltage curve?
 #
-# The largest net saving in per cent at a loss of at most 1 point, when another bit-error rate is assumed at Vmin. A dash:
-# no measured point loses so little and saves anything.
+# The largest net saving in per cent at a loss of at most 1 point, when another bit-error rate is assumed at Vmin. *None*: no
+# measured point loses so little and saves anything.
 
 # %% tags=["hide-input"]
 tradeoff.assumptions(records, energy_ratio)

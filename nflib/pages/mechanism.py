@@ -270,7 +270,7 @@ def meaning(rows: pd.DataFrame) -> Markdown:
                 f"{show.title(key)}: the label and a small picture for each class are "
                 + (
                     f"enough for {told['PA_NF'].iloc[0]:.1f} % under errors ({whole['PA']:.1f} % alone, {whole['CA']:.1f} % without "
-                    f"errors), where one picture for all gives {one['PA_NF'].iloc[0]:.1f} %. What a generator has to do is to tell the class."
+                    f"errors), where one picture for all gives {one['PA_NF'].iloc[0]:.1f} %. So to tell the class is enough. Whether the paper's own training leads to that is another question: [what generators add](transformed_images.ipynb)."
                     if high
                     else "not better than one picture for all: nothing speaks for the hypothesis here."
                 )

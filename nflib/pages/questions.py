@@ -11,7 +11,7 @@ from IPython.display import Markdown
 from nflib import profiles, recipes, show, simulate, tables
 from nflib.cells import digest_of
 from nflib.mitigations import MITIGATIONS
-from nflib.pages import error_models, index, mechanism, seeds, sensitivity, shift, tradeoff
+from nflib.pages import error_models, index, mechanism, seeds, sensitivity, shift, tradeoff, transfer, transformed_images
 from nflib.training import VARIED
 
 PLAIN = 10.0  # points of difference that need no statistics
@@ -52,6 +52,13 @@ class Facts:
         return _example(rows[tables.comparable(rows) & rows["CA"].notna()])
 
     @functools.cached_property
+    def transfer(self) -> pd.DataFrame:
+        """Pairs of a generator and a base model that it never saw, whose own generator is measured too."""
+        rows = transfer.frame(tables.longest(tables.stored(self.profile, transfer.grid(self.profile))), "cifar10")
+        rows = rows[tables.comparable(rows) & (rows["target"] == "unseen") & (rows["ber_percent"] == 1.0)]
+        return rows.dropna(subset=["RP", "own_RP"])
+
+    @functools.cached_property
     def shift(self) -> pd.DataFrame:
         rows = shift.frame(self._records("shift"))
         return _example(rows[tables.comparable(rows)])
@@ -60,6 +67,11 @@ class Facts:
     def seeds(self) -> pd.DataFrame:
         rows = seeds.frame(tables.stored(self.profile, profiles.cells(self.profile, "seeds")))  # of any length: trained again is what counts
         return _example(rows[tables.comparable(rows)])
+
+    @functools.cached_property
+    def transformed_images(self) -> pd.DataFrame:
+        rows = transformed_images.frame(tables.stored(self.profile, profiles.cells(self.profile, "transformed_images")))
+        return _example(rows[rows["base_recipe"] == "release"])
 
     @functools.cached_property
     def base_recipe(self) -> pd.DataFrame:
@@ -92,12 +104,14 @@ def _told(facts: Facts) -> str | None:
     if told.empty or one.empty:
         return None
     much = told["PA_NF"].iloc[0] - one["PA_NF"].iloc[0] > PLAIN
-    return (
-        ("It tells the class and writes the answer large. " if much else "Not because it tells the class. ")
+    text = (
+        ("To tell the class, and to write the answer large, is enough. " if much else "Not because it tells the class. ")
         + "Ten fixed pictures, one a class, added by somebody who knows the label, bring "
         f"{told['base_model'].iloc[0]} under errors from {told['PA'].iloc[0]:.1f} to {told['PA_NF'].iloc[0]:.1f} %; one picture for all "
         f"classes brings it to {one['PA_NF'].iloc[0]:.1f} %."
     )
+    unaided = transformed_images.unaided(facts.transformed_images)
+    return f"{text} {unaided}" if much and unaided else text
 
 
 def _encoders(facts: Facts) -> str | None:
@@ -106,9 +120,11 @@ def _encoders(facts: Facts) -> str | None:
         return None
     rows = rows.sort_values("macs_million")
     said = [f"{r.generator.rpartition(', ')[2]} {r.PA_NF:.1f} %" for r in rows.itertuples()]
+    least, alone = rows.iloc[0], rows["PA"].iloc[0]
+    stops = f"No stop was found: the cheapest still recovers {least['RP']:+.1f} points" if least["RP"] > 2 * least["RP_error"] else "The cheapest recovers nothing clear"
     return (
-        "As small as the classifier may be that tells the class. With class patterns told by a generator's encoder, from the cheapest to the dearest: "
-        + "; ".join(said) + "."
+        f"As small as the classifier may be that tells the class. {stops}. Alone {alone:.1f} %; with class patterns told by a generator's encoder, "
+        "from the cheapest to the dearest: " + "; ".join(said) + "."
     )  # fmt: skip
 
 
@@ -117,11 +133,19 @@ def _training(facts: Facts) -> str | None:
     if rows.empty:
         return None
     top = rows.iloc[-1]
-    return (
-        f"It takes no long: {top['generator']} that imitates class patterns takes {top['training_minutes']:.0f} minutes of training, its "
-        f"teacher included, and ends at {top['PA_NF']:.1f} %"
-        + (f" (the paper: {top['published_PA_NF']:g} %)." if not np.isnan(top["published_PA_NF"]) else ".")
+    text = (
+        f"{top['generator']} that imitates class patterns takes {top['training_minutes']:.0f} minutes of training on {top['trained_on']}, its "
+        f"teacher included, and brings {top['PA']:.1f} to {top['PA_NF']:.1f} %"
+        + (f" (the paper: {top['published_PA']:g} to {top['published_PA_NF']:g} %)." if not np.isnan(top["published_PA_NF"]) else ".")
     )
+    unseen = facts.transfer
+    if len(unseen):
+        kept = 100 * unseen["RP"].mean() / unseen["own_RP"].mean()
+        text += (
+            f" Without training anew, a generator that was trained for another base model keeps {kept:.0f} % of what one of its own recovers "
+            f"({show.count(len(unseen), 'pair')}; [transfer](transfer.ipynb))."
+        )
+    return text
 
 
 def _bits(facts: Facts) -> str | None:
@@ -142,10 +166,13 @@ def _layers(facts: Facts) -> str | None:
     rows = None if rows is None else rows[rows["hit"].str.startswith("layer")]
     if rows is None or rows.empty:
         return None
-    top, total = rows.loc[rows["loss"].idxmax()], rows["loss"].sum()
+    rows = rows.reset_index(drop=True)
+    top, total, half = sensitivity.most(rows), rows["loss"].sum(), (len(rows) + 1) // 2
+    early, late = rows["loss"][:half].sum(), rows["loss"][half:].sum()
+    verdict = "Rather the earlier ones" if early > 2 * late else "The later ones indeed" if late > 2 * early else "Neither half stands out"
     return (
-        f"Errors in {top['hit']} of {len(rows)} cost most, {top['loss']:.1f} points; those of all layers, one at a time, add up to {total:.1f}. "
-        f"The last layer's cost {rows['loss'].iloc[-1]:.1f}."
+        f"{verdict}: one layer at a time, errors in the first {half} of {len(rows)} cost {early:.1f} points together, in the others {late:.1f}. "
+        f"Most cost {show.listed(top['hit'])} ({show.listed(f'{loss:.1f}' for loss in top['loss'])}), the last {rows['loss'].iloc[-1]:.1f}."
     )
 
 
@@ -167,17 +194,20 @@ def _beaten(facts: Facts) -> str | None:
     if front.empty:
         return None
     return (
-        f"Of {len(front)} measured points with a generator or class patterns (system and bit-error rate) {len(tradeoff.beaten(facts.tradeoff))} are "
+        f"Of {len(front)} measured points behind {show.listed(front['system'])} (system and bit-error rate) {len(tradeoff.beaten(facts.tradeoff))} are "
         "beaten by the same base model alone at some voltage that was measured, in accuracy and in saving."
     )
 
 
 def _hardware(facts: Facts) -> str | None:
-    rows = facts.tradeoff[(facts.tradeoff["kind"] == "mitigation") & (facts.tradeoff["ber_percent"] == 1.0)]
-    if rows.empty:
+    asked = [chosen.label for name, chosen in MITIGATIONS.items() if name != "cut_weights"]  # which is a question of its own
+    rows = facts.tradeoff[facts.tradeoff["system"].isin(asked) & (facts.tradeoff["ber_percent"] == 1.0)]
+    if not rows["system"].isin([MITIGATIONS["secded"].label, MITIGATIONS["zero_by_parity"].label]).any():
         return None
     parts = [f"{r.system} {r.accuracy:.1f} % ({r.saving:.1f} % saved)" for r in rows.itertuples()]
-    return f"At a bit-error rate of 1 %, without errors {rows['CA'].iloc[0]:.1f} %: {'; '.join(parts)}."
+    missing = [label for label in asked if label not in set(rows["system"])]
+    text = f"At a bit-error rate of 1 %, where the base model without errors has {rows['CA'].iloc[0]:.1f} %: {'; '.join(parts)}."
+    return text + (f" Not measured: {show.listed(missing)}." if missing else "")
 
 
 def _cut(facts: Facts) -> str | None:
@@ -203,7 +233,8 @@ def _clipped(facts: Facts) -> str | None:
             a, b = plain.iloc[-1], clipped.iloc[-1]
             return (
                 f"{a['base_model']} at {width:g} of its width, {epochs} epochs: trained with weights clipped at {b['clipping']:g} it has "
-                f"{b['PA']:.1f} % under errors (without {b['CA']:.1f} %), trained without clipping {a['PA']:.1f} % ({a['CA']:.1f} %)."
+                f"{b['PA']:.1f} % under errors and {b['CA']:.1f} % without them; trained without clipping, {a['PA']:.1f} and {a['CA']:.1f} %. Training on "
+                "random bit errors is not measured."
             )
     return None
 
@@ -308,10 +339,17 @@ def answers(profile: str) -> list[tuple[Question, str | None]]:
     return [(q, None if isinstance(q.answer, str) else q.answer(facts)) for q in QUESTIONS]
 
 
-def summary(found: list[tuple[Question, str | None]]) -> Markdown:
-    """How many questions have an answer."""
-    done = sum(text is not None for _, text in found)
-    return show.prose(f"**{done} of {len(found)} questions** have a measured or computed answer. The others say what is missing.")
+def summary(found: list[tuple[Question, str | None]], profile: str) -> Markdown:
+    """How many questions have an answer, and of which base model most of them speak."""
+    done, rows = sum(text is not None for _, text in found), Facts(profile).mechanism
+    text = f"**{done} of {len(found)} questions** have a measured or computed answer. The others say what is missing."
+    if len(rows):
+        row = rows.iloc[0]
+        text += (
+            f" The {row['base_model']} of most answers was trained for **{row['base_epochs']} epochs** and has {row['CA']:.1f} % without errors, "
+            f"{row['PA']:.1f} % with them. One that is trained for longer has other numbers: see the [first page](index.ipynb)."
+        )
+    return show.prose(text)
 
 
 def listing(found: list[tuple[Question, str | None]]) -> Markdown:

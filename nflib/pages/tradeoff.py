@@ -26,15 +26,15 @@ GROUP = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model"]
 MEASURED = ["ber_percent", "system", "kind", "patterns", "images", "CA", "clean", "accuracy", "std", "worst", "loss", "good_chips"]
 COLUMNS = [*GROUP, *MEASURED, "voltage", "saving", "record"]
 SHOWN = {
-    **{name: name.replace("_", " ") for name in GROUP},
+    "system": "system",
     "ber_percent": "BER %",
     "voltage": "V/Vmin",
-    "system": "system",
-    "clean": "without errors",
     "accuracy": "under errors",
     "worst": "worst chip",
     "good_chips": "good chips %",
     "saving": "net saving %",
+    "clean": "without errors",
+    **{name: name.replace("_", " ") for name in GROUP},
 }
 
 
@@ -199,7 +199,9 @@ def against_saving(rows: pd.DataFrame) -> HTML:
 
 def against_rate(rows: pd.DataFrame) -> HTML:
     """Accuracy against the bit-error rate."""
-    return show.gallery([_curves(key, some, "ber_percent", "bit-error rate (%)", xscale="log") for key, some in _groups(rows)])
+    return show.gallery([
+        _curves(key, some, "ber_percent", "bit-error rate (%)", some["CA"].iloc[0] - some["worst"].min(), xscale="log") for key, some in _groups(rows)
+    ])  # fmt: skip
 
 
 def table(rows: pd.DataFrame) -> HTML:
@@ -232,7 +234,7 @@ def bargain(some: pd.DataFrame, kind: str, tolerance: float) -> dict | None:
 KINDS = {
     ALONE: "alone, at a higher voltage",
     "mitigation": "with a mitigation",
-    GENERATOR: "behind a generator of the paper",
+    GENERATOR: "behind a generator",
     TOLD: "behind class patterns that are told the class by a generator's encoder",
 }
 
@@ -245,6 +247,8 @@ def bargains(some: pd.DataFrame, tolerance: float) -> str:
             continue
         row = bargain(some, kind, tolerance)
         what = "" if kind == ALONE or row is None else f"{row['system']}, "
+        if kind == GENERATOR:
+            words += f" ({show.listed(some.loc[some['kind'] == kind, 'system'])})"
         parts.append(f"{words} " + (f"**{row['saving']:.1f} %** ({what}BER {row['ber_percent']:.2g} %)" if row else "none"))
     points = f"{tolerance:g} {'point' if tolerance == 1 else 'points'}"
     return f"If at most {points} of accuracy may be lost, the largest net saving is: {'; '.join(parts)}."
@@ -283,9 +287,13 @@ def _said(key: tuple, some: pd.DataFrame) -> str:
 
 def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     """What was measured, and what the largest savings are at a small loss."""
-    measured = rows[rows["kind"] != INSTEAD].assign(generator="none")
-    lines = [_said(key, some) for key, some in _groups(rows)]
-    return show.prose("\n\n".join([show.progress(measured, profile, "tradeoff"), *lines]))
+    groups = list(_groups(rows))
+    shown = pd.concat([rows[:0], *(some for _, some in groups)])
+    lines = [_said(key, some) for key, some in groups]
+    missing = [m.label for m in MITIGATIONS.values() if m.label not in set(shown["system"])]
+    if missing and lines:
+        lines.append(f"Not measured here: {show.listed(missing)}.")
+    return show.prose("\n\n".join([show.progress(shown[shown["kind"] != INSTEAD].assign(generator="none"), profile, "tradeoff"), *lines]))
 
 
 def assumptions(records: list[dict], ratio: float = energy.ENERGY_RATIO) -> HTML:
@@ -297,6 +305,7 @@ def assumptions(records: list[dict], ratio: float = energy.ENERGY_RATIO) -> HTML
             row["saved at BER 0.1 %"] = 100 * (1 - energy.read_energy(0.001, safe, ratio))
             for kind in KINDS:
                 found = bargain(some, kind, TOLERANCES[0])
-                row[f"{'class patterns' if kind == TOLD else kind}, largest net saving"] = found["saving"] if found else np.nan
+                none = "none" if (some["kind"] == kind).any() else "not measured"
+                row[f"{'class patterns' if kind == TOLD else kind}, largest net saving"] = f"{found['saving']:.1f}" if found else none
             rows.append(row)
-    return show.table(pd.DataFrame(rows).dropna(axis=1, how="all"), "tradeoff_assumptions")
+    return show.table(pd.DataFrame(rows), "tradeoff_assumptions")

@@ -196,6 +196,20 @@ def _painters(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["swapped_perturbation"] > rows["swapped_image"]]
 
 
+def unaided(rows: pd.DataFrame) -> str:
+    """Whether the longest training by the paper's algorithm alone led to a generator that decides the answer, in a sentence; ""
+    where none is measured."""
+    alone = rows[~(rows["imitation_steps"].fillna(0) > 0) & rows["swapped_image"].notna()]
+    if alone.empty:
+        return ""
+    row = alone.loc[alone["steps"].idxmax()]
+    return (
+        f"Trained by Eq. 3 alone, the paper's algorithm ({row['steps']:,.0f} steps so far), {row['generator']} for {row['base_model']} "
+        f"{'does' if row['swapped_perturbation'] > row['swapped_image'] else 'does not do'} so: given what it adds to an image of another class, an image is "
+        f"told as its own class in {row['swapped_image']:.1f} % and as the other's in {row['swapped_perturbation']:.1f} %."
+    )
+
+
 def meaning(rows: pd.DataFrame) -> Markdown:
     """Does a generator paint the class's pattern over the image, and is that the paper's algorithm or the training by imitation?"""
     swapped = rows[rows["swapped_image"].notna() & rows["between_classes_perturbations"].notna()]
