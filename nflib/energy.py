@@ -6,11 +6,12 @@ device, which computes no numbers; the model is left as it was.  Source: NeuralF
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -246,24 +247,29 @@ def mac_energy_saving(macs_base: float, macs_generator: float, ratio: float = EN
     return energy_saving(macs_base, macs_generator, ratio)
 
 
-def latency(model: Callable[[Tensor], Tensor], images: Tensor, repeats: int = 50, warmup: int = 10) -> Latency:
-    """Wall-clock time of `model(images)`, images [B, 3, H, W] with any B, each call waited for (Table 9 has B = 1).
+def latencies(networks: Mapping[str, Callable[[Tensor], Tensor]], images: Tensor, rounds: int = 50, warmup: int = 3) -> dict[str, Latency]:
+    """Wall-clock time of network(images) of each of the networks, images [B, 3, H, W] with any B (Table 9 has B = 1).
 
-    model: any callable on the images' device, as it stands (call `.eval()` first).  The `warmup` first calls are not
-    counted.  Raises ValueError for repeats below 1.
+    They take turns, so that a machine that slows down for a while slows all of them: in each round each is called twice,
+    the second call counts, and each call is waited for.  networks: by name, on the images' device, as they stand (call
+    `.eval()` first).  The `warmup` first rounds are not counted.  Raises ValueError for rounds below 1.
     """
-    if repeats < 1:
-        raise ValueError(f"repeats is {repeats}; at least 1 is needed")
-    seconds = []
+    if rounds < 1:
+        raise ValueError(f"rounds is {rounds}; at least 1 is needed")
+    seconds = {name: [] for name in networks}
     with torch.inference_mode():
-        for _ in range(warmup + repeats):
-            if images.is_cuda:
-                torch.cuda.synchronize(images.device)
-            start = time.perf_counter()
-            model(images)
-            if images.is_cuda:
-                torch.cuda.synchronize(images.device)
-            seconds.append(time.perf_counter() - start)
-    milliseconds = 1000 * torch.tensor(seconds[warmup:], dtype=torch.float64)
-    lower, median, upper = torch.quantile(milliseconds, torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
-    return Latency(median, upper - lower)
+        for _ in range(warmup + rounds):
+            for name, network in networks.items():
+                network(images)  # its weights come into the caches again
+                if images.is_cuda:
+                    torch.cuda.synchronize(images.device)
+                start = time.perf_counter()
+                network(images)
+                if images.is_cuda:
+                    torch.cuda.synchronize(images.device)
+                seconds[name].append(time.perf_counter() - start)
+    found = {}
+    for name, times in seconds.items():
+        lower, median, upper = np.percentile(1000 * np.array(times[warmup:]), [25, 50, 75]).tolist()
+        found[name] = Latency(median, upper - lower)
+    return found

@@ -177,14 +177,18 @@ def test_energy_saving_of_a_free_and_of_an_equal_generator():
     assert energy.energy_saving(10, 10) == pytest.approx(-100 * energy.ENERGY_RATIO)
 
 
-def test_latency_is_the_median_of_the_counted_calls(monkeypatch):
-    """Calls of 5 (warm-up), 1, 2, 3, 4 and 100 ms: median 3, quartiles 2 and 4."""
-    ticks = iter([tick for duration in (5, 1, 2, 3, 4, 100) for tick in (0, duration / 1000)])
+def test_latencies_are_medians_of_the_counted_calls_by_turns(monkeypatch):
+    """Of each network, counted calls of 5 (warm-up), 1, 2, 3, 4 and 100 ms, the other's ten times as long: median 3, quartiles 2 and 4."""
+    durations = [ms * scale for ms in (5, 1, 2, 3, 4, 100) for scale in (1, 10)]
+    ticks = iter([tick for duration in durations for tick in (0, duration / 1000)])
     monkeypatch.setattr(energy.time, "perf_counter", lambda: next(ticks))
-    measured = energy.latency(lambda images: images, torch.zeros(2, 3, 8, 8), repeats=5, warmup=1)
-    assert measured == pytest.approx((3.0, 2.0))
-    with pytest.raises(ValueError, match="repeats is 0"):
-        energy.latency(lambda images: images, torch.zeros(1), repeats=0)
+    calls = []
+    networks = {name: lambda images, name=name: calls.append(name) for name in ("short", "long")}
+    measured = energy.latencies(networks, torch.zeros(2, 3, 8, 8), rounds=5, warmup=1)
+    assert measured["short"] == pytest.approx((3.0, 2.0)) and measured["long"] == pytest.approx((30.0, 20.0))
+    assert calls == 6 * ["short", "short", "long", "long"]
+    with pytest.raises(ValueError, match="rounds is 0"):
+        energy.latencies(networks, torch.zeros(1), rounds=0)
 
 
 # -------------------------------------------------------------------------------------------------------------- voltage

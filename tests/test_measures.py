@@ -211,7 +211,7 @@ def no_compiler(monkeypatch):
         raise RuntimeError("no C++ compiler\nbut many more lines")
 
     monkeypatch.setattr(torch, "compile", refuse)
-    monkeypatch.setattr(measures, "LATENCY_SECONDS", 0.0)  # the fewest calls, however fast the machine is
+    monkeypatch.setattr(measures, "LATENCY_SECONDS", 0.0)  # the fewest rounds, however fast the machine is
 
 
 def test_latencies_have_a_row_a_network_and_name_the_mode_that_fails(no_compiler):
@@ -224,6 +224,6 @@ def test_latencies_have_a_row_a_network_and_name_the_mode_that_fails(no_compiler
 
 
 def test_a_network_that_does_not_run_at_all_is_an_error(no_compiler, monkeypatch):
-    monkeypatch.setattr(measures.energy, "latency", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr(measures.energy, "latencies", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         measure(Cell("overhead", BASE, dataclasses.replace(GENERATOR, steps=0), patterns=1, images=2, on="cpu"), CPU)
