@@ -67,5 +67,6 @@ seeds.table(rows)
 #
 # A standard deviation over chips, such as the paper prints, does not contain the luck of training. Where two systems are
 # compared that were each trained once, a difference may be luck that is smaller than a few standard deviations over
-# trainings; few trainings tell that standard deviation badly, too. A comparison within one training, of error maps, rates
-# or mitigations with the same models, is free of it. All this is measured for the systems above only.
+# trainings; few trainings tell that standard deviation badly, too. A comparison of rates or mitigations with the same
+# models does not add to it, but says what holds for that training; for another it may come out otherwise. All this is
+# measured for the systems above only.

@@ -74,7 +74,7 @@ def test_sentences_say_how_many_times_fewer(workshop):
     for said in (
         "Alone the base model is right on 45.0 % of the images under errors.",
         "The best of ours: imitation, then Eq. 3 (20 + 30 steps), 71.0 % (clean 88.0 %) with 750,000 model-images.",
-        "chosen from 10 and 30 steps, has at 30: 60.0 % (clean 88.0 %) with 76,800,000 model-images.",
+        "best on validation images of 10 and 30 steps, with 30: 60.0 % (clean 88.0 %) with 76,800,000 model-images.",
         "under errors: imitation only (20 steps), 70.0 % (clean 88.0 %) with 500,000 model-images, **154 times fewer**.",
         "The paper prints 66.3 % for its recipe: 58,800 steps, 150.5 M model-images.",
         "reaches that: imitation only (20 steps), 70.0 % (clean 88.0 %) with 500,000 model-images. But the base models differ:",
@@ -100,7 +100,7 @@ def test_validation_images_choose_and_test_images_are_quoted(workshop):
     rows = page.frame(stored())
     text = page.summary(rows, "paper").data
     assert "The best of ours: Eq. 3 from the start (30 steps), 55.0 % (clean 88.0 %)" in text
-    assert "at least as good under errors: Eq. 3 from the start (30 steps), 55.0 % (clean 88.0 %) with 250,000" in text
+    assert "at least as good under errors: that same one, **307 times fewer**" in text
     assert "**Yes**: Eq. 3 from the start (30 steps) takes 250,000 instead of 76,800,000" in page.meaning(rows).data
 
 
@@ -252,7 +252,7 @@ def test_the_notebook_runs_from_nothing_with_other_parameters(trained_workshop, 
         return json.dumps([cell.get("outputs") for cell in json.loads(output.read_text())["cells"]], ensure_ascii=False)
 
     shown = run(generator_names="unet_s", error_model="bit_flips", steps="2,3", imitation_steps="4")
-    assert "VGG11 with UNetS" in shown and "BitFlips, BER 2 %" in shown and "chosen from 1 and 2 steps" in shown
+    assert "VGG11 with UNetS" in shown and "BitFlips, BER 2 %" in shown and "best on validation images of 1 and 2 steps" in shown
     shown = run(base_recipe="modern", steps="[]", imitation_steps="[]")
     assert "base recipe modern" in shown and "ConvS" in shown and "UNetS" not in shown
     cells = [json.loads(path.read_text())["cell"] for path in (results() / "records" / "smoke" / "accuracy").glob("*.json")]

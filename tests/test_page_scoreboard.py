@@ -101,6 +101,13 @@ def test_sentences_pictures_and_without_records(rows):
     empty = scoreboard.frame([])
     assert "not measured yet: `nflib sweep --profile smoke`" in scoreboard.summary(empty, "smoke").data
     assert "Nothing can be said" in scoreboard.meaning(empty).data and "lie within two spreads" in scoreboard.meaning(rows).data
+    measured = rows["kind"] == "accuracy"
+    gaps = rows[measured & (rows["metric"] == "PA_NF")].drop_duplicates(["record", "published"])["difference"]
+    assert f"PA(NF) {gaps.median():+.1f} points ({(gaps > 0).sum()} above, {(gaps < 0).sum()} below)".replace("-", "−") in scoreboard.meaning(rows).data
+    assert "imitation" not in scoreboard.meaning(rows).data
+    taught = rows.assign(trained=rows["trained"].str.replace("4,000 steps of Eq. 3", "6,000 steps of imitation"))
+    count = rows[measured & rows["metric"].isin(["PA_NF", "CA_NF", "RP"])].drop_duplicates(["record", "metric", "published"])["trained"].str.contains("4,000 steps").sum()
+    assert count and f"for {count} of " in scoreboard.meaning(taught).data and "another (imitation, not Eq. 3)" in scoreboard.meaning(taught).data
     for some in (rows, empty):
         assert "ES (%): 36" in scoreboard.agreement_picture(some).alt and "spread" in scoreboard.spread_picture(some).alt
 

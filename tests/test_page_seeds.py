@@ -87,6 +87,12 @@ def test_sentences_and_pictures_follow_the_numbers(records):
     assert "ConvS, seed 2, base model 0: 78.0 % (without errors 90.0 %)" in page.pictures(rows).data
 
 
+def test_what_was_trained_once_is_not_counted_as_trained_again(records):
+    Store("paper").write(Cell("accuracy", Base("gtsrb", "vgg16", BaseRecipe(epochs=7)), patterns=2), {"clean": 90.0, "perturbed": [1.0, 2.0], "changed_bits": [0.0, 0.0], "images": 7, "generator_training": None}, ORIGIN)
+    rows = page.frame(tables.stored("paper"))
+    assert "VGG16" in set(rows["base_model"]) and "VGG16" not in page.summary(rows, "paper").data
+
+
 def test_it_is_said_that_generators_learnt_by_imitation(records):
     rows = page.frame(records)
     assert "No generator here was" not in page.summary(rows, "paper").data  # they were trained on Eq. 3

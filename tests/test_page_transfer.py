@@ -112,6 +112,16 @@ def test_sentences_count_only_what_is_more_than_two_standard_errors(known):
     assert "mostly harms" in page.meaning(rows).data
 
 
+def test_unseen_targets_and_a_generators_own_base_model_are_held_against_the_paper_apart(known):
+    rows = page.frame(known)
+    own, unseen = (rows.loc[rows["RP"].notna() & ((rows["target"] == "own model") == is_own), "RP_difference"].dropna() for is_own in (True, False))
+    text = page.summary(rows, "paper").data.replace("−", "-")
+    assert len(own) == 1 and len(unseen) == 3
+    assert f"never saw, in 3 settings that the paper prints too, our recovery minus the paper's is {unseen.mean():+.1f} points on average" in text
+    assert f"own base model, in 1 setting that the paper prints too, our recovery minus the paper's is {own.mean():+.1f} points" in text
+    assert "Unseen targets measured so far: VGG11 only." in text
+
+
 def test_the_picture_says_in_words_what_it_shows(known):
     rows = page.frame(known)
     picture = page.matrix(rows[(rows["ber_percent"] == 1.0) & (rows["train_ber_percent"] == 1.5)])

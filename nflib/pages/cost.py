@@ -34,6 +34,8 @@ COLUMNS += [*tables.MEASURED, *CHOICE.values(), "published_PA", "published_PA_NF
 SHOWN = {"dataset": "data set", "base_model": "base model", "generator": "generator", "how": "training", "imitation_steps": "imitation steps", "steps": "steps of Eq. 3"} | report.SHOWN
 SHOWN |= {"images": "test images", "models_per_step": "N", "model_images": "model-images", "training_minutes": "training (s)"}
 SHOWN |= {"validation_PA_NF": "validation PA(NF)", "validation_RP": "validation RP", "validation_RP_error": "± error "}
+FIRST = ("generator", "how", "imitation_steps", "steps", "PA", "PA_NF", "RP", "RP_error", "validation_PA_NF", "model_images", "training_minutes")
+SHOWN = {name: SHOWN[name] for name in (*FIRST, *SHOWN)}  # results before settings
 LOOKS = {  # colour, face, marker, line
     OFFICIAL: (mechanism.ORANGE, mechanism.ORANGE, "s", "-"),
     PLAIN: (mechanism.BLUE, "white", "o", "--"),
@@ -192,27 +194,34 @@ def _fewer(images: float, row: pd.Series) -> str:
     return f"{times:,.{0 if times >= 10 else 1}f} times fewer" if times > 1 else "not fewer"
 
 
-def _beside_official(some: pd.DataFrame) -> str:
-    """The best official point that is measured, and our cheapest one that is as good."""
+def _told(row: pd.Series, top: pd.Series | None) -> str:
+    """Which point a row is and what it brings, in words; of `top`, which was told before, that it is the same."""
+    return "that same one" if top is not None and row["record"] == top["record"] else f"{_point(row)}, {_brought(row)}"
+
+
+def _beside_official(some: pd.DataFrame, top: pd.Series | None) -> str:
+    """The best official point that is measured, and our cheapest one that is as good.  top: our best, told before."""
     best, sure = _best(some)
     if best is None:
         return " The official recipe is not measured here."
     official = some[some["how"] == OFFICIAL]
     lengths = show.listed(f"{int(count):,}" for count in official.loc[official["validation_PA_NF"].notna(), "steps"])
-    text = f" The official recipe, chosen from {lengths} steps, has at {int(best['steps']):,}: {_brought(best)}."
+    many = official["validation_PA_NF"].notna().sum() > 1
+    chosen = f"best on validation images of {lengths} steps, with {int(best['steps']):,}" if many else f"measured on validation images with {lengths} steps only"
+    text = f" The official recipe, {chosen}: {_brought(best)}."
     for row in official[official["validation_PA_NF"].isna()].itertuples():
         text += f" With {int(row.steps):,} steps, not measured on validation images, {row.PA_NF:.1f} %."
     if not sure:
         text += " That is no sure recovery, so there is nothing yet that ours could be compared with."
         first = _cheapest(some)
-        return text if first is None else f"{text} Our cheapest sure recovery: {_point(first)}, {_brought(first)}."
+        return text if first is None else f"{text} Our cheapest sure recovery: {_told(first, top)}."
     if (ours := _cheapest(some, best["validation_PA_NF"])) is None:
         return f"{text} None of ours is as good."
-    text += f" Our cheapest point that is at least as good under errors: {_point(ours)}, {_brought(ours)}, "
+    text += f" Our cheapest point that is at least as good under errors: {_told(ours, top)}, "
     return f"{text}**{_fewer(best['model_images'], ours)}**."
 
 
-def _beside_paper(some: pd.DataFrame) -> str:
+def _beside_paper(some: pd.DataFrame, top: pd.Series | None) -> str:
     """The printed number of this generator, and our cheapest point that reaches it; the recoveries first, for base models differ."""
     printed, before = some[["published_PA_NF", "published_PA"]].iloc[0]
     if np.isnan(printed):
@@ -220,22 +229,25 @@ def _beside_paper(some: pd.DataFrame) -> str:
     text = f" The paper prints {printed:g} % for its recipe: {FULL.steps:,} steps, {FULL_IMAGES / 1e6:.1f} M model-images."
     if (ours := _cheapest(some, printed)) is None:
         return f"{text} No point of ours reaches that."
-    text += f" Our cheapest point that reaches that: {_point(ours)}, {_brought(ours)}. But the base models differ: alone theirs is right on "
+    text += f" Our cheapest point that reaches that: {_told(ours, top)}. But the base models differ: alone theirs is right on "
     text += f"{before:g} % and ours on {ours['PA']:.1f} %. So the recovery is {printed - before:+.1f} points there and {ours['RP']:+.1f} here"
     return text + (", which is less." if ours["RP"] < printed - before else f", with model-images {_fewer(FULL_IMAGES, ours)}.")
 
 
 def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     """What was measured, and what came out for each setting and generator."""
-    lines = [show.progress(rows.drop(columns="steps"), profile, "cost")]  # the lengths stand below
-    for key, some in _groups(rows):
+    groups = list(_groups(rows))
+    shown = pd.concat([rows[:0], *(some for _, some in groups)])
+    lines = [show.progress(shown.drop(columns="steps"), profile, "cost")]  # the lengths stand below
+    for key, some in groups:
         text = f"**{_title(key)}.** Alone the base model is right on {some['PA'].iloc[0]:.1f} % of the images under errors."
         if some["validation_PA_NF"].isna().all():
             lines.append(f"{text} No point is measured on validation images, so none is chosen.")
             continue
+        top = None
         for _, top in some[some["how"] != OFFICIAL].nlargest(1, "validation_PA_NF").iterrows():
             text += f" The best of ours: {_point(top)}, {_brought(top)}."
-        lines.append(text + _beside_official(some) + _beside_paper(some))
+        lines.append(text + _beside_official(some, top) + _beside_paper(some, top))
     return show.prose("\n\n".join(lines))
 
 

@@ -305,7 +305,7 @@ def agreement(rows: pd.DataFrame, scores: pd.DataFrame) -> HTML:
     lines += [_line(row, "no generator", "PA", row["PA_std"]) for row in base.to_dict("records")]
     printed = scores[scores["published_PA_NF"].notna() & scores["how"].isin(mechanism.TRAINED) & scores["PA_NF"].notna()]
     lines += [_line(row, mechanism.front(row), "PA_NF", row["PA_NF_std"]) for row in printed.to_dict("records")]
-    return show.table(pd.DataFrame(lines, columns=["setting", "what", "paper", "ours", "± std", "ours − paper"]), "agreement")
+    return show.table(pd.DataFrame(lines, columns=["setting", "what", "paper", "ours", "± std", "ours − paper"]), "agreement", wrap=True)
 
 
 def _line(row: dict, what: str, metric: str, spread: float) -> dict:

@@ -167,7 +167,7 @@ def _layers(facts: Facts) -> str | None:
     if rows is None or rows.empty:
         return None
     rows = rows.reset_index(drop=True)
-    top, total, half = sensitivity.most(rows), rows["loss"].sum(), (len(rows) + 1) // 2
+    top, half = sensitivity.most(rows), (len(rows) + 1) // 2
     early, late = rows["loss"][:half].sum(), rows["loss"][half:].sum()
     verdict = "Rather the earlier ones" if early > 2 * late else "The later ones indeed" if late > 2 * early else "Neither half stands out"
     return (

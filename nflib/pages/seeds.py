@@ -20,17 +20,17 @@ SYSTEM = [*GROUP, "generator", "imitation_steps", "steps"]
 COLUMNS = [*GROUP, "patterns", "images", "generator", "imitation_steps", "steps", "base_seed", "generator_seed"]
 COLUMNS += ["clean", "accuracy", "std", "worst", "gain", "gain_error", "record"]
 SHOWN = {
-    **{name: name.replace("_", " ") for name in GROUP[:-1]},
-    "ber_percent": "BER %",
     "generator": "generator",
     "base_seed": "seed of the base model",
     "generator_seed": "of the generator",
-    "clean": "without errors",
     "accuracy": "under errors",
     "std": "± std over chips",
-    "worst": "worst chip",
     "gain": "recovery",
     "gain_error": "± error",
+    "worst": "worst chip",
+    "clean": "without errors",
+    **{name: name.replace("_", " ") for name in GROUP[:-1]},
+    "ber_percent": "BER %",
 }
 
 
@@ -167,8 +167,10 @@ def answer(rows: pd.DataFrame) -> str | None:
 
 def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     """What was measured, and what another seed moves."""
-    lines = [text for text in (show.progress(rows, profile, "seeds"), show.by_imitation(rows)) if text]
-    for key, some in spreads(rows).groupby(GROUP, sort=False):
+    found = spreads(rows)
+    again = rows.merge(found[SYSTEM].drop_duplicates(), on=SYSTEM) if len(found) else rows  # what was trained once is other pages'
+    lines = [text for text in (show.progress(again, profile, "seeds"), show.by_imitation(again)) if text]
+    for key, some in found.groupby(GROUP, sort=False):
         said = [f"* {_said(row)}" for row in some.to_dict("records")]
         said += [] if (some["varied"] == ALONE).any() else ["* The base model has not been trained again yet."]
         lines += [f"{show.title(key)}:", "\n".join([*said, *_against_print(key, some)])]

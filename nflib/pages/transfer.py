@@ -203,11 +203,15 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
         for (dataset, recipe, law, rate, trained), some in source.groupby(GROUP, sort=False):
             setting = f"{words}: {dataset}, `{recipe}`, {law}, {rate:g} %, trained at {trained:g} %"
             lines += _averages(some, setting, prefix)
-    gap = rows["RP_difference"].dropna()
-    lines += ["", "A dash under *kept* means that relaxed access itself recovers nothing clear (two standard errors)."]
-    if len(gap):
-        lines[-1] += f" In {show.count(len(gap), 'setting')} that the paper prints too, our recovery minus the paper's is "
-        lines[-1] += f"{gap.mean():+.1f} points on average, from {gap.min():+.1f} to {gap.max():+.1f}."
+    lines += ["", "A dash under *kept* means that relaxed access is not measured, or recovers nothing clear itself (two standard errors)."]
+    for own, whose in ((False, "targets that the generator never saw"), (True, "the generator's own base model")):
+        gap = rows.loc[(rows["target"] == "own model") == own, "RP_difference"].dropna()
+        if len(gap):
+            lines[-1] += f" On {whose}, in {show.count(len(gap), 'setting')} that the paper prints too, our recovery minus the paper's is "
+            lines[-1] += f"{gap.mean():+.1f} points on average, from {gap.min():+.1f} to {gap.max():+.1f}."
+    seen = set(measured.loc[measured["target"] == "unseen", "base_model"])
+    if 0 < len(seen) < 3:
+        lines[-1] += f" Unseen targets measured so far: {show.listed(sorted(seen))} only."
     return show.prose("\n".join(lines))
 
 

@@ -36,6 +36,8 @@ SHOWN = {
     for name in ("neighbours", "silhouette")
     for part, words in zip(PARTS, ("clean", "perturbed", "± std", "gain", "± error"))
 } | {"record": "record"}  # fmt: skip
+FIRST = ("generator", "place", *(f"neighbours_{part}" for part in PARTS))
+SHOWN = {name: SHOWN[name] for name in (*FIRST, *SHOWN)}  # results before settings
 
 
 def _gain(after: np.ndarray, before: np.ndarray | None) -> tuple[float, float]:
