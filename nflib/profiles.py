@@ -126,7 +126,7 @@ def first_look(table: str) -> list[Cell]:
         longer = cost(*at, ("vgg11",), "release", ("conv_s",), "release_map", 0.01, (), (LONGER_STEPS,), (), 20)  # Eq. 3 alone
         return list(dict.fromkeys([*whole, *shortened(longer, steps=LONGER_STEPS)]))
     elif table == "tradeoff":
-        whole = tradeoff(*at, ("vgg11",), "release", ("conv_s", "unet_l"), ("conv_l",), MITIGATIONS, ("release_map",), 0.01, RATES, 20)
+        whole = tradeoff(*at, ("vgg11",), "release", ("conv_s", "unet_l", "conv_l"), ("conv_l",), MITIGATIONS, ("release_map",), 0.01, RATES, 20)
         whole += tradeoff(*at, ("vgg11",), "release", (), (), MITIGATIONS, ("bit_flips",), 0.01, RATES, 20)
         front = (("conv_s", "unet_l"), ("conv_l",), MITIGATIONS)
         whole += tradeoff(*at, ("vgg11",), "modern", *front, ("release_map",), 0.01, RATES, 20)

@@ -88,10 +88,10 @@ def test_voltage_answers_follow_the_tradeoff(workshop):
     codes = answer("error-correcting codes")
     assert "SECDED code 86.0 % (21.9 % saved)" in codes and "rms" not in codes and "Not measured" not in codes
     assert "UNetL 81.0, 81.0 and 81.0 %" in answer("other bit-error rates")
-    assert answer("raise the voltage a little").startswith("Of 24 measured points behind ConvS, UNetL and class patterns, ConvL encoder (")
+    assert answer("raise the voltage a little").startswith("Of 32 measured points behind ConvL, ConvS, UNetL and class patterns, ConvL encoder (")
     text = answer("clamping weights")
     assert "weights cut at 3 × rms before they are coded, without training: 48.0 becomes 70.0 % (worst chip 69.0 %)" in text
-    assert text.endswith("ConvS 81.0 %, UNetL 81.0 % and class patterns, ConvL encoder 81.0 %.")
+    assert text.endswith("ConvL 81.0 %, ConvS 81.0 %, UNetL 81.0 % and class patterns, ConvL encoder 81.0 %.")
 
 
 def test_clipping_stands_beside_the_same_training_without(workshop):

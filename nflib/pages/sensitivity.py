@@ -128,7 +128,8 @@ def _largest(rows: pd.DataFrame, what: str) -> str:
     else:
         text = f" Errors in one {what} only cost most in {show.listed(top['hit'])}: {show.listed(f'{loss:.1f}' for loss in top['loss'])} points"
         if what == "layer":
-            text += f" ({100 * top['weights'].sum() / parts['weights'].sum():.0f} % of the weights)"
+            share = 100 * top["weights"].sum() / parts["weights"].sum()
+            text += f" ({share:{'.0f' if share > 10 else '.2g'}} % of the weights)"
     return text + f"; those of the {len(parts)} {what}s measured, one by one, add up to {parts['loss'].sum():.1f}" + (
         f", errors everywhere cost {whole['loss'].iloc[0]:.1f}." if len(whole) else "."
     )
