@@ -18,9 +18,11 @@ STYLE = {
     "svg.fonttype": "path",
     "font.size": 10,
     "axes.titlesize": 10,
+    "axes.titlelocation": "left",  # a phone shows a picture's left part first
     "figure.dpi": 100,
     "figure.constrained_layout.use": True,
 }
+TITLE = {"x": 0.01, "ha": "left"}  # where a picture's title begins
 
 
 def _figure(columns: int = 1, width: float = 7.0, height: float = 3.2, **options):
@@ -41,6 +43,10 @@ class Picture:
     """A figure with its alternative text, as notebooks show it: an SVG image that fits the column."""
 
     def __init__(self, figure: Figure, alt: str):
+        axes = figure.axes
+        if len(axes) == 1 and (title := axes[0].get_title("left")) and not figure.get_suptitle():  # wide labels leave it no room above the panel
+            axes[0].set_title("", loc="left")
+            figure.suptitle(title, fontsize=9, **TITLE)
         self.text, self.alt = svg(figure), alt
 
     def _repr_html_(self) -> str:
@@ -124,7 +130,7 @@ def recovery(frame: pd.DataFrame, title: str = "") -> Picture:
     axes[0].set_yticks(range(len(labels)), labels)
     axes[0].set_ylim(len(labels) - 0.4, -0.6)
     if title:
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(title, fontsize=10, **TITLE)
     best = rows.sort_values("RP").tail(1)
     said = "".join(f" Largest recovery {r.RP:.1f} points: {r.base_model} with {r.generator}." for r in best.itertuples())
     return Picture(figure, f"Perturbed accuracy without (hollow) and with (filled) each generator.{said}")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nflib import show
+from nflib import figures, show
 
 FRAME = pd.DataFrame({
     "base model": ["VGG11"] * 3, "BER %": [1.0] * 3, "generator": ["none", "ConvL", "UNetS"], "CA": [90.0, 88.0, np.nan],
@@ -61,3 +61,14 @@ def test_who_did_not_train_by_the_paper_s_algorithm_is_said():
     both = show.by_imitation(rows.assign(steps=[None, 0, 5]))
     assert both.startswith("**Of the 2 results behind a generator, 1 are of generators that were not trained by")
     assert show.by_imitation(rows.assign(steps=5)) == show.by_imitation(rows[:1]) == ""
+
+
+@pytest.mark.parametrize(("panels", "moved"), [(1, True), (2, False)])
+def test_a_lone_panels_title_begins_at_the_pictures_left_edge(panels, moved):
+    """Centred, or above a panel with wide labels, a phone would cut it off; of several panels each keeps its own."""
+    figure, axes = figures._figure(panels)
+    for axis in axes:
+        axis.set_title("what it shows", fontsize=9)
+    figures.Picture(figure, "alt")
+    assert figure.get_suptitle() == ("what it shows" if moved else "")
+    assert {axis.get_title("left") for axis in axes} == ({""} if moved else {"what it shows"}) and axes[0].get_title("center") == ""

@@ -94,7 +94,7 @@ DOTS = {"fmt": "o-", "capsize": 3, "markersize": 5}
 def _picture(axes, figure, first: pd.Series, alt: str) -> figures.Picture:
     """A picture of two panels, finished: title, legend, alternative text."""
     setting = f"{first['dataset']}, base recipe {first['base_recipe']}, {first['error_model']}, BER {first['ber_percent']:g} %"
-    figure.suptitle(setting, fontsize=9)
+    figure.suptitle(setting, fontsize=9, **figures.TITLE)
     figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     for axis in axes:
         axis.xaxis.label.set_size(10), axis.yaxis.label.set_size(10)

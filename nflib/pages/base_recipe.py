@@ -44,7 +44,7 @@ def _ladder(title: str, some: pd.DataFrame) -> figures.Picture:
     axis.plot(clean["CA"], places, "|", color="black", markersize=14, markeredgewidth=2, label="CA")
     axis.set_yticks(range(len(names)), [name.replace(": ", ":\n") for name in names], fontsize=9)
     axis.set(xlim=(0, 102), ylim=(len(names) - 0.5, -0.5), xlabel="accuracy (%)")
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(title, fontsize=9, **figures.TITLE)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     said = "; ".join(f"{row.recipe}: CA {row.CA:.0f}, {row.error_model} PA {row.PA:.0f} %" for row in some.itertuples())
     return figures.Picture(figure, f"Accuracy with and without errors by recipe, {title}. {said}.")
@@ -76,7 +76,7 @@ def _layers(title: str, some: pd.DataFrame) -> figures.Picture:
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter("")
     axes[1].set(xlabel="layer, from the image to the logits", xticks=range(1, len(values) + 1))
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(title, fontsize=9, **figures.TITLE)
     figure.legend(loc="outside lower center", ncols=1, fontsize=8, frameon=False)
     said = [f"{row.recipe}: {row.own_noise:.2g} a layer, {row.logit_noise:.2g} in the logits" for row in some.itertuples()]
     alt = f"Noise over signal by layer, {title}. Own errors, mean over layers, and all: {'; '.join(said)}."

@@ -145,7 +145,7 @@ def _gallery(rows: pd.DataFrame, draw: Callable[[pd.DataFrame, str], figures.Pic
 def _panels(rows: pd.DataFrame, title: str, height: float):
     panels = list(rows.groupby(["base_recipe", "base_epochs"], sort=False))
     figure, axes = figures._figure(len(panels), width=7.4, height=height, sharex=True, sharey=True)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=10, **figures.TITLE)
     for axis, ((recipe, epochs), _) in zip(axes, panels):
         axis.set(title=f"base recipe {recipe} ({epochs} epochs)")
         axis.grid(axis="y", visible=False)

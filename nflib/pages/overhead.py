@@ -149,7 +149,7 @@ def picture(rows: pd.DataFrame, title: str) -> figures.Picture:
     axes[0].plot([], [], "D", color="none", markeredgecolor="crimson", label="paper (V100, eager)")
     axes[0].plot([], [], "|", color="black", markersize=11, markeredgewidth=2, label="share of MACs")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(title, fontsize=9, **figures.TITLE)
     said = "; ".join(f"{r.base_model} with {r.generator}, {r.mode}: {r.overhead_percent:.0f} %" for r in _timed(rows).itertuples())
     return figures.Picture(figure, f"Extra time of each generator in per cent of the base model's. {title}. {said}.")
 

@@ -137,7 +137,7 @@ def curves(rows: pd.DataFrame, title: str) -> figures.Picture:
         axis.set(xlabel="code width (bits)", ylim=(0, 102), xlim=(8.5, 1.5), xticks=grids.WIDTHS)
     axes[0].set_ylabel("accuracy (%)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncol=4, fontsize=9, frameon=False)
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(title, fontsize=9, **figures.TITLE)
     return figures.Picture(figure, f"Accuracy against code width. {title}. {'; '.join(said) or 'The paper only'}.")
 
 

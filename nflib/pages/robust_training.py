@@ -135,7 +135,7 @@ def flips_picture(rows: pd.DataFrame, title: str) -> figures.Picture:
     axes[0].set_ylabel("recovery RP (points)")
     labels = dict(pair[::-1] for axis in axes for pair in zip(*axis.get_legend_handles_labels()))
     figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncol=4, fontsize=8, frameon=False)
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(title, fontsize=9, **figures.TITLE)
     alt = f"Recovery against the number of adversarially flipped bits. {title}. {'; '.join(said) or 'The paper only'}."
     return figures.Picture(figure, alt)
 

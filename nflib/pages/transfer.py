@@ -148,7 +148,7 @@ def matrix(rows: pd.DataFrame) -> figures.Picture:
             said += f" {words}, {target}: {some.min():+.1f} to {some.max():+.1f}." if some.notna().any() else ""
     setting = f"{first['dataset']}, base recipe {first['base_recipe']}, {first['error_model']}, BER {first['ber_percent']:g} %"
     title = f"RP in percentage points. {setting}, generators trained at {first['train_ber_percent']:g} %"
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(title, fontsize=9, **figures.TITLE)
     return figures.Picture(figure, f"{title}; by target and by what the generator was trained on.{said}")
 
 

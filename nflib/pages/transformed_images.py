@@ -105,7 +105,7 @@ def gallery(record: dict, arrays: dict[str, np.ndarray]) -> figures.Picture:
         axis.tick_params(length=0, labeltop=True, labelbottom=False)
         axis.spines[:].set_visible(False)
         axis.grid(False)
-        figure.suptitle(f"{title}\nperturbation: grey 0, full colour ± {50 * scale:.1f} % of the image range", fontsize=9)
+        figure.suptitle(f"{title}\nperturbation: grey 0, full colour ± {50 * scale:.1f} % of the image range", fontsize=9, **figures.TITLE)
         metrics = record["metrics"]
         said = f"Mean size of the perturbation {metrics['mean_perturbation']:.1f} % of the image range"
         return figures.Picture(figure, f"Images of {len(classes)} classes, perturbations and transformed images: {title}. {said}.")

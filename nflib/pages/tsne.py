@@ -131,7 +131,7 @@ def picture(networks: list[tuple[dict, dict[str, np.ndarray]]]) -> figures.Pictu
                 axis.set_title(f"{name}, {word}\n{found}", fontsize=9)
                 said.append(f"{name}, {word}: {found}")
         title = f"{where['dataset']} {where['base_model']}, base recipe {where['base_recipe']}, {where['error_model']}"
-        figure.suptitle(f"{title}, BER {where['ber_percent']:g} %, pattern {where['first_seed']}", fontsize=10)
+        figure.suptitle(f"{title}, BER {where['ber_percent']:g} %, pattern {where['first_seed']}", fontsize=10, **figures.TITLE)
         return figures.Picture(figure, f"t-SNE of the outputs of {title}, coloured by class. {'; '.join(said)}.")
 
 
