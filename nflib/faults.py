@@ -429,7 +429,7 @@ def error_model(law: str, rate: float) -> ErrorModel:
 
 
 def _patch(weight, codes, scale, index, keep, toggle, unused, slip, old):
-    """What `LayerFaults.hit` and a copy do, one weight after another: fills `old` and overwrites `weight` (float32)."""
+    """What `LayerFaults.hit` and a copy do, one weight after another: fills `old` and overwrites `weight`."""
     for k in range(len(index)):
         i = index[k]
         old[k] = weight[i]
@@ -451,9 +451,9 @@ def _patched(base: Quantized, name: str, faults: LayerFaults, patch: Callable | 
         index, keep, toggle = faults.index.numpy(), faults.keep.numpy(), faults.toggle.numpy()
         if len(index) and not 0 <= index[0] <= index[-1] < len(weight):
             raise IndexError(f"layer {name!r} has {len(weight)} weights, none at {index[-1]}")
-        old = np.empty(len(index), np.float32)
         weight = weight.numpy()
-        patch(weight, codes.numpy(), np.float32(scale), index, keep, toggle, 8 - base.bits, faults.sign_slip, old)
+        old = np.empty(len(index), weight.dtype)
+        patch(weight, codes.numpy(), scale.numpy()[()], index, keep, toggle, 8 - base.bits, faults.sign_slip, old)
         return functools.partial(compiled(_restore), weight, index, old)
     faults = faults.to(weight.device)
     old = weight.index_select(0, faults.index)

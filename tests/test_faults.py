@@ -444,6 +444,19 @@ def test_a_perturbed_model_s_weights_are_the_faulted_codes_decoded(name, bits, l
     assert changed == changed_bits(base, pattern) > 0
 
 
+def test_a_model_in_double_precision_is_patched_and_restored_in_it(loops):
+    base = small_base()
+    base.model.double()
+    base.scales = {name: scale.double() / 3 for name, scale in base.scales.items()}  # no power of two: float32 would round
+    weight, codes = base.layers["0"].weight, base.codes["0"]
+    weight.data.copy_((codes.double() * base.scales["0"]).view_as(weight))
+    before, pattern = weight.clone(), BitFlips(0.2).draw(base.sizes, 0)
+    with perturbed(base, pattern):
+        index = pattern["0"].index
+        assert torch.equal(weight.flatten()[index], pattern["0"].hit(codes[index]).double() * base.scales["0"])
+    assert torch.equal(weight, before)
+
+
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_leaving_restores_every_bit(channels_last, loops):
     base = small_base()
