@@ -26,6 +26,7 @@ from nflib.faults import (
     ReleaseMap,
     StuckAt,
     _group,
+    _shared_out,
     ahead,
     changed_bits,
     compiled,
@@ -480,6 +481,25 @@ def test_leaving_restores_every_bit(channels_last, loops):
     with torch.inference_mode(), perturbed(base, BitFlips(0.2).draw(base.sizes, 0)):
         pass
     assert intact()
+
+
+def test_where_one_part_fails_the_others_have_ended_before_it_is_told():
+    """What goes on behind the caller's back would patch weights that were restored already."""
+    ended, before = [], torch.get_num_threads()
+
+    def work(number: int) -> None:
+        if number == 1:
+            raise ValueError("the dearest fails at once")
+        time.sleep(0.2)
+        ended.append(number)
+
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(ValueError, match="the dearest"):
+            _shared_out(work, [1, 9, 2])
+    finally:
+        torch.set_num_threads(before)
+    assert sorted(ended) == [0, 2]
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -48,6 +48,20 @@ def test_known_records_give_a_known_frame_beside_table_9():
     assert len(printed) == 24 and printed["device"].isna().sum() == 21  # the other settings keep their place, unmeasured
 
 
+def test_a_generators_own_time_is_held_against_the_usual_time_of_its_base_model():
+    """Beside each generator the base model was timed anew, here 10, 10 and 16 ms: the usual is 10, and 60 % is no news."""
+    slow = record("cifar10", "resnet18", "conv_s", 1, {"eager": (16.0, 1.0, 12.0)})
+    rows = overhead.frame([*RECORDS, slow])
+    first = rows[(rows["device"] == "a chip, 2 threads") & (rows["batch"] == 1) & (rows["mode"] == "eager")].set_index("generator")
+    assert first["own_percent"].to_dict() == pytest.approx({"ConvS": 10.0, "UNetS": 40.0, "UNetL": 80.0})
+    assert first.loc["ConvS", "overhead_percent"] == -25
+    said = overhead._device_lines(rows[rows["device"] == "a chip, 2 threads"])
+    assert any("a generator adds from 10.0 % (ResNet18 with ConvS, 32×32) to 80.0 % (ResNet18 with UNetL, 32×32)" in line for line in said)
+    assert any("its own times are up to 60 % apart in one setting" in line for line in said)
+    ranked = rows.assign(own_percent=rows["mac_percent"])  # time that follows arithmetic
+    assert "a chip, 2 threads, eager: rank correlation 1.00 over 3 pairs" in overhead.meaning(ranked).data
+
+
 def test_the_same_records_in_another_order_give_the_same_bytes():
     assert tables.to_csv(overhead.frame(RECORDS[::-1])) == tables.to_csv(overhead.frame(RECORDS))
 
