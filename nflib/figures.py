@@ -158,7 +158,7 @@ def energy_scatter(saving: pd.DataFrame, gain: pd.DataFrame, x: str, xlabel: str
     if rows["measured"].notna().any():
         axis.plot([], [], "s", color="0.8", markeredgecolor="black", markeredgewidth=2, markersize=11, label="measured here")
     axis.axvline(0, color="0.5", linewidth=1)
-    axis.set(xlabel=xlabel, ylabel="recovery RP (percentage points)")
+    axis.set(xlabel=xlabel, ylabel="recovery RP (points)")
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     best = rows.loc[rows["published"].idxmax()]
     said = f"Largest published recovery: {best['base_model']} with {best['generator']}, {best['published']:g} points."

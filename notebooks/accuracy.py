@@ -18,7 +18,7 @@
 # A base model is measured under many error patterns: alone (PA), and behind a generator that was trained for it under
 # the same error model and bit-error rate (PA(NF)). Their paired difference is the recovery RP. These are the paper's
 # Tables 12 to 15 and Figure 3; its numbers stand beside ours wherever it has the same setting. *Eq. 3* is the paper's
-# training, on damaged models themselves; *imitation* is ours, of pictures that were trained so ([method](../method.md)).
+# training, on damaged models themselves; *imitation* is ours, of pictures that were trained on damaged models ([method](../method.md)).
 
 # %% tags=["parameters", "hide-input"]
 profile: str = "smoke"  # "smoke": narrow models, minutes; "paper": full size

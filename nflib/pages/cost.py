@@ -125,7 +125,7 @@ def curve(key: tuple, some: pd.DataFrame, x: str) -> figures.Picture:
     if x == "model_images" and key[0] in LIKE_CIFAR10:
         said.append(f"official recipe, full length: {FULL_IMAGES / 1e6:.1f} million")
         axis.axvline(FULL_IMAGES, color=mechanism.ORANGE, linestyle=":", linewidth=1.5, label=said[-1])
-    axis.set(xscale="log", xlabel=f"{words} of training (log scale)", ylabel="accuracy under errors, PA(NF) (%)")
+    axis.set(xscale="log", xlabel=f"{words} of training (log scale)", ylabel="PA(NF) (%)")
     axis.xaxis.set_minor_formatter("")
     axis.xaxis.set_major_formatter(EngFormatter(sep="") if x == "model_images" else StrMethodFormatter("{x:g}"))
     if np.ptp(np.log10(axis.get_xlim())) < 2:
@@ -212,7 +212,7 @@ def _beside_official(some: pd.DataFrame, top: pd.Series | None) -> str:
     for row in official[official["validation_PA_NF"].isna()].itertuples():
         text += f" With {int(row.steps):,} steps, not measured on validation images, {row.PA_NF:.1f} %."
     if not sure:
-        text += " That is no sure recovery, so there is nothing yet that ours could be compared with."
+        text += " On validation images that run recovers nothing clear, so there is nothing yet that ours could be compared with."
         first = _cheapest(some)
         return text if first is None else f"{text} Our cheapest sure recovery: {_told(first, top)}."
     if (ours := _cheapest(some, best["validation_PA_NF"])) is None:
