@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import pandas as pd
 import pytest
 
 from nflib import grids, notebooks, profiles, tables
@@ -84,6 +85,13 @@ def test_sentences_say_how_many_times_fewer(workshop):
     verdict = page.meaning(rows).data
     assert "**Yes**: imitation only (20 steps) takes 500,000 instead of 76,800,000, 154 times fewer." in verdict
     assert "at its full length of 58,800 steps was not run here." in verdict and "training seed 0" in verdict
+
+
+def test_the_table_leaves_out_base_models_that_no_generator_was_trained_for(workshop):
+    rows = page.frame(known())
+    other = rows[rows["how"] == page.ALONE].assign(base_model="VGG16", PA=12.3)
+    assert "12.3" not in page.table(pd.concat([rows, other])).data and "12.3" in page.table(other).data
+    assert f"({len(rows)} rows)" in page.table(pd.concat([rows, other])).data
 
 
 def test_the_cheapest_point_counts_and_not_the_best(workshop):

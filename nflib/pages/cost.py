@@ -155,7 +155,9 @@ def minutes(rows: pd.DataFrame) -> HTML:
 
 
 def table(rows: pd.DataFrame) -> HTML:
-    """The frame as a table that can be downloaded."""
+    """The frame as a table that can be downloaded, without base models that no generator was trained for."""
+    trained = rows.loc[rows["how"] != ALONE, show.GROUP].drop_duplicates()
+    rows = rows.merge(trained, on=show.GROUP) if len(trained) else rows
     shown = rows.assign(training_minutes=60 * rows["training_minutes"])  # in seconds: some are short
     shown = show.named(shown, SHOWN)
     return show.table(shown.dropna(axis=1, how="all") if len(shown) else shown, "cost")
