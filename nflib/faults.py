@@ -272,10 +272,10 @@ class ErrorModel:
             raise UserError(f"{type(self).__name__}: a bit rate must be 0 or the map's rate {self.rate:g}")
         return np.uint8(sum(1 << bit for bit in np.flatnonzero(rates)))
 
-    def _limited(self, pattern: Pattern) -> Pattern:
+    def _limited(self, pattern: Pattern, device: torch.device) -> Pattern:
         for name in self.layers:
             choose("layer", name, pattern)
-        return {name: f for name, f in pattern.items() if name in self.layers} if self.layers else pattern
+        return {name: faults.to(device) for name, faults in pattern.items() if name in (self.layers or pattern)}
 
     def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8, device: torch.device = CPU) -> Pattern:
         """The pattern of `seed` (whole number >= 0) for layers of `sizes` (weights each, in memory order), on `device`."""
@@ -287,8 +287,7 @@ class BitFlips(ErrorModel):
     """Every stored bit flips with probability `rate`, independently: the definition in the paper's text."""
 
     def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8, device: torch.device = CPU) -> Pattern:
-        pattern = self._limited(_independent(sizes, self._rates(bits), seed, stuck=False))
-        return {name: faults.to(device) for name, faults in pattern.items()}
+        return self._limited(_independent(sizes, self._rates(bits), seed, stuck=False), device)
 
 
 @dataclass(frozen=True)
@@ -299,8 +298,7 @@ class StuckAt(ErrorModel):
     """
 
     def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8, device: torch.device = CPU) -> Pattern:
-        pattern = self._limited(_independent(sizes, self._rates(bits), seed, stuck=True))
-        return {name: faults.to(device) for name, faults in pattern.items()}
+        return self._limited(_independent(sizes, self._rates(bits), seed, stuck=True), device)
 
 
 def _words(cells: np.ndarray, bits: int) -> np.ndarray:
@@ -356,7 +354,7 @@ class ReleaseMap(ErrorModel):
             index = (once.index + len(keep) * torch.arange(passes + 1, device=device)[:, None]).view(-1)[:count]
             bytes_of = (part.repeat(passes + 1)[:count] for part in (once.keep, once.toggle))
             pattern[name] = LayerFaults(index, *bytes_of, self.sign_slip)
-        return self._limited(pattern)
+        return self._limited(pattern, device)
 
 
 @dataclass(frozen=True)
@@ -397,7 +395,7 @@ class ChipMap(ErrorModel):
         faulty, toggle = (np.roll(_words(cells, bits), -start, axis=0).ravel() & hit for cells in (zero | one, one))
         weights = sum(sizes.values())
         pattern = _split(sizes, np.resize(~faulty, weights), np.resize(toggle, weights))
-        return self._limited({name: faults.to(device) for name, faults in pattern.items()})
+        return self._limited(pattern, device)
 
 
 LAWS = {

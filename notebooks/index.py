@@ -29,7 +29,8 @@ index.idea()
 
 # %% tags=["remove-input"]
 trained = [cell for table in ("accuracy", "mechanism") for cell in profiles.cells(profile, table)]
-records = tables.longest(tables.stored(profile, profiles.cells(profile, "accuracy")))
+stored = tables.stored(profile, profiles.cells(profile, "accuracy"))
+records = tables.longest(stored)
 rows = tables.accuracy(records)
 why = mechanism.frame(tables.fullest(tables.stored(profile, profiles.cells(profile, "mechanism"))))
 voltages = tradeoff.frame(tables.fullest(tables.stored(profile, profiles.cells(profile, "tradeoff"))))
@@ -100,7 +101,7 @@ index.agreement(rows, fronts)
 index.chips(records)
 
 # %% tags=["remove-input"]
-index.error_models(tables.accuracy(tables.stored(profile, profiles.cells(profile, "accuracy"))))
+index.error_models(tables.accuracy(stored))
 
 # %% [markdown]
 # It decides how much there is to bring back, too. Hollow: the classifier alone. Filled: the same chips behind a generator that

@@ -192,10 +192,6 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     return show.prose("\n".join(lines).lstrip())
 
 
-def _painters(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[rows["swapped_perturbation"] > rows["swapped_image"]]
-
-
 def unaided(rows: pd.DataFrame) -> str:
     """Whether the longest training by the paper's algorithm alone led to a generator that decides the answer, in a sentence; ""
     where none is measured."""
@@ -220,7 +216,7 @@ def meaning(rows: pd.DataFrame) -> Markdown:
         ways.setdefault(way, []).append(some)
     for way, parts in ways.items():
         some = pd.concat(parts)
-        painted = len(_painters(some))
+        painted = int((some["swapped_perturbation"] > some["swapped_image"]).sum())
         classy = int((some["between_classes_perturbations"] > some["between_classes_images"]).sum())
         does = "does" if 1 in (painted, len(some)) else "do"
         line = f"* Trained by {way}: {painted} of {show.count(len(some), 'generator')} {does} so; in {classy} the class explains more of the perturbations' variance than of the images'."
