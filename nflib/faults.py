@@ -28,6 +28,10 @@ MAP_ROWS, MAP_COLUMNS = 8192, 128
 _BANDS = [0.0, *(0.01 * 2.0**k for k in range(-10, 7)), 1.0]  # edges at which a rate costs no wasted draw
 _GAPS, _MARKS, _VALUES = range(3)
 _CHUNK = 1 << 15  # gaps drawn at a time: few enough for a processor's cache; how many does not change what is drawn
+_WINDOW = 1 << 13  # weights marked at a time: few enough for its fastest cache
+_DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)  # times 2**k, its upper six bits differ for every k: where a lone bit is set
+_PLACES = np.zeros(64, np.uint8)
+_PLACES[[(int(_DE_BRUIJN) << k) % 2**64 >> 58 for k in range(64)]] = range(64)
 
 
 @dataclass(frozen=True)
@@ -118,17 +122,19 @@ def _bernoulli_positions(stream: np.random.Generator, cells: int, probability: f
     if probability >= 1:
         return np.arange(cells)
     mean, scale = cells * probability, -np.log1p(-probability)
-    draws = min(int(mean + 6 * mean**0.5 + 16), _CHUNK)
-    place, found, last = compiled(_place) or _place_by_numpy, [], -1
+    positions, filled, last = np.empty(int(mean + 6 * mean**0.5 + 16), np.int64), 0, -1
+    place = compiled(_place) or _place_by_numpy
     while last < cells:
-        found.append(np.empty(draws, np.int64))
-        last = place(stream.standard_exponential(draws), scale, last, found[-1])
-    positions = np.concatenate(found)
-    return positions[: np.searchsorted(positions, cells)]
+        if filled == len(positions):
+            positions = np.append(positions, np.empty(16, np.int64))
+        chunk = positions[filled : filled + _CHUNK]
+        last = place(stream.standard_exponential(len(chunk)), scale, last, chunk)
+        filled += len(chunk)
+    return positions[: np.searchsorted(positions[:filled], cells)]
 
 
-def _faulty_cells(band: int, rates: np.ndarray, weights: int, seed: int, stuck: bool) -> np.ndarray:
-    """The faulty cells of a band among weights * len(rates), ascending: cell * 64 + band * 2 + (1 if it reads one).
+def _faulty_cells(band: int, rates: np.ndarray, weights: int, seed: int, stuck: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The faulty cells of a band among weights * len(rates), ascending (int64), and, if `stuck`, which read one (bool).
 
     Each cell has a uniform mark and is faulty at a rate above it.  Marks are drawn band by band: a cell is in band k
     with probability width_k / (1 - lower_k) and counts in the lowest band that has it only, which gives it the
@@ -136,56 +142,71 @@ def _faulty_cells(band: int, rates: np.ndarray, weights: int, seed: int, stuck: 
     """
     low, high = _BANDS[band : band + 2]
     cells = _bernoulli_positions(_stream(seed, band, _GAPS), weights * len(rates), (high - low) / (1 - low))
-    ones = _stream(seed, band, _VALUES).random(len(cells)) < 0.5 if stuck else None
+    ones = _stream(seed, band, _VALUES).random(len(cells)) < 0.5 if stuck else np.zeros(0, bool)
     if rates.min() < high:  # what is dropped here is dropped in higher bands too: marks are larger there
         marks = low + (high - low) * _stream(seed, band, _MARKS).random(len(cells))
         kept = marks < rates[cells % len(rates)]
-        cells, ones = cells[kept], ones[kept] if stuck else None
-    cells <<= 6
-    cells += 2 * band
-    if stuck:
-        cells += ones
-    return cells
+        cells, ones = cells[kept], ones[kept] if stuck else ones
+    return cells, ones
 
 
-def _group(numbers: np.ndarray, bits: int, index: np.ndarray, masks: np.ndarray) -> int:
-    """`_by_weight` of sorted numbers, one after another: fills index and masks from the start, returns how many weights."""
-    count, weight, before = -1, -1, -1
-    for number in numbers:
-        cell = number >> 6
-        here = cell >> 3 if bits == 8 else cell // bits
-        mask = 1 << (cell - bits * here) if cell != before else 0  # a cell counts in its lowest band
-        count += here != weight
-        index[count] = here
-        for row in range(len(masks)):
-            found = mask * (number & 1) if row else mask
-            masks[row, count] = found if here != weight else masks[row, count] | found
-        weight, before = here, cell
-    return count + 1
+def _mark(cells, ones, starts, bits, weight, weights, index, masks):
+    """`_by_weight`, one window of weights after another: marks the faulty bits of its weights, lowest band first, and which
+    weights have some; then fills index and masks with those, in order, and returns how many.
+
+    Unsigned numbers spare a compiled loop the question whether an index counts from the end.
+    """
+    one, six, last_six = np.uint64(1), np.uint64(6), np.uint64(63)
+    marked, touched = np.zeros((len(masks), _WINDOW), np.uint8), np.zeros(_WINDOW // 64, np.uint64)
+    coming, count = starts[:-1].copy(), np.uint64(0)
+    for first in range(0, weights, _WINDOW):
+        start = (weight + first) * bits
+        end = start + _WINDOW * bits
+        for band in range(len(coming)):
+            k, stop = np.uint64(coming[band]), np.uint64(starts[band + 1])
+            while k < stop and cells[k] < end:
+                cell = np.uint64(cells[k] - start)
+                here = cell >> np.uint64(3) if bits == 8 else cell // np.uint64(bits)
+                mask = np.uint8(one << (cell - np.uint64(bits) * here))
+                if len(masks) > 1 and ones[k]:
+                    marked[1, here] |= mask & ~marked[0, here]  # a cell counts in its lowest band
+                marked[0, here] |= mask
+                touched[here >> six] |= one << (here & last_six)
+                k += one
+            coming[band] = k
+        for word in range(len(touched)):
+            left, touched[word] = touched[word], 0
+            while left:
+                lowest = left & (~left + one)
+                here = (np.uint64(word) << six) + np.uint64(_PLACES[(lowest * _DE_BRUIJN) >> np.uint64(58)])
+                index[count] = first + np.int64(here)
+                for row in range(len(masks)):
+                    masks[row, count] = marked[row, here]
+                    marked[row, here] = 0
+                count += one
+                left ^= lowest
+    return count
 
 
-def _by_weight(numbers: np.ndarray, bits: int, stuck: bool) -> list[np.ndarray]:
-    """Weights (int64, ascending) that the cells `numbers` (see above; overwritten) belong to, the faulty bits of each
-    (uint8), and, if `stuck`, those of them that read one (uint8)."""
-    numbers.sort(kind="stable")  # a merge: each band is ascending
-    if group := compiled(_group):
-        index, masks = np.empty(len(numbers), np.int64), np.empty((1 + stuck, len(numbers)), np.uint8)
-        count = group(numbers, bits, index, masks)
+def _by_weight(cells, ones, starts, bits: int, weight: int, weights: int, rows: int) -> list[np.ndarray]:
+    """The weights that the cells belong to (int64, ascending, counted from `weight`, the first of `weights`), the faulty bits
+    of each (uint8), and, where two rows are asked for, those of them that read one (uint8).
+
+    cells, ones: what `_faulty_cells` gives, of one band after another; starts: where each begins, and where the last ends.
+    """
+    if mark := compiled(_mark):
+        index, masks = np.empty(len(cells), np.int64), np.empty((rows, len(cells)), np.uint8)
+        count = mark(cells, ones, starts, bits, weight, weights, index, masks)
         return [index[:count], *masks[:, :count]]
-    ones, cells = (numbers & 1).astype(np.uint8) if stuck else None, numbers >> 6
-    index = cells // bits
-    masks = np.uint8(1) << (cells - bits * index).astype(np.uint8)
-    masks[1:] *= cells[1:] != cells[:-1]
-    final = np.append(index[1:] != index[:-1], index[:1] >= 0)
-    last, earlier = np.flatnonzero(final), np.flatnonzero(~final)
-
-    def joined(masks: np.ndarray) -> np.ndarray:
-        found = masks[last]
-        # Before the k-th earlier cell, its place less k weights are complete.  Bits in a byte are distinct: add is or.
-        np.add.at(found, earlier - np.arange(len(earlier)), masks[earlier])
-        return found
-
-    return [index[last], joined(masks), *([joined(masks * ones)] if stuck else [])]
+    marked, where = np.zeros((rows, weights), np.uint8), cells // bits - weight
+    masks = np.uint8(1) << (cells % bits).astype(np.uint8)
+    for a, b in itertools.pairwise(starts):
+        masks[a:b] &= ~marked[0, where[a:b]]
+        np.add.at(marked[0], where[a:b], masks[a:b])  # many times as fast as or, and the same: each bit is set once
+        if rows > 1:
+            np.add.at(marked[1], where[a:b], masks[a:b] * ones[a:b])
+    index = np.flatnonzero(marked[0].view(bool))
+    return [index, *marked[:, index]]
 
 
 @functools.cache
@@ -213,19 +234,20 @@ def _independent(sizes: Mapping[str, int], rates: np.ndarray, seed: int, stuck: 
     """The pattern of a model in which every cell is faulty by itself: flips, or, if `stuck`, cells stuck at 0 or 1."""
     bits, ends = len(rates), np.cumsum([0, *sizes.values()])
 
-    def band(number: int) -> np.ndarray:
+    def band(number: int) -> tuple[np.ndarray, np.ndarray]:
         return _faulty_cells(number, rates, int(ends[-1]), seed, stuck)
 
     def layer(number: int) -> LayerFaults:
-        numbers = np.concatenate([found[cut[number] : cut[number + 1]] for found, cut in zip(bands, cuts)])
-        index, faulty, *ones = _by_weight(numbers, bits, stuck)
-        index -= ends[number]
-        keep, toggle = (~faulty, ones[0]) if stuck else (np.full_like(faulty, 255), faulty)
+        pieces = [[part[a:b] for part in band] for band, (a, b) in zip(bands, (cut[number : number + 2] for cut in cuts))]
+        cells, ones = map(np.concatenate, zip(*pieces))
+        starts = np.cumsum([0, *(len(cells) for cells, _ in pieces)])
+        index, faulty, *read = _by_weight(cells, ones, starts, bits, int(ends[number]), list(sizes.values())[number], 1 + stuck)
+        keep, toggle = (~faulty, read[0]) if stuck else (np.full_like(faulty, 255), faulty)
         return LayerFaults(*map(torch.from_numpy, (index, keep, toggle)))
 
-    count = int(np.searchsorted(_BANDS, rates.max()))
-    bands = [np.zeros(0, np.int64), *_shared_out(band, list(range(count)))]  # a higher band is a longer one
-    cuts = [np.searchsorted(found, bits * ends << 6) for found in bands]
+    count = max(1, int(np.searchsorted(_BANDS, rates.max())))
+    bands = _shared_out(band, list(range(count)))  # a higher band is a longer one
+    cuts = [np.searchsorted(cells, bits * ends) for cells, _ in bands]
     return dict(zip(sizes, _shared_out(layer, list(sizes.values()))))
 
 
@@ -333,8 +355,9 @@ class ReleaseMap(ErrorModel):
         """
         per_row = (MAP_COLUMNS // bits) ** (2 if self.tiling_slip else 1)
         shape = min(MAP_ROWS, max(1, -(-weights // per_row))), MAP_COLUMNS
-        faulty = np.random.RandomState(seed).rand(*shape) < self.rate
-        ones = faulty & (np.random.RandomState(seed + 1).rand(*shape) < 0.5)
+        draws = (np.random.RandomState(seed).rand, self.rate), (np.random.RandomState(seed + 1).rand, 0.5)
+        faulty, ones = _shared_out(lambda number: draws[number][0](*shape) < draws[number][1], [1, 1])
+        ones &= faulty
         hit = self._hittable(bits)
         faulty, toggle = _words(faulty, bits) & hit, _words(ones, bits) & hit
         repeats = faulty.shape[1] if self.tiling_slip else 1
@@ -350,9 +373,9 @@ class ReleaseMap(ErrorModel):
                 faulty = np.flatnonzero(keep != 255)
                 once = LayerFaults(*map(torch.from_numpy, (faulty, keep[faulty], toggle[faulty]))).to(device)
             passes, rest = divmod(size, len(keep))
-            count = passes * len(faulty) + int(np.searchsorted(faulty, rest))
-            index = (once.index + len(keep) * torch.arange(passes + 1, device=device)[:, None]).view(-1)[:count]
-            bytes_of = (part.repeat(passes + 1)[:count] for part in (once.keep, once.toggle))
+            cut = int(np.searchsorted(faulty, rest))
+            index = torch.cat([once.index + len(keep) * k for k in range(passes)] + [once.index[:cut] + len(keep) * passes])
+            bytes_of = (torch.cat([part.repeat(passes), part[:cut]]) for part in (once.keep, once.toggle))
             pattern[name] = LayerFaults(index, *bytes_of, self.sign_slip)
         return self._limited(pattern, device)
 

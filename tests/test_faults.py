@@ -25,7 +25,8 @@ from nflib.faults import (
     LayerFaults,
     ReleaseMap,
     StuckAt,
-    _group,
+    _bernoulli_positions,
+    _mark,
     _shared_out,
     ahead,
     changed_bits,
@@ -372,7 +373,7 @@ def loops(request, monkeypatch):
     compiled.cache_clear()
     if request.param == "without numba":
         monkeypatch.setitem(sys.modules, "numba", None)  # an import of it fails
-    assert (compiled(_group) is None) == (request.param == "without numba")
+    assert (compiled(_mark) is None) == (request.param == "without numba")
     yield
     compiled.cache_clear()
 
@@ -390,6 +391,15 @@ def test_a_large_pattern_is_the_same_without_numba(law, monkeypatch):
     fast = law.draw(sizes, 4, 7)
     monkeypatch.setattr("nflib.faults.compiled", lambda loop: None)
     assert same(fast, law.draw(sizes, 4, 7)) and len(fast["b"].index) > 3 * _CHUNK
+
+
+def test_positions_go_on_where_more_cells_fail_than_six_deviations_allow_for(loops):
+    class Dense:
+        def standard_exponential(self, count: int) -> np.ndarray:
+            return np.zeros(count)  # every gap is the shortest: every cell fails
+
+    found = _bernoulli_positions(Dense(), 100, 0.01)
+    assert found.dtype == np.int64 and (found == np.arange(100)).all()
 
 
 @pytest.mark.parametrize("name", LAWS)
