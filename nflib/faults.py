@@ -9,6 +9,7 @@ every device and for every number of threads, and nested in the rate (equal seed
 import functools
 import hashlib
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -29,6 +30,7 @@ _BANDS = [0.0, *(0.01 * 2.0**k for k in range(-10, 7)), 1.0]  # edges at which a
 _GAPS, _MARKS, _VALUES = range(3)
 _CHUNK = 1 << 15  # gaps drawn at a time: few enough for a processor's cache; how many does not change what is drawn
 _WINDOW = 1 << 13  # weights marked at a time: few enough for its fastest cache
+_DRAWS = 1 << 12  # of a map, made at a time
 _DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)  # times 2**k, its upper six bits differ for every k: where a lone bit is set
 _PLACES = np.zeros(64, np.uint8)
 _PLACES[[(int(_DE_BRUIJN) << k) % 2**64 >> 58 for k in range(64)]] = range(64)
@@ -323,6 +325,49 @@ class StuckAt(ErrorModel):
         return self._limited(_independent(sizes, self._rates(bits), seed, stuck=True), device)
 
 
+def _look_through(states, cells, limit, found, ones):
+    """`_faulty_on_map` from the Mersenne Twisters' states (uint32 [2, 624]): fills found and ones, returns how many.
+
+    A draw of numpy's `rand` is made of two numbers of a twister: (a >> 5) * 2**26 + (b >> 6), over 2**53.  Kept in a row, its
+    numbers follow from those 624 places before, which a compiled loop does for many at once.
+    """
+    one, upper, lower, matrix = np.uint32(1), np.uint32(0x80000000), np.uint32(0x7FFFFFFF), np.uint32(0x9908B0DF)
+    row, row_of_ones = np.empty(624 + 2 * _DRAWS, np.uint32), np.empty(624 + 2 * _DRAWS, np.uint32)
+    drawn, drawn_for_ones = np.empty(2 * _DRAWS, np.uint32), np.empty(2 * _DRAWS, np.uint32)
+    row[-624:], row_of_ones[-624:] = states[0], states[1]
+    count = 0
+    for start in range(0, cells, _DRAWS):
+        for x, tempered in ((row, drawn), (row_of_ones, drawn_for_ones)):
+            x[:624] = x[-624:]
+            for k in range(2 * _DRAWS):
+                y = (x[k] & upper) | (x[k + 1] & lower)
+                x[k + 624] = x[k + 397] ^ (y >> one) ^ (np.uint32(-(y & one)) & matrix)
+            for k in range(2 * _DRAWS):
+                y = x[k + 624] ^ (x[k + 624] >> np.uint32(11))
+                y ^= (y << np.uint32(7)) & np.uint32(0x9D2C5680)
+                y ^= (y << np.uint32(15)) & np.uint32(0xEFC60000)
+                tempered[k] = y ^ (y >> np.uint32(18))
+        for k in range(min(_DRAWS, cells - start)):
+            if np.int64(drawn[2 * k] >> 5) <= limit >> 26:  # few are
+                if np.int64((drawn[2 * k] >> 5 << 26) + (drawn[2 * k + 1] >> 6)) < limit:
+                    found[count], ones[count] = start + k, drawn_for_ones[2 * k] < upper
+                    count += 1
+    return count
+
+
+def _faulty_on_map(seed: int, cells: int, rate: float) -> tuple[np.ndarray, np.ndarray]:
+    """Where, among `cells` draws of RandomState(seed).rand, those below `rate` are (int64), and at which of these the draw
+    of RandomState(seed + 1) is below a half (bool)."""
+    streams = np.random.RandomState(seed), np.random.RandomState(seed + 1)
+    if look := compiled(_look_through):
+        found, ones = np.empty(cells, np.int64), np.empty(cells, bool)
+        states = np.stack([stream.get_state()[1] for stream in streams])
+        count = look(states, cells, math.ceil(rate * 2.0**53), found, ones)
+        return found[:count], ones[:count]
+    found = np.flatnonzero(streams[0].rand(cells) < rate)
+    return found, streams[1].rand(cells)[found] < 0.5
+
+
 def _words(cells: np.ndarray, bits: int) -> np.ndarray:
     """Pack a boolean cell array [rows, columns] into words (uint8 [rows, columns // bits]); unused columns are left out."""
     per_row = cells.shape[1] // bits
@@ -355,9 +400,9 @@ class ReleaseMap(ErrorModel):
         """
         per_row = (MAP_COLUMNS // bits) ** (2 if self.tiling_slip else 1)
         shape = min(MAP_ROWS, max(1, -(-weights // per_row))), MAP_COLUMNS
-        draws = (np.random.RandomState(seed).rand, self.rate), (np.random.RandomState(seed + 1).rand, 0.5)
-        faulty, ones = _shared_out(lambda number: draws[number][0](*shape) < draws[number][1], [1, 1])
-        ones &= faulty
+        cells, read_one = _faulty_on_map(seed, shape[0] * MAP_COLUMNS, self.rate)
+        faulty, ones = np.zeros((2, *shape), bool)
+        faulty.flat[cells], ones.flat[cells[read_one]] = True, True
         hit = self._hittable(bits)
         faulty, toggle = _words(faulty, bits) & hit, _words(ones, bits) & hit
         repeats = faulty.shape[1] if self.tiling_slip else 1

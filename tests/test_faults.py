@@ -18,6 +18,7 @@ from torch import nn
 
 from nflib.faults import (
     _CHUNK,
+    _DRAWS,
     DRAWING_THREADS,
     LAWS,
     BitFlips,
@@ -26,6 +27,7 @@ from nflib.faults import (
     ReleaseMap,
     StuckAt,
     _bernoulli_positions,
+    _faulty_on_map,
     _mark,
     _shared_out,
     ahead,
@@ -391,6 +393,15 @@ def test_a_large_pattern_is_the_same_without_numba(law, monkeypatch):
     fast = law.draw(sizes, 4, 7)
     monkeypatch.setattr("nflib.faults.compiled", lambda loop: None)
     assert same(fast, law.draw(sizes, 4, 7)) and len(fast["b"].index) > 3 * _CHUNK
+
+
+@pytest.mark.parametrize("cells", [0, 1, 312, _DRAWS, _DRAWS + 1, 3 * _DRAWS + 5])
+@pytest.mark.parametrize("rate", [0.0, 1e-9, 0.01, 0.9999])
+def test_a_map_is_drawn_as_the_official_code_draws_it(cells, rate, loops):
+    faulty, values = (np.random.RandomState(seed).rand(cells) for seed in (50000, 50001))
+    found, ones = _faulty_on_map(50000, cells, rate)
+    assert found.tolist() == np.flatnonzero(faulty < rate).tolist()
+    assert ones.tolist() == (values < 0.5)[faulty < rate].tolist()
 
 
 def test_positions_go_on_where_more_cells_fail_than_six_deviations_allow_for(loops):

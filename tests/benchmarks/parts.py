@@ -140,7 +140,8 @@ class OurStep:
         for layer in self.generator.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 layer.momentum = RELEASE_MOMENTUM
-        self.images, self.labels = _batch(batch, like)
+        images, self.labels = _batch(batch, like)
+        self.images = images.contiguous(memory_format=torch.channels_last)  # as `data.augment` gives them
         self.count, self.arithmetic, self.law = count, arithmetic, error_model("release_map", RATE)
 
     def gradient(self, number: int) -> None:
