@@ -224,6 +224,13 @@ def test_a_gpu_s_record_says_how_near_the_peak_it_is():
     assert "12,345 images times perturbed models a second, 12.3 % of an H200's" in performance.summary({"training": gpu}).data
 
 
+def test_how_much_faster_a_step_could_still_become_is_said():
+    """By hand: 5.5e11 operations in 1.1 s are half of 1e12 a second; a step is 5 times as fast as the official one."""
+    text = performance.summary({"training": training(work={"flops": 5.5e11}, matrix_rate=1e12)}).data
+    assert "at 50 % of the rate of a large matrix product here, at all of it a step would be 10.0 times as fast" in text
+    assert "matrix product" not in performance.summary({"training": training()}).data
+
+
 def test_damaged_records_and_unknown_hardware_are_refused(workshop, refused):
     path = performance.path("training", "cuda")
     path.parent.mkdir(parents=True)

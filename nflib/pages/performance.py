@@ -157,6 +157,12 @@ def _training(record: dict, rows: pd.DataFrame) -> list[str]:
         if "N" in comparison["work"] and "ours, fp32" in sides.index:
             fewer, narrow = _operations(comparison["work"]["N"]), sides.loc["ours, fp32", "median_ms"] / sides.loc["ours", "median_ms"]
             line += f"; {fewer:.1f} times from fewer operations on base models, {narrow:.1f} from bf16, {row['ratio'] / fewer / narrow:.1f} from the rest"
+        if "matrix_rate" in comparison:
+            share = comparison["work"]["flops"] / (sides.loc["ours", "median_ms"] / 1000) / comparison["matrix_rate"]
+            line += (
+                f"; ours computes at {100 * share:.0f} % of the rate of a large matrix product here, "
+                f"at all of it a step would be {row['ratio'] / share:.1f} times as fast as the official one"
+            )
         gap = comparison["relative_difference"]
         same = "the same gradient" if gap <= SAME_GRADIENT else "NOT the same gradient"
         lines.append(f"{line}; {same} (relative difference {gap:.0e} in double precision).")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from nflib.store import ROOT, provenance, results, write_whole
-from nflib.trained import choose_device
+from nflib.trained import choose_device, keep_freed_memory
 from nflib.training import progress_bar
 
 from . import rivals
@@ -114,6 +114,7 @@ def main() -> int:
     if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"unknown part {unknown.pop()!r}; allowed: {', '.join(PARTS)}")
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()  # as a sweep does
     if arguments.alone:
         device = choose_device(arguments.device)
         (chosen,) = (c for c in PARTS[arguments.parts[0]](device) if c.name == arguments.alone[0])

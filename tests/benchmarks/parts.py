@@ -202,6 +202,14 @@ def step_flops(base: str, generator: str, batch: int, count: int) -> float:
     return 2.0 * batch * (through + 3 * energy.macs(generators.build(generator)))
 
 
+def matrix_rate(device: torch.device, size: int = 2048, rounds: int = 5) -> float:
+    """FLOP/s of a matrix product [size, size] x [size, size] in the arithmetic of training, the fastest of some: what the
+    machine does at most."""
+    kind = torch.bfloat16 if precision(device) == "bf16" else torch.float32
+    one, other = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
+    return 2.0 * size**3 / min(seconds_of(lambda: one @ other, device) for _ in range(rounds + 1))
+
+
 def training(device: torch.device, settings: tuple = (), rounds: int = 5) -> list[Comparison]:
     """One optimiser step of a generator, ours and the official loop's; settings: (base, generator, batch, N)."""
     if not settings:
@@ -222,7 +230,8 @@ def training(device: torch.device, settings: tuple = (), rounds: int = 5) -> lis
         work |= {"model_images": batch * count, "flops": step_flops(base, generator, batch, count)}
 
         def facts(sides: dict[str, Call], base=base, generator=generator, count=count) -> dict:
-            return {"relative_difference": difference(_base(base, device), generator, count)}
+            gap = difference(_base(base, device), generator, count)
+            return {"relative_difference": gap, "matrix_rate": matrix_rate(device, 2048 if device.type == "cpu" else 8192)}
 
         name = f"{work['model']} + {work['generator']}, batch {batch}, N = {count}"
         found.append(Comparison(name, builders, rounds, 60, work, facts))
