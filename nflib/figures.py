@@ -13,6 +13,7 @@ from nflib import generators, tables
 
 COLOURS = dict(zip(["ReleaseMap", "BitFlips", "StuckAt"], sns.color_palette("colorblind", 3)))
 OTHER_COLOUR = sns.color_palette("colorblind")[4]  # of other error models, such as a profiled chip's
+GENERATORS = dict(zip(generators.LABELS.values(), sns.color_palette("colorblind", 6)))  # colour of each, in every picture
 STYLE = {
     "svg.hashsalt": "nflib",
     "svg.fonttype": "path",
@@ -143,15 +144,14 @@ def energy_scatter(saving: pd.DataFrame, gain: pd.DataFrame, x: str, xlabel: str
     x: column of `saving`.
     """
     rows = saving.merge(gain, on=["base_model", "generator"])
-    colours = dict(zip(generators.LABELS.values(), sns.color_palette("colorblind", 6)))
     markers = dict(zip(rows["base_model"].unique(), "osD^v"))
     figure, (axis,) = _figure(height=3.8)
     for row in rows.itertuples():
-        place, colour = getattr(row, x), colours[row.generator]
+        place, colour = getattr(row, x), GENERATORS[row.generator]
         axis.plot(place, row.published, markers[row.base_model], color=colour, alpha=0.75, markersize=7)
         if not np.isnan(row.measured):
             axis.plot(place, row.measured, markers[row.base_model], color=colour, markeredgecolor="black", markeredgewidth=2, markersize=11)
-    for name, colour in colours.items():
+    for name, colour in GENERATORS.items():
         axis.plot([], [], "s", color=colour, label=name)
     for name, marker in markers.items():
         axis.plot([], [], marker, color="0.4", label=name)

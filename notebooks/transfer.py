@@ -70,7 +70,8 @@ transfer.pictures(rows)
 #
 # Accuracies in per cent, RP in percentage points with its standard error over patterns. *Loss or gain* is PA(NF) minus that
 # of relaxed access, on the same patterns. Only rows of ReleaseMap and the base recipe `release` have the paper's numbers
-# beside them: that is what the official code computes. A dash means: not measured, or not in the paper.
+# beside them: that is what the official code computes. What was measured stands first. A dash means: not measured, or not in
+# the paper.
 
 # %% tags=["hide-input"]
 transfer.table(rows)

@@ -69,6 +69,15 @@ def test_the_paper_stands_beside_and_fills_what_is_not_measured(known):
     assert not printed.duplicated(setting).any() and not rows.duplicated(setting).any()
 
 
+def test_what_was_measured_stands_first_in_the_table(known):
+    rows = page.frame(known)
+    assert rows["record"].isna().iloc[: rows["record"].notna().sum()].any()  # not in the frame itself
+    body = page.table(rows).data.split("<tbody>")[1].split("</tbody>")[0].split("\n")
+    assert len(body) == len(rows) > 80
+    for line, mean in zip(body, ("81.0", "57.0", "63.0", "70.5")):  # PA(NF), by hand
+        assert f">{mean}<" in line
+
+
 def test_other_error_models_have_no_printed_numbers(workshop):
     for on in ((), ("vgg11",), ("vgg19",)):
         store("vgg11", [60.0, 64.0], on, law="bit_flips")

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from IPython.display import HTML, Markdown
 
 from nflib import data, figures, generators, models, report, show, tables
@@ -174,20 +173,19 @@ def duel(key: tuple, some: pd.DataFrame, alone: pd.DataFrame) -> figures.Picture
     damaged base model behind class patterns that the encoder tells the class (triangles) and behind whole generators
     (circles: our best; hollow diamonds: the paper's)."""
     best, title = _best(some), show.title(key)
-    colours = dict(zip(generators.LABELS.values(), sns.color_palette("colorblind", 6)))
     figure, (axis,) = figures._figure(height=3.6)
     axis.axhline(some["CA"].iloc[0], color=GREY, linestyle="--", linewidth=1)
     relayed = some[some["how"] == RELAYED]
     relayed = relayed.assign(encoder=[name.rpartition(", ")[2] for name in relayed["generator"]])
     for name, row in [*alone.iterrows(), *relayed.set_index("encoder").iterrows()]:
         mark, height = ("s", row["CA"]) if row["how"] == ENCODER else ("^", row["PA_NF"])
-        axis.plot(row["macs_million"], height, mark, color=colours[name.removesuffix(" encoder")], markersize=8)
+        axis.plot(row["macs_million"], height, mark, color=figures.GENERATORS[name.removesuffix(" encoder")], markersize=8)
     for name, row in best.iterrows():
-        axis.plot(row["macs_million"], row["PA_NF"], "o", color=colours[name], markersize=8)
+        axis.plot(row["macs_million"], row["PA_NF"], "o", color=figures.GENERATORS[name], markersize=8)
     base, names = some.loc[some["how"] == ALONE, "macs_million"].min(), {label: name for name, label in generators.LABELS.items()}
     for name, value in tables.printed(key).items():
-        axis.plot(base + macs("generator", names[name], 1.0, 32) / 1e6, value, "D", color="none", markeredgecolor=colours[name], markersize=8)
-    for name, colour in colours.items():
+        axis.plot(base + macs("generator", names[name], 1.0, 32) / 1e6, value, "D", color="none", markeredgecolor=figures.GENERATORS[name], markersize=8)
+    for name, colour in figures.GENERATORS.items():
         axis.plot([], [], "s", color=colour, label=name)
     marks = {"s": "encoder alone", "^": "encoder tells class patterns", "o": "generator, ours", "D": "generator, paper"}
     for mark, words in marks.items():

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from IPython.display import HTML, Markdown
 
 from nflib import faults, figures, generators, grids, models, profiles, report, show, tables
@@ -26,7 +25,7 @@ ORDER = {
     "generator": ["none", *generators.LABELS.values()],
     "bits": list(grids.WIDTHS),
 }
-LOOKS = dict(zip(ORDER["generator"], zip(["black", *sns.color_palette("colorblind", 6)], "osD^vPX")))  # colour, marker
+LOOKS = dict(zip(ORDER["generator"], zip(["black", *figures.GENERATORS.values()], "osD^vPX")))  # colour, marker
 SHOWN = {"dataset": "data set", "base_model": "base model", "bits": "bits"} | report.SHOWN | {"train_ber_percent": "trained at BER %", "PA_difference": "PA, ours − paper"}
 SHOWN |= {"slip_PA": "slip, PA", "slip_PA_error": "± error ", "slip_RP": "slip, RP", "slip_RP_error": "± error  "}
 SHOWN |= {"published_CA": "paper CA", "published_CA_NF": "paper CA(NF)"}

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from IPython.display import HTML, Markdown
 
 from nflib import data, faults, figures, generators, models, published, quantize, report, show, tables
@@ -22,7 +21,6 @@ DIFFERENCES = ["PA_difference", "RP_difference"]
 COLUMNS = [*RUN[:3], "base_model", "base_recipe", *RUN[3:], "generator", "flips", "flips_percent", "models_per_step"]
 COLUMNS += ["imitation_steps", "steps"]
 COLUMNS += [*tables.MEASURED, "against", "against_error", *PUBLISHED, *DIFFERENCES, "changed_bits_percent", "device", "record"]
-COLOURS = dict(zip(generators.LABELS.values(), sns.color_palette("colorblind", 6)))
 SHOWN = {"flips": "K", "flips_percent": "K, % of bits"} | report.SHOWN | {"models_per_step": "models per step"}
 SHOWN |= {"published_CA": "paper CA", "published_CA_NF": "paper CA(NF)", "PA_difference": "PA, ours − paper"}
 
@@ -116,7 +114,7 @@ def flips_picture(rows: pd.DataFrame, title: str) -> figures.Picture:
     for axis, law in zip(axes, laws):
         here = rows[rows["error_model"] == law]
         attacked, random = here[here["flips"] > 0], here[here["flips"] == 0]
-        look = {"fmt": "-o", "color": COLOURS["ConvL"], "markersize": 5, "label": "K adversarial flips"}
+        look = {"fmt": "-o", "color": figures.GENERATORS["ConvL"], "markersize": 5, "label": "K adversarial flips"}
         axis.errorbar(attacked["flips"], attacked["RP"], yerr=2 * attacked["RP_error"], **look)
         look = {"color": "none", "markeredgecolor": "crimson", "label": "paper, K flips"}
         if attacked["published_RP"].notna().any():
@@ -149,7 +147,7 @@ def awp_picture(rows: pd.DataFrame, title: str) -> figures.Picture:
     for y, (label, row) in enumerate(lines):
         alone = row.generator == "none"
         value, spread, theirs = (row.PA, row.PA_std, row.published_PA) if alone else (row.PA_NF, row.PA_NF_std, row.published_PA_NF)
-        axis.errorbar(value, y, xerr=spread, fmt="o", color="black" if alone else COLOURS[row.generator], markersize=6)
+        axis.errorbar(value, y, xerr=spread, fmt="o", color="black" if alone else figures.GENERATORS[row.generator], markersize=6)
         axis.plot(theirs, y, "D", color="none", markeredgecolor="crimson", markersize=7)
         said += [f"{label}: {value:.0f} %"] if pd.notna(value) else []
     axis.set(xlabel="perturbed accuracy (%)", xlim=(0, 102), ylim=(len(lines) - 0.5, -0.5), title=title)

@@ -156,8 +156,8 @@ def _title(key: tuple) -> str:
 
 def _looks(some: pd.DataFrame) -> dict[str, dict]:
     """Colour and mark of each system, the same in every picture: black alone, dashed with mitigations, coloured behind generators."""
-    palette = dict(zip([*(m.label for m in MITIGATIONS.values()), *generators.LABELS.values()], sns.color_palette("colorblind", 10)))
-    palette |= dict(zip((f"class patterns, {models.label(name)}" for name in models.ENCODERS), sns.color_palette("dark", 10)))
+    others = [*(m.label for m in MITIGATIONS.values()), *(f"class patterns, {models.label(name)}" for name in models.ENCODERS)]
+    palette = figures.GENERATORS | dict(zip(others, sns.color_palette("dark", 10)))
     looks = {}
     for system, kind in some[["system", "kind"]].drop_duplicates().itertuples(index=False):
         colour = palette.get(system, "black")
@@ -174,7 +174,7 @@ def _curves(key: tuple, some: pd.DataFrame, x: str, label: str, low: float | Non
         axis.axhspan(whole - tolerance, whole, color="0.5", alpha=0.12, linewidth=0)
     for row, line in zip(instead.itertuples(), itertools.cycle(["-.", (0, (1, 1))])):
         said = f"{row.system}: {row.accuracy:.1f} %, saves {row.saving:.0f} %"
-        axis.axhline(row.accuracy, color=mechanism.PINK, linestyle=line, linewidth=1.5, label=said)
+        axis.axhline(row.accuracy, color=mechanism.PINK, linestyle=line, linewidth=1.5, label=said, zorder=3)  # class patterns that it tells run along it
     for system, look in _looks(some).items():
         here = some[some["system"] == system].sort_values("ber_percent")
         axis.plot(here[x], here["accuracy"], label=system, markersize=5, **look)

@@ -158,8 +158,8 @@ def pictures(rows: pd.DataFrame) -> HTML:
 
 
 def table(rows: pd.DataFrame) -> HTML:
-    """The frame with the columns that have any content, names in words."""
-    shown = rows[list(SHOWN)].rename(columns=SHOWN).dropna(axis=1, how="all")
+    """The frame with the columns that have any content, names in words; what was measured first, then the paper's alone."""
+    shown = rows.sort_values("record", key=pd.Series.isna, kind="stable")[list(SHOWN)].rename(columns=SHOWN).dropna(axis=1, how="all")
     return show.table(shown, "transfer") if len(rows) else show.gallery([])
 
 
