@@ -77,9 +77,13 @@ def test_bargains_are_the_largest_savings_within_the_loss(workshop):
     assert page.bargain(some, "generator", 1.0) is None  # what tells the class patterns is no generator of the paper
     text = page.summary(some, "paper").data
     alone, told = (page.bargain(some, kind, 1.0)["saving"] for kind in ("alone", "told"))
-    assert f"If at most 1 point of accuracy may be lost, the largest net saving is: alone, at a higher voltage **{alone:.1f} %** (BER 0.1 %)" in text
+    assert f"If at most 1 point of accuracy may be lost, the largest net saving is: alone, at a higher voltage **{alone:.1f} %** (BER 0.1 %); with" in page.bargains(some, 1.0)
+    most = page.bargain(some, "alone", 3.0)
+    assert "| | at most 1 point | at most 3 points |" in text
+    assert f"| alone, at a higher voltage | **{alone:.1f} %** (BER 0.1 %) | **{most['saving']:.1f} %** (BER {most['ber_percent']:.2g} %) |" in text
     assert "Not measured here: zero where parity fails, SECDED code and weights cut at 3 × rms." in text  # the sign bit spared is
-    assert "with a mitigation none; behind a generator (ConvS) none;" in text and f"**{told:.1f} %** (class patterns, ConvS encoder, BER 1 %)" in text
+    assert "\n| with a mitigation | none |" in text and "\n| behind a generator (ConvS) | none |" in text
+    assert f"| **{told:.1f} %** (class patterns, ConvS encoder, BER 1 %) |" in text
     assert "The ConvS encoder alone, at Vmin, in the place of the base model, without errors and without a generator: 84.0 %" in text
 
 

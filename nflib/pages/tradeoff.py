@@ -239,19 +239,27 @@ KINDS = {
 }
 
 
-def bargains(some: pd.DataFrame, tolerance: float) -> str:
-    """The largest net saving of each kind at a loss of at most `tolerance` points, in words."""
-    parts = []
+def _offers(some: pd.DataFrame, tolerance: float) -> list[tuple[str, str]]:
+    """(kind in words, its largest net saving at a loss of at most `tolerance` points, in words) of each kind measured."""
+    found = []
     for kind, words in KINDS.items():
-        if not (some["kind"] == kind).any():
-            continue
-        row = bargain(some, kind, tolerance)
-        what = "" if kind == ALONE or row is None else f"{row['system']}, "
-        if kind == GENERATOR:
-            words += f" ({show.listed(some.loc[some['kind'] == kind, 'system'])})"
-        parts.append(f"{words} " + (f"**{row['saving']:.1f} %** ({what}BER {row['ber_percent']:.2g} %)" if row else "none"))
-    points = f"{tolerance:g} {'point' if tolerance == 1 else 'points'}"
-    return f"If at most {points} of accuracy may be lost, the largest net saving is: {'; '.join(parts)}."
+        if (some["kind"] == kind).any():
+            row = bargain(some, kind, tolerance)
+            what = "" if kind == ALONE or row is None else f"{row['system']}, "
+            if kind == GENERATOR:
+                words += f" ({show.listed(some.loc[some['kind'] == kind, 'system'])})"
+            found.append((words, f"**{row['saving']:.1f} %** ({what}BER {row['ber_percent']:.2g} %)" if row else "none"))
+    return found
+
+
+def _at_most(tolerance: float) -> str:
+    return f"at most {tolerance:g} {'point' if tolerance == 1 else 'points'}"
+
+
+def bargains(some: pd.DataFrame, tolerance: float) -> str:
+    """The largest net saving of each kind at a loss of at most `tolerance` points, in a sentence."""
+    offers = "; ".join(f"{words} {offer}" for words, offer in _offers(some, tolerance))
+    return f"If {_at_most(tolerance)} of accuracy may be lost, the largest net saving is: {offers}."
 
 
 def replaced(some: pd.DataFrame) -> str:
@@ -271,8 +279,12 @@ def beaten(some: pd.DataFrame, kinds: Iterable[str] = (ALONE,)) -> pd.DataFrame:
 
 
 def _said(key: tuple, some: pd.DataFrame) -> str:
-    text = f"**{_title(key)}.** Without errors {some['CA'].iloc[0]:.1f} %. " + " ".join(bargains(some, t) for t in TOLERANCES)
-    text += f" {replaced(some)}"
+    """The largest net savings as a table, and how many points with a generator are beaten."""
+    text = f"**{_title(key)}.** Without errors {some['CA'].iloc[0]:.1f} %. The largest net saving, if accuracy may fall by\n\n"
+    text += f"| | {' | '.join(map(_at_most, TOLERANCES))} |\n|---|{'---|' * len(TOLERANCES)}\n"
+    for offers in zip(*(_offers(some, tolerance) for tolerance in TOLERANCES)):
+        text += f"| {offers[0][0]} | {' | '.join(offer for _, offer in offers)} |\n"
+    text += f"\n{replaced(some)}"
     front = some[some["kind"].isin(FRONTS)]
     if len(front):
         text += (
