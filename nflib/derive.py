@@ -8,6 +8,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from nflib import figures, profiles, published, tables
+from nflib.cells import cell_of, digest_of
 from nflib.names import PROFILES, UserError
 from nflib.pages import (
     ablations,
@@ -28,11 +29,11 @@ from nflib.pages import (
     transformed_images,
     tsne,
 )
-from nflib.show import listed, official, points
+from nflib.show import count, listed, official, points
 from nflib.store import ROOT, Store, results
 from nflib.study import Clock, duration
 from nflib.tables import longest, longest_trained, stored, to_csv
-from nflib.trained import choose_device
+from nflib.trained import choose_device, generator_key
 
 PAGES = {
     "error_models": error_models,
@@ -193,16 +194,41 @@ def write(profile: str) -> list[Path]:
     return list(made)
 
 
+def trainings(records: list[dict]) -> str:
+    """How many trained models the records rest on, and how many of these were trained more than once, in words.
+
+    Raises UserError where one model's trainings ended differently: accuracies of its records could not be compared chip by
+    chip.  Losses tell them apart, for they are stored with all digits; checkpoint files differ in their dates too.
+    """
+    found = {}
+    for record in records:
+        cell, metrics = cell_of(record["cell"]), record["metrics"]
+        for what, key in (("base", digest_of(cell.base)), ("generator", cell.generator and generator_key(cell))):
+            if training := metrics.get(f"{what}_training"):
+                outcome = [training.get(name) for name in ("losses", "imitation_losses")]
+                first, other, files = found.setdefault(key, (outcome, cell, set()))
+                if outcome != first:
+                    model = "base model" if what == "base" else what
+                    raise UserError(
+                        f"records {other.digest} and {cell.digest} ({cell.words}) rest on different trainings of one {model}; "
+                        "delete those of one of them and measure them again"
+                    )
+                files.add(record["provenance"].get(what))
+    again = sum(len(files) > 1 for _, _, files in found.values())
+    return f"{count(len(found), 'trained model')}, {again} of them trained more than once, with equal losses"
+
+
 def check() -> list[str]:
-    """Records valid, tables equal to what the records give, published numbers intact; UserError for what is not."""
+    """Records valid and of one training of each model, tables equal to what the records give, published numbers intact;
+    UserError for what is not."""
     said = [f"published numbers intact: {len(published.load())} rows"]
-    counts = {profile: len(Store(profile).records()) for profile in PROFILES}
-    for profile, count in counts.items():
+    known = {profile: Store(profile).records() for profile in PROFILES}
+    for profile, records in known.items():
         for name, table in TABLES.items():
             target = path(profile, name)
             if not target.exists() or target.read_text() != to_csv(table(profile)):
                 raise UserError(f"table {target} is not what the records give; `nflib tables --profile {profile}` makes it")
-        said.append(f"{profile}: {count} records valid, {len(TABLES)} tables equal to what they give")
+        said.append(f"{profile}: {len(records)} records valid, {len(TABLES)} tables equal to what they give; {trainings(records)}")
     text = README.read_text()
     if readme(text) != text:
         raise UserError("README.md's results are not what the records give; `nflib tables` makes them")

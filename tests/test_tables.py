@@ -175,6 +175,28 @@ def test_a_changed_record_is_found_by_check(two, capsys):
     assert "checksum" in capsys.readouterr().err
 
 
+def trained(cell: Cell, **changed) -> dict:
+    """A record of a base model with two losses, and of a generator with one; a keyword changes one of the facts."""
+    facts = {"base": [0.5, 0.25], "generator": [[1, 0.5, 0.5]], "imitation": [[1, 0.125]], "files": ("a", "b")} | changed
+    metrics = {"base_training": {"losses": facts["base"], "seconds": 1.0}, "generator_training": None}
+    if cell.generator:
+        metrics["generator_training"] = {"losses": facts["generator"], "imitation_losses": facts["imitation"]}
+    return {"cell": plain(cell), "metrics": metrics, "provenance": dict(zip(("base", "generator"), facts["files"]))}
+
+
+def test_models_that_were_trained_more_than_once_must_have_come_out_equal():
+    other = dataclasses.replace(WITH, rate=0.005)
+    records = [trained(ALONE), trained(WITH), trained(other)]
+    assert derive.trainings(records) == "2 trained models, 0 of them trained more than once, with equal losses"
+    again = [trained(WITH), trained(other, files=("a2", "b2"))]
+    assert derive.trainings(records[:1] + again).startswith("2 trained models, 2 of them trained more than once")
+    seed = dataclasses.replace(BASE, recipe=dataclasses.replace(BASE.recipe, seed=1))
+    assert derive.trainings([*records, trained(dataclasses.replace(ALONE, base=seed), base=[0.75, 0.5])]).startswith("3 trained models, 0")
+    for cell, changed, model in ((ALONE, {"base": [0.5, 0.25000001]}, "base model"), (WITH, {"generator": [[1, 0.5, 0.25]]}, "generator"), (WITH, {"imitation": [[1, 0.25]]}, "generator")):
+        with pytest.raises(UserError, match=f"records {WITH.digest} and .* rest on different trainings of one {model}; delete those"):
+            derive.trainings([trained(WITH), trained(dataclasses.replace(cell, patterns=7), **changed)])
+
+
 def test_compare_finds_missing_and_differing_cells(workshop, tmp_path, monkeypatch):
     monkeypatch.setattr(profiles, "cells", lambda profile, table: [ALONE])
     store(ALONE, 90.0, [40.0, 50.0, 60.0, 50.0])
