@@ -57,7 +57,8 @@ seeds.pictures(rows)
 # %% [markdown]
 # ## All trainings
 #
-# Accuracies in per cent; recovery, in points, against the same base model alone on the same chips.
+# Of settings in which something was trained more than once. Accuracies in per cent; recovery, in points, against the same base
+# model alone on the same chips.
 
 # %% tags=["hide-input"]
 seeds.table(rows)

@@ -62,6 +62,15 @@ def test_what_another_seed_moves(records):
     assert (found.loc[page.BOTH, "gain_low"], found.loc[page.BOTH, "gain_high"]) == (15, 22) and np.isnan(found.loc["base model", "gain_low"])
 
 
+def test_a_setting_that_was_trained_once_is_neither_in_the_table_nor_in_a_picture(records):
+    store([11.0, 12.0], law="bit_flips")
+    rows = page.frame(tables.stored("paper"))
+    assert len(rows) == 9 and "BitFlips" in set(rows["error_model"])
+    shown = page.table(rows).data
+    assert "(8 rows)" in shown and "11.5" not in shown and "error model ReleaseMap" in shown
+    assert page.pictures(rows).data.count("<img") == 1 and "(0 rows)" in page.table(rows[:1]).data
+
+
 def test_two_trainings_pass_the_needed_difference_in_one_case_of_twenty():
     chance = np.random.default_rng(0)
     for trainings in (3, 10):

@@ -104,15 +104,21 @@ def picture(key: tuple, some: pd.DataFrame) -> figures.Picture:
     return figures.Picture(figure, f"Trainings with other seeds, {show.title(key)}. {'; '.join(said)}.")
 
 
-def pictures(rows: pd.DataFrame) -> HTML:
-    """`picture` of each setting with at least two trainings of one system."""
+def _trained_again(rows: pd.DataFrame) -> list[tuple[tuple, pd.DataFrame]]:
+    """(setting, rows) of each setting with at least two trainings of one system."""
     several = {tuple(row[name] for name in GROUP) for row in spreads(rows).to_dict("records")}
-    return show.gallery([picture(key, some) for key, some in rows.groupby(GROUP, sort=False) if key in several])
+    return [(key, some) for key, some in rows.groupby(GROUP, sort=False) if key in several]
+
+
+def pictures(rows: pd.DataFrame) -> HTML:
+    """`picture` of each of `_trained_again`."""
+    return show.gallery([picture(key, some) for key, some in _trained_again(rows)])
 
 
 def table(rows: pd.DataFrame) -> HTML:
-    """The frame as a table that can be downloaded."""
-    return show.table(rows[list(SHOWN)].rename(columns=SHOWN), "seeds")
+    """The rows of `_trained_again` as a table that can be downloaded: one training alone says nothing about luck."""
+    shown = pd.concat([rows[:0], *(some for _, some in _trained_again(rows))])
+    return show.table(shown[list(SHOWN)].rename(columns=SHOWN), "seeds")
 
 
 # ------------------------------------------------------------------------------------------------------------ sentences
