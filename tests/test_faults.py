@@ -404,6 +404,13 @@ def test_a_map_is_drawn_as_the_official_code_draws_it(cells, rate, loops):
     assert ones.tolist() == (values < 0.5)[faulty < rate].tolist()
 
 
+@pytest.mark.parametrize("place", [0, 311, 312, 999])
+def test_a_map_is_exact_to_the_last_digit_of_a_draw(place, loops):
+    draw = np.random.RandomState(50000).rand(1000)[place]
+    assert place not in _faulty_on_map(50000, 1000, draw)[0]
+    assert place in _faulty_on_map(50000, 1000, np.nextafter(draw, 1))[0]
+
+
 def test_positions_go_on_where_more_cells_fail_than_six_deviations_allow_for(loops):
     class Dense:
         def standard_exponential(self, count: int) -> np.ndarray:
