@@ -27,6 +27,8 @@ MEASURED = ["ber_percent", "system", "kind", "patterns", "images", "CA", "clean"
 COLUMNS = [*GROUP, *MEASURED, "voltage", "saving", "record"]
 SHOWN = {
     "system": "system",
+    "base_recipe": "base recipe",  # a row's own: without them rows of several look alike
+    "error_model": "error model",
     "ber_percent": "BER %",
     "voltage": "V/Vmin",
     "accuracy": "under errors",
@@ -34,7 +36,7 @@ SHOWN = {
     "good_chips": "good chips %",
     "saving": "net saving %",
     "clean": "without errors",
-    **{name: name.replace("_", " ") for name in GROUP},
+    **{name: name.replace("_", " ") for name in GROUP if name not in ("base_recipe", "error_model")},
 }
 
 
