@@ -27,8 +27,7 @@ MEASURED = ["ber_percent", "system", "kind", "patterns", "images", "CA", "clean"
 COLUMNS = [*GROUP, *MEASURED, "voltage", "saving", "record"]
 SHOWN = {
     "system": "system",
-    "base_recipe": "base recipe",  # a row's own: without them rows of several look alike
-    "error_model": "error model",
+    **{name: name.replace("_", " ") for name in GROUP[1:]},  # without them rows of several base models look alike
     "ber_percent": "BER %",
     "voltage": "V/Vmin",
     "accuracy": "under errors",
@@ -36,7 +35,7 @@ SHOWN = {
     "good_chips": "good chips %",
     "saving": "net saving %",
     "clean": "without errors",
-    **{name: name.replace("_", " ") for name in GROUP if name not in ("base_recipe", "error_model")},
+    "dataset": "dataset",
 }
 
 
