@@ -203,12 +203,13 @@ def trainings(records: list[dict]) -> str:
     found = {}
     for record in records:
         cell, metrics = cell_of(record["cell"]), record["metrics"]
-        for what, key in (("base", digest_of(cell.base)), ("generator", cell.generator and generator_key(cell))):
+        keys = {"base": digest_of(cell.base), "generator": cell.generator and generator_key(cell), "teller": cell.teller and digest_of(cell.teller)}
+        for what, key in keys.items():
             if training := metrics.get(f"{what}_training"):
                 outcome = [training.get(name) for name in ("losses", "imitation_losses")]
                 first, other, files = found.setdefault(key, (outcome, cell, set()))
                 if outcome != first:
-                    model = "base model" if what == "base" else what
+                    model = "generator" if what == "generator" else "base model"
                     raise UserError(
                         f"records {other.digest} and {cell.digest} ({cell.words}) rest on different trainings of one {model}; "
                         "delete those of one of them and measure them again"

@@ -234,7 +234,8 @@ def _shared_out(work: Callable[[int], T], costs: list[int]) -> list[T]:
 
 def _independent(sizes: Mapping[str, int], rates: np.ndarray, seed: int, stuck: bool) -> Pattern:
     """The pattern of a model in which every cell is faulty by itself: flips, or, if `stuck`, cells stuck at 0 or 1."""
-    bits, ends = len(rates), np.cumsum([0, *sizes.values()])
+    bits, weights = len(rates), list(sizes.values())
+    ends = np.cumsum([0, *weights])
 
     def band(number: int) -> tuple[np.ndarray, np.ndarray]:
         return _faulty_cells(number, rates, int(ends[-1]), seed, stuck)
@@ -243,14 +244,14 @@ def _independent(sizes: Mapping[str, int], rates: np.ndarray, seed: int, stuck: 
         pieces = [[part[a:b] for part in band] for band, (a, b) in zip(bands, (cut[number : number + 2] for cut in cuts))]
         cells, ones = map(np.concatenate, zip(*pieces))
         starts = np.cumsum([0, *(len(cells) for cells, _ in pieces)])
-        index, faulty, *read = _by_weight(cells, ones, starts, bits, int(ends[number]), list(sizes.values())[number], 1 + stuck)
+        index, faulty, *read = _by_weight(cells, ones, starts, bits, int(ends[number]), weights[number], 1 + stuck)
         keep, toggle = (~faulty, read[0]) if stuck else (np.full_like(faulty, 255), faulty)
         return LayerFaults(*map(torch.from_numpy, (index, keep, toggle)))
 
     count = max(1, int(np.searchsorted(_BANDS, rates.max())))
     bands = _shared_out(band, list(range(count)))  # a higher band is a longer one
     cuts = [np.searchsorted(cells, bits * ends) for cells, _ in bands]
-    return dict(zip(sizes, _shared_out(layer, list(sizes.values()))))
+    return dict(zip(sizes, _shared_out(layer, weights)))
 
 
 def _split(sizes: Mapping[str, int], keep: np.ndarray, toggle: np.ndarray) -> Pattern:
@@ -348,10 +349,9 @@ def _look_through(states, cells, limit, found, ones):
                 y ^= (y << np.uint32(15)) & np.uint32(0xEFC60000)
                 tempered[k] = y ^ (y >> np.uint32(18))
         for k in range(min(_DRAWS, cells - start)):
-            if np.int64(drawn[2 * k] >> 5) <= limit >> 26:  # few are
-                if np.int64((drawn[2 * k] >> 5 << 26) + (drawn[2 * k + 1] >> 6)) < limit:
-                    found[count], ones[count] = start + k, drawn_for_ones[2 * k] < upper
-                    count += 1
+            if np.int64((drawn[2 * k] >> 5 << 26) + (drawn[2 * k + 1] >> 6)) < limit:
+                found[count], ones[count] = start + k, drawn_for_ones[2 * k] < upper
+                count += 1
     return count
 
 

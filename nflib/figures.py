@@ -13,7 +13,7 @@ from nflib import generators, tables
 
 COLOURS = dict(zip(["ReleaseMap", "BitFlips", "StuckAt"], sns.color_palette("colorblind", 3)))
 OTHER_COLOUR = sns.color_palette("colorblind")[4]  # of other error models, such as a profiled chip's
-GENERATORS = dict(zip(generators.LABELS.values(), sns.color_palette("colorblind", 6)))  # colour of each, in every picture
+GENERATORS = dict(zip(generators.LABELS.values(), sns.color_palette("colorblind", 6)))  # colour of each, where all six may be in a picture
 STYLE = {
     "svg.hashsalt": "nflib",
     "svg.fonttype": "path",

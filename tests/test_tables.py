@@ -197,6 +197,16 @@ def test_models_that_were_trained_more_than_once_must_have_come_out_equal():
             derive.trainings([trained(WITH), trained(dataclasses.replace(cell, patterns=7), **changed)])
 
 
+def test_what_tells_class_patterns_must_be_the_model_that_was_measured_alone():
+    teller = Base("cifar10", "conv_s_encoder", BaseRecipe("modern"))
+    told = trained(Cell("accuracy", BASE, GeneratorRecipe("class_patterns"), patterns=4, teller=teller))
+    told["metrics"]["teller_training"] = {"losses": [0.5, 0.25]}
+    alone = [trained(Cell("accuracy", teller, patterns=4), base=losses) for losses in ([0.5, 0.25], [0.5, 0.125])]
+    assert derive.trainings([told, alone[0]]).startswith("3 trained models, 1 of them")
+    with pytest.raises(UserError, match="rest on different trainings of one base model"):
+        derive.trainings([told, alone[1]])
+
+
 def test_compare_finds_missing_and_differing_cells(workshop, tmp_path, monkeypatch):
     monkeypatch.setattr(profiles, "cells", lambda profile, table: [ALONE])
     store(ALONE, 90.0, [40.0, 50.0, 60.0, 50.0])
