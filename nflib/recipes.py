@@ -101,7 +101,7 @@ def groups(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     for key, some in rows.groupby(GROUP, sort=True):
         dataset, model, width, patterns, images, law, rate = key
         size = "" if width == 1 else f" at {width:g} of its width"
-        yield f"{dataset} {model}{size} ({patterns} chips, {images:,} images), {law}, BER {rate:g} %", some.sort_values("PA", ascending=False, kind="stable")
+        yield f"{dataset} {model}{size} ({patterns} chips × {images:,} images), {law}, BER {rate:g} %", some.sort_values("PA", ascending=False, kind="stable")
 
 
 def _order(name: str, value: object) -> tuple:

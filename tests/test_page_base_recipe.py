@@ -157,7 +157,8 @@ def test_pictures_say_in_words_what_they_show(known):
         assert "Download as CSV" in shown.data
     shown = page.table(page.frame(known)).data
     assert ">0.0005</td>" in shown and "weight decay 0.0005" not in shown  # a small number is no zero, and so not said once
-    assert "at 0.5 of its width (" in page.change_table(known).data
+    said = "setting CIFAR-10 VGG11 at 0.5 of its width (2 chips × 2,000 images), BER 1 %; error model BitFlips"
+    assert said in page.change_table(known).data
 
 
 def test_nothing_measured_is_said(workshop):
@@ -215,6 +216,6 @@ def test_the_notebook_runs_from_nothing_with_other_parameters(workshop, tmp_path
     shown = run(error_models="stuck_at", clippings="0.05", weight_decays="0")
     assert "StuckAt, BER 1 %" in shown and "clipping 0 → 0.05" in shown
     shown = run(error_models="bit_flips", rate="0.02", schedules="constant", epoch_counts="2")
-    assert "VGG11 at 0.0625 of its width (2 chips, 360 images), BitFlips, BER 2 %" in shown and "constant 0.02" in shown
+    assert "VGG11 at 0.0625 of its width (2 chips × 360 images), BitFlips, BER 2 %" in shown and "constant 0.02" in shown
     cells = [cell_of(json.loads(path.read_text())["cell"]) for path in (results() / "records" / "smoke").glob("*/*.json")]
     assert len(cells) == 16 and sum(cell.table == "damage" for cell in cells) == 8  # four recipes each time
