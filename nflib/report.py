@@ -38,10 +38,18 @@ SHOWN = {  # what is asked for first: a page is narrow
 }
 
 
+def _measured(profile: str) -> list[str]:
+    """Names of the data sets that have a record of accuracy."""
+    return sorted({record["cell"]["base"]["dataset"] for record in tables.stored(profile)})
+
+
 def how_measured(rows: pd.DataFrame, profile: str, datasets: list[str] = ()) -> Markdown:
     """One paragraph: what these rows rest on, and what is missing from the profile's grid and of `datasets` (names)."""
     if rows.empty:
-        return show.prose(f"**Nothing measured yet.** `nflib sweep accuracy --profile {profile}` measures it.")
+        asked, known = ([data.LABELS.get(name, name) for name in some] for some in (datasets, _measured(profile)))
+        text = f"**Nothing is measured{f' of {show.listed(asked)}' if asked else ''} yet{' at full size' if profile == 'paper' else ' at smoke scale'}.** "
+        text += f"Records are there of {show.listed(known)}. " if known else ""
+        return show.prose(f"{text}`nflib sweep accuracy --profile {profile}` measures the profile's grid; this notebook with `measure` True, what its parameters say.")
     text = (
         f"**What was measured.** {show.bases(rows)}, "
         f"trained for {show.listed(rows['base_epochs'])} epochs; {show.listed(rows['patterns'])} error patterns per setting, "

@@ -73,6 +73,12 @@ def test_what_is_printed_and_not_measured_has_rows_with_dashes(two):
     assert "–" in report.accuracy_table(rows).data
 
 
+def test_where_nothing_is_measured_it_is_said_what_is(two, workshop):
+    none = two[:0]
+    assert "**Nothing is measured of digits yet at full size.** Records are there of CIFAR-10. " in report.how_measured(none, "paper", ["digits"]).data
+    assert "**Nothing is measured yet at smoke scale.** `nflib sweep accuracy --profile smoke` measures" in report.how_measured(none, "smoke").data
+
+
 def test_what_accuracy_means_is_said_of_what_is_measured(two):
     said = report.meaning(two).data
     assert "brings accuracy back in 1 of 1 case" in said and "in the median (−2.0 change)" in said and "independent flips" not in said
