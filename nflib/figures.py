@@ -2,6 +2,8 @@
 
 import base64
 import io
+import itertools
+from collections.abc import Iterable
 
 import matplotlib
 import numpy as np
@@ -14,6 +16,7 @@ from nflib import generators, tables
 COLOURS = dict(zip(["ReleaseMap", "BitFlips", "StuckAt"], sns.color_palette("colorblind", 3)))
 OTHER_COLOUR = sns.color_palette("colorblind")[4]  # of other error models, such as a profiled chip's
 GENERATORS = dict(zip(generators.LABELS.values(), sns.color_palette("colorblind", 6)))  # colour of each, where all six may be in a picture
+DARK = sns.color_palette("dark", 10)  # of what is no generator
 STYLE = {
     "svg.hashsalt": "nflib",
     "svg.fonttype": "path",
@@ -30,6 +33,14 @@ def _figure(columns: int = 1, width: float = 7.0, height: float = 3.2, **options
     sns.set_theme(style="whitegrid", rc=STYLE)
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(1, columns, squeeze=False, **options)[0]
+
+
+def colours(systems: Iterable[str]) -> dict:
+    """The colour of each system: with or without "behind" before it, a generator has its own in every picture; the base model
+    alone is black; what else there is has dark ones, in the order given."""
+    others = itertools.cycle(DARK)
+    known = {"alone": "black", "none": "black"} | GENERATORS
+    return {system: known.get(system.removeprefix("behind ")) or next(others) for system in dict.fromkeys(systems)}
 
 
 def svg(figure: Figure) -> str:

@@ -178,7 +178,8 @@ def progress(rows: pd.DataFrame, profile: str, table: str) -> str:
     share += "is measured" if done == 1 else "are measured"
     if rows.empty:
         other = " Pages *At smoke scale* show small models in the meantime." if profile == "paper" else ""
-        return f"**Not measured yet {size}:** {command} measures it ({share}). What is shown is the paper's.{other}"
+        here = " for what this page was asked" if done else ""
+        return f"**Not measured yet {size}{here}:** {command} measures it ({share}). What is shown is the paper's.{other}"
     text = f"**What was measured.** {listed(rows['dataset'])}; {several(rows['base_model'], 'base model')}"
     if "base_epochs" in rows:
         text += f", trained for {listed(int(n) for n in rows['base_epochs'])} epochs"

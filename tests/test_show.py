@@ -72,3 +72,11 @@ def test_a_lone_panels_title_begins_at_the_pictures_left_edge(panels, moved):
     figures.Picture(figure, "alt")
     assert figure.get_suptitle() == ("what it shows" if moved else "")
     assert {axis.get_title("left") for axis in axes} == ({""} if moved else {"what it shows"}) and axes[0].get_title("center") == ""
+
+
+def test_a_generator_has_one_colour_in_all_pictures_and_systems_differ():
+    first = figures.colours(["alone", "behind ConvS", "class patterns"])
+    again = figures.colours(["UNetL", "ConvS", "none", "secded", "class patterns", "none"])
+    assert first["behind ConvS"] == again["ConvS"] == figures.GENERATORS["ConvS"] and first["alone"] == again["none"]
+    assert len(set(again.values())) == len(again) == 5 and list(again) == ["UNetL", "ConvS", "none", "secded", "class patterns"]
+    assert len(figures.colours(f"system {number}" for number in range(11))) == 11  # more than there are dark ones

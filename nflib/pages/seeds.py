@@ -5,7 +5,6 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from IPython.display import HTML, Markdown
 from scipy import stats
 
@@ -14,7 +13,6 @@ from nflib.cells import digest_of
 from nflib.show import GROUP
 
 CERTAINTY = 0.95
-COLOURS = sns.color_palette("colorblind", 8)
 ALONE, AGAIN, BOTH = "base model", "generator", "base model, with a generator of its own"
 SYSTEM = [*GROUP, "generator", "imitation_steps", "steps"]
 COLUMNS = [*GROUP, "patterns", "images", "generator", "imitation_steps", "steps", "base_seed", "generator_seed"]
@@ -89,9 +87,9 @@ def needed(spread: float, trainings: int) -> float:
 def picture(key: tuple, some: pd.DataFrame) -> figures.Picture:
     """Accuracy of each training: filled under errors, with the standard deviation over chips; hollow without errors."""
     figure, (axis,) = figures._figure(height=1.3 + 0.24 * len(some))
-    systems, said, names = list(dict.fromkeys(some["generator"])), [], []
+    colours, said, names = figures.colours(some["generator"]), [], []
     for y, row in enumerate(some.itertuples()):
-        figures.under_errors_and_without(axis, row, y, COLOURS[systems.index(row.generator)])
+        figures.under_errors_and_without(axis, row, y, colours[row.generator])
         front = "alone" if row.generator == "none" else f"{row.generator}, seed {row.generator_seed:.0f}"
         names.append(f"{front}, base model {row.base_seed}")
         said.append(f"{names[-1]}: {row.accuracy:.1f} % (without errors {row.clean:.1f} %)")

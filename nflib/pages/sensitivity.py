@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from IPython.display import HTML, Markdown
 
 from nflib import figures, generators, show, tables
@@ -74,12 +73,12 @@ def _bars(key: tuple, some: pd.DataFrame, what: str, xlabel: str) -> figures.Pic
     systems = [(words, rows) for words, rows in _systems(some) if rows["hit"].str.startswith(what).any()]
     places = {hit for _, rows in systems for hit in rows["hit"] if hit.startswith(what) or hit == EVERYWHERE}
     places, said = sorted(places, key=lambda hit: (hit == EVERYWHERE, _place(hit))), []
-    width = 0.8 / max(1, len(systems))
-    for k, ((words, rows), colour) in enumerate(zip(systems, sns.color_palette("colorblind", max(1, len(systems))))):
+    width, colours = 0.8 / max(1, len(systems)), figures.colours(words for words, _ in systems)
+    for k, (words, rows) in enumerate(systems):
         here = rows[rows["hit"].isin(places)].sort_values("hit", key=lambda hits: hits.map(places.index), kind="stable")
         place = here["hit"].map(places.index) + (k - (len(systems) - 1) / 2) * width
         label = f"{words}, {here['clean'].iloc[0]:.1f} % without errors"
-        axis.bar(place, here["loss"], width, yerr=here["std"], color=colour, label=label, error_kw={"linewidth": 1})
+        axis.bar(place, here["loss"], width, yerr=here["std"], color=colours[words], label=label, error_kw={"linewidth": 1, "ecolor": "0.55"})
         said.append(f"{words}: " + ", ".join(f"{hit} {value:.1f}" for hit, value in zip(here["hit"], here["loss"])))
     axis.set_xticks(range(len(places)), [hit.removeprefix(f"{what} ").replace(EVERYWHERE, "all") for hit in places])
     axis.axhline(0, color="0.3", linewidth=1)

@@ -28,7 +28,6 @@ SHOWN = {
     "gain": "recovery",
     "gain_error": "± error",
 }
-COLOURS = ("#0173b2", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#767676", "#56b4e9")
 
 
 def _system(cell: dict) -> str:
@@ -81,7 +80,7 @@ def picture(key: tuple, some: pd.DataFrame) -> figures.Picture:
     systems, places = list(dict.fromkeys(some["system"])), [name for name in LABELS.values() if name in set(some["shift"])]
     figure, (axis,) = figures._figure(height=1.4 + 0.16 * len(systems) * len(places))
     said = []
-    for k, (system, colour) in enumerate(zip(systems, COLOURS)):
+    for k, (system, colour) in enumerate(figures.colours(systems).items()):
         for row in some[some["system"] == system].itertuples():
             y = places.index(row.shift) + 0.8 * ((k + 0.5) / len(systems) - 0.5)
             figures.under_errors_and_without(axis, row, y, colour)

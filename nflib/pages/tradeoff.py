@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from IPython.display import HTML, Markdown
 
 from nflib import data, energy, figures, generators, models, show, tables
@@ -158,7 +157,7 @@ def _title(key: tuple) -> str:
 def _looks(some: pd.DataFrame) -> dict[str, dict]:
     """Colour and mark of each system, the same in every picture: black alone, dashed with mitigations, coloured behind generators."""
     others = [*(m.label for m in MITIGATIONS.values()), *(f"class patterns, {models.label(name)}" for name in models.ENCODERS)]
-    palette = figures.GENERATORS | dict(zip(others, sns.color_palette("dark", 10)))
+    palette = figures.colours([*figures.GENERATORS, *others])
     looks = {}
     for system, kind in some[["system", "kind"]].drop_duplicates().itertuples(index=False):
         colour = palette.get(system, "black")
