@@ -81,7 +81,7 @@ def test_sentences_say_what_is_there(known):
         assert said in text
     verdict = page.meaning(rows).data
     assert "enough for 96.0 % under errors (45.0 % alone, 88.0 % without errors), where one picture for all gives 45.0 %" in verdict
-    assert "for 1 of 1 generator the encoder alone is more accurate" in verdict and "and for 1 of 1 than the paper's" in verdict
+    assert "for 1 of 1 generator the encoder alone is more accurate" in verdict and "and for 1 of 1 than the paper's.\n* Where the encoder is more accurate (by" in verdict
 
 
 def test_the_verdict_follows_the_numbers(workshop):
@@ -91,6 +91,7 @@ def test_the_verdict_follows_the_numbers(workshop):
     store(86.0, [78.0, 82.0], PLAIN)
     store(70.0, [30.0, 32.0], base=ENCODER)
     verdict = page.meaning(page.frame(tables.stored("paper"))).data
+    assert "for 0 of 1 generator" in verdict and "Where the encoder is more accurate" not in verdict
     assert "nothing speaks for the hypothesis" in verdict and "for 0 of 1 generator" in verdict
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 from scipy import stats
 
-from nflib import figures, show, tables
+from nflib import figures, report, show, tables
 from nflib.cells import digest_of
 from nflib.show import GROUP
 
@@ -27,8 +27,7 @@ SHOWN = {
     "gain_error": "± error",
     "worst": "worst chip",
     "clean": "without errors",
-    **{name: name.replace("_", " ") for name in GROUP[:-1]},
-    "ber_percent": "BER %",
+    **{name: report.SHOWN[name] for name in GROUP},
 }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
 
-from nflib import figures, generators, show, tables
+from nflib import figures, generators, report, show, tables
 from nflib.cells import digest_of
 from nflib.show import GROUP
 
@@ -14,8 +14,7 @@ EVERYWHERE, TOO = "everywhere", "generator too"
 ABOUT = 0.8  # a loss of so much of the largest is named with it: a few chips do not tell the two apart
 COLUMNS = [*GROUP, "patterns", "images", "generator", "imitation_steps", "steps", "hit", "weights", "clean", "accuracy", "std", "worst", "loss", "record"]
 SHOWN = {
-    **{name: name.replace("_", " ") for name in GROUP[:-1]},
-    "ber_percent": "BER %",
+    **{name: report.SHOWN[name] for name in GROUP},
     "generator": "generator",
     "hit": "errors in",
     "weights": "weights",

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
 
-from nflib import figures, generators, models, show, tables
+from nflib import figures, generators, models, report, show, tables
 from nflib.cells import digest_of
 from nflib.shifts import SHIFTS
 from nflib.show import GROUP
@@ -17,8 +17,7 @@ LABELS = {"": NONE, **{name: name.replace("_", " ") for name in SHIFTS}}
 COLUMNS = [*GROUP, "patterns", "images", "system", "generator", "imitation_steps", "steps", "shift", "clean", "accuracy", "std", "worst"]
 COLUMNS += ["gain", "gain_error", "record"]
 SHOWN = {
-    **{name: name.replace("_", " ") for name in GROUP[:-1]},
-    "ber_percent": "BER %",
+    **{name: report.SHOWN[name] for name in GROUP},
     "system": "system",
     "shift": "test images",
     "clean": "without errors",

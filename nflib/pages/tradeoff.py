@@ -34,7 +34,7 @@ SHOWN = {
     "good_chips": "good chips %",
     "saving": "net saving %",
     "clean": "without errors",
-    "dataset": "dataset",
+    "dataset": "data set",
 }
 
 
