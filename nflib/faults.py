@@ -152,7 +152,7 @@ def _faulty_cells(band: int, rates: np.ndarray, weights: int, seed: int, stuck: 
     return cells, ones
 
 
-def _mark(cells, ones, starts, bits, weight, weights, index, masks):
+def _mark(cells, ones, begins, ends, bits, weight, weights, index, masks):
     """`_by_weight`, one window of weights after another: marks the faulty bits of its weights, lowest band first, and which
     weights have some; then fills index and masks with those, in order, and returns how many.
 
@@ -160,12 +160,12 @@ def _mark(cells, ones, starts, bits, weight, weights, index, masks):
     """
     one, six, last_six = np.uint64(1), np.uint64(6), np.uint64(63)
     marked, touched = np.zeros((len(masks), _WINDOW), np.uint8), np.zeros(_WINDOW // 64, np.uint64)
-    coming, count = starts[:-1].copy(), np.uint64(0)
+    coming, count = begins.copy(), np.uint64(0)
     for first in range(0, weights, _WINDOW):
         start = (weight + first) * bits
         end = start + _WINDOW * bits
         for band in range(len(coming)):
-            k, stop = np.uint64(coming[band]), np.uint64(starts[band + 1])
+            k, stop = np.uint64(coming[band]), np.uint64(ends[band])
             while k < stop and cells[k] < end:
                 cell = np.uint64(cells[k] - start)
                 here = cell >> np.uint64(3) if bits == 8 else cell // np.uint64(bits)
@@ -190,23 +190,24 @@ def _mark(cells, ones, starts, bits, weight, weights, index, masks):
     return count
 
 
-def _by_weight(cells, ones, starts, bits: int, weight: int, weights: int, rows: int) -> list[np.ndarray]:
-    """The weights that the cells belong to (int64, ascending, counted from `weight`, the first of `weights`), the faulty bits
+def _by_weight(cells, ones, begins, ends, bits: int, weight: int, weights: int, rows: int) -> list[np.ndarray]:
+    """The weights that some cells belong to (int64, ascending, counted from `weight`, the first of `weights`), the faulty bits
     of each (uint8), and, where two rows are asked for, those of them that read one (uint8).
 
-    cells, ones: what `_faulty_cells` gives, of one band after another; starts: where each begins, and where the last ends.
+    cells, ones: what `_faulty_cells` gives, of one band after another; begins, ends: which of them, in each band, are meant.
     """
+    count = int((ends - begins).sum())
     if mark := compiled(_mark):
-        index, masks = np.empty(len(cells), np.int64), np.empty((rows, len(cells)), np.uint8)
-        count = mark(cells, ones, starts, bits, weight, weights, index, masks)
+        index, masks = np.empty(count, np.int64), np.empty((rows, count), np.uint8)
+        count = mark(cells, ones, begins, ends, bits, weight, weights, index, masks)
         return [index[:count], *masks[:, :count]]
-    marked, where = np.zeros((rows, weights), np.uint8), cells // bits - weight
-    masks = np.uint8(1) << (cells % bits).astype(np.uint8)
-    for a, b in itertools.pairwise(starts):
-        masks[a:b] &= ~marked[0, where[a:b]]
-        np.add.at(marked[0], where[a:b], masks[a:b])  # many times as fast as or, and the same: each bit is set once
+    marked = np.zeros((rows, weights), np.uint8)
+    for a, b in zip(begins, ends):
+        where = cells[a:b] // bits - weight
+        masks = (np.uint8(1) << (cells[a:b] % bits).astype(np.uint8)) & ~marked[0, where]
+        np.add.at(marked[0], where, masks)  # many times as fast as or, and the same: each bit is set once
         if rows > 1:
-            np.add.at(marked[1], where[a:b], masks[a:b] * ones[a:b])
+            np.add.at(marked[1], where, masks * ones[a:b])
     index = np.flatnonzero(marked[0].view(bool))
     return [index, *marked[:, index]]
 
@@ -218,18 +219,26 @@ def _threads(count: int) -> ThreadPoolExecutor:
 
 
 def _shared_out(work: Callable[[int], T], costs: list[int]) -> list[T]:
-    """work(number) for each of the costs, the dearest first, by as many threads as torch may use; in the order of the costs.
+    """work(number) for each of the costs, the dearest first, by as many threads as torch may use, this one being among them; in the
+    order of the costs.
 
     torch itself should compute nothing in it: its own threads would wait for these.
     """
-    order = sorted(range(len(costs)), key=costs.__getitem__, reverse=True)
-    if (count := torch.get_num_threads()) == 1:
-        found = dict(zip(order, map(work, order)))
-    else:
-        running = {number: _threads(count).submit(work, number) for number in order}
-        wait(running.values())  # also where one fails: nothing goes on behind the caller's back
-        found = {number: one.result() for number, one in running.items()}
-    return [found[number] for number in range(len(costs))]
+    coming, found = iter(sorted(range(len(costs)), key=costs.__getitem__, reverse=True)), [None] * len(costs)
+
+    def share() -> None:
+        for number in coming:  # what is next is handed out under the interpreter's lock, each once
+            found[number] = work(number)
+
+    others = torch.get_num_threads() - 1
+    running = [_threads(others).submit(share) for _ in range(others)]
+    try:
+        share()
+    finally:
+        wait(running)  # also where one fails: nothing goes on behind the caller's back
+    for one in running:
+        one.result()
+    return found
 
 
 def _independent(sizes: Mapping[str, int], rates: np.ndarray, seed: int, stuck: bool) -> Pattern:
@@ -241,16 +250,15 @@ def _independent(sizes: Mapping[str, int], rates: np.ndarray, seed: int, stuck: 
         return _faulty_cells(number, rates, int(ends[-1]), seed, stuck)
 
     def layer(number: int) -> LayerFaults:
-        pieces = [[part[a:b] for part in band] for band, (a, b) in zip(bands, (cut[number : number + 2] for cut in cuts))]
-        cells, ones = map(np.concatenate, zip(*pieces))
-        starts = np.cumsum([0, *(len(cells) for cells, _ in pieces)])
-        index, faulty, *read = _by_weight(cells, ones, starts, bits, int(ends[number]), weights[number], 1 + stuck)
+        index, faulty, *read = _by_weight(cells, ones, cuts[number], cuts[number + 1], bits, int(ends[number]), weights[number], 1 + stuck)
         keep, toggle = (~faulty, read[0]) if stuck else (np.full_like(faulty, 255), faulty)
         return LayerFaults(*map(torch.from_numpy, (index, keep, toggle)))
 
     count = max(1, int(np.searchsorted(_BANDS, rates.max())))
     bands = _shared_out(band, list(range(count)))  # a higher band is a longer one
-    cuts = [np.searchsorted(cells, bits * ends) for cells, _ in bands]
+    starts = np.cumsum([0, *(len(cells) for cells, _ in bands[:-1])])
+    cuts = np.stack([start + np.searchsorted(cells, bits * ends) for start, (cells, _) in zip(starts, bands)], axis=1)
+    cells, ones = map(np.concatenate, zip(*bands))
     return dict(zip(sizes, _shared_out(layer, weights)))
 
 

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -511,23 +512,43 @@ def test_leaving_restores_every_bit(channels_last, loops):
     assert intact()
 
 
-def test_where_one_part_fails_the_others_have_ended_before_it_is_told():
+@pytest.mark.parametrize("caller_fails", [False, True])
+def test_where_one_part_fails_the_others_have_ended_before_it_is_told(caller_fails):
     """What goes on behind the caller's back would patch weights that were restored already."""
     ended, before = [], torch.get_num_threads()
 
     def work(number: int) -> None:
-        if number == 1:
-            raise ValueError("the dearest fails at once")
+        if (threading.current_thread() is threading.main_thread()) == caller_fails:
+            raise ValueError("one thread fails at once")
         time.sleep(0.2)
         ended.append(number)
 
     torch.set_num_threads(2)
     try:
-        with pytest.raises(ValueError, match="the dearest"):
+        with pytest.raises(ValueError, match="one thread"):
             _shared_out(work, [1, 9, 2])
     finally:
         torch.set_num_threads(before)
-    assert sorted(ended) == [0, 2]
+    assert len(ended) == len(set(ended)) == 2
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_what_is_shared_out_comes_back_in_order(threads):
+    """Each part once, the dearest first, and the calling thread takes its share."""
+    begun, where, before = [], set(), torch.get_num_threads()
+
+    def work(number: int) -> int:
+        begun.append(number)
+        where.add(threading.current_thread())
+        time.sleep(0.05)
+        return 10 * number
+
+    torch.set_num_threads(threads)
+    try:
+        assert _shared_out(work, [1, 9, 2, 5]) == [0, 10, 20, 30] and _shared_out(work, []) == []
+    finally:
+        torch.set_num_threads(before)
+    assert begun == [1, 3, 2, 0] and len(where) == threads and threading.main_thread() in where
 
 
 @pytest.mark.parametrize("threads", [1, 2])
