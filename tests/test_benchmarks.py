@@ -15,9 +15,10 @@ from nflib import generators, models
 from nflib.faults import error_model
 from nflib.pages import performance
 from nflib.quantize import Quantized
+from nflib.training import FORCED_PRECISION
 
 CPU = torch.device("cpu")
-ORIGIN = {"device": "a processor", "threads": 2, "precision": "fp32", "torch": "2"}
+ORIGIN = {"device": "a processor", "threads": 2, "precision": "fp32", "torch": "2", "commit": "0123456789"}
 
 
 def narrow(name: str = "vgg11", width: float = 0.125) -> torch.nn.Module:
@@ -131,9 +132,9 @@ def test_a_part_is_measured_and_stored_for_its_page(workshop, monkeypatch, capsy
     finally:
         torch.set_num_threads(threads)
     assert "a task" in capsys.readouterr().out
-    (row, _) = performance.frame(performance.stored()).itertuples()
+    (row, _) = performance.frame(performance.stored(performance.kind(CPU))).itertuples()
     assert (row.part, row.side, row.rounds, row.peak_mb) == ("evaluation", "ours", 3, 2)
-    assert [path.name for path in (workshop / "results" / "bench").iterdir()] == ["evaluation.json"]
+    assert [path.name for path in (workshop / "results" / "bench").iterdir()] == [performance.path("evaluation", performance.kind(CPU)).name]
 
 
 # -------------------------------------------------------------------------------------------------------- the page
@@ -229,6 +230,26 @@ def test_how_much_faster_a_step_could_still_become_is_said():
     text = performance.summary({"training": training(work={"flops": 5.5e11}, matrix_rate=1e12)}).data
     assert "at 50 % of the rate of a large matrix product here, at all of it a step would be 10.0 times as fast" in text
     assert "matrix product" not in performance.summary({"training": training()}).data
+
+
+@pytest.mark.parametrize(("forced", "name"), [("bf16", "training.json"), ("fp32", "training_fp32.json")])
+def test_a_cpu_without_bf16_has_records_of_its_own(forced, name):
+    token = FORCED_PRECISION.set(forced)
+    try:
+        assert performance.path("training", performance.kind(torch.device("cpu"))).name == name
+    finally:
+        FORCED_PRECISION.reset(token)
+    assert performance.path("training", performance.kind(torch.device("cuda"))).name == "training_cuda.json"
+
+
+def test_goals_on_other_hardware_are_told(workshop):
+    assert "No other hardware is measured yet" in performance.elsewhere("cpu").data
+    path = performance.path("training", "cpu_fp32")
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(training()))
+    said = performance.elsewhere("cpu").data
+    assert "**Training on a processor, 2 threads, fp32, PyTorch 2, commit 0123456**" in said and "**Not met** (VGG11 + ConvS): 5.0 times." in said
+    assert "No other hardware" in performance.elsewhere("cpu_fp32").data
 
 
 def test_damaged_records_and_unknown_hardware_are_refused(workshop, refused):

@@ -6,14 +6,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import seaborn as sns
+import torch
 from IPython.display import HTML, Markdown
 
 from nflib import faults, figures, show
 from nflib.names import UserError, choose
 from nflib.store import results
+from nflib.training import precision
 
 PARTS = {"injection": "Injection of one error pattern", "training": "One training step", "evaluation": "Evaluation"}
-HARDWARE = ("cpu", "cuda")
+HARDWARE = {"cpu": "", "cpu_fp32": "_fp32", "cuda": "_cuda"}  # a CPU that computes in bf16, one that cannot, a GPU: how names of files end
 GOALS = {"dense sampling": 15.0, "MRFI": 2.0}  # times as fast as these, at least
 STEP_GOAL = 12.0  # times as fast as the official loop a training step should be, at least
 OFFICIAL_PASSES, OUR_PASSES = 7, 2  # see `_operations`
@@ -29,7 +31,12 @@ SHOWN = {
 
 def path(part: str, hardware: str = "cpu") -> Path:
     """Where `make bench` writes a part's record."""
-    return results() / "bench" / f"{part}{'' if hardware == 'cpu' else '_' + hardware}.json"
+    return results() / "bench" / f"{part}{HARDWARE[hardware]}.json"
+
+
+def kind(device: torch.device) -> str:
+    """The one of HARDWARE that a device is."""
+    return "cuda" if device.type == "cuda" else "cpu" if precision(device) == "bf16" else "cpu_fp32"
 
 
 def stored(hardware: str = "cpu") -> dict[str, dict]:
@@ -87,7 +94,7 @@ def stage_frame(records: dict[str, dict]) -> pd.DataFrame:
 
 def _where(record: dict) -> str:
     origin = record["provenance"]
-    return f"{origin['device']}, {show.count(origin['threads'], 'thread')}, {origin['precision']}, PyTorch {origin['torch']}"
+    return f"{origin['device']}, {show.count(origin['threads'], 'thread')}, {origin['precision']}, PyTorch {origin['torch']}, commit {origin['commit'][:7]}"
 
 
 def goals(rows: pd.DataFrame) -> list[str]:
@@ -195,6 +202,16 @@ def summary(records: dict[str, dict]) -> Markdown:
         else:
             lines.append(f"**{title}**: {MISSING}\n")
     return show.prose("\n".join(lines))
+
+
+def elsewhere(hardware: str) -> Markdown:
+    """The goals on other hardware than this, wherever some of it is measured."""
+    lines = []
+    for records in filter(None, (stored(other) for other in HARDWARE if other != hardware)):
+        places = pd.Series({part: _where(record) for part, record in records.items()})
+        said = "; ".join(f"{show.listed(some.index)} on {place}" for place, some in places.groupby(places, sort=False))
+        lines.append(f"**{said[0].upper()}{said[1:]}**\n\n" + "\n".join(goals(frame(records))))
+    return show.prose("\n\n".join(lines) or "No other hardware is measured yet; `make bench` on it does that.")
 
 
 def picture(rows: pd.DataFrame, title: str) -> figures.Picture:

@@ -1,4 +1,5 @@
-"""`make bench`: measure every part in a process of its own and write results/bench/PART.json (PART_cuda.json on a GPU).
+"""`make bench`: measure every part in a process of its own and write results/bench/PART.json (PART_fp32.json on a CPU without
+bf16 arithmetic, PART_cuda.json on a GPU).
 
 PYTHONPATH=tests python -m benchmarks [injection|training|evaluation ...] [--device auto|cpu|cuda] [--rounds N]
 """
@@ -9,12 +10,12 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from nflib.store import ROOT, provenance, results, write_whole
+from nflib.pages import performance
+from nflib.store import ROOT, provenance, write_whole
 from nflib.trained import choose_device, keep_freed_memory
 from nflib.training import progress_bar
 
@@ -25,10 +26,6 @@ from .parts import H200_BF16, LAWS, PARTS, RATES, Comparison, stages
 
 def say(text: str) -> None:
     print(text, flush=True)
-
-
-def record_path(part: str, device: torch.device) -> Path:
-    return results() / "bench" / f"{part}{'' if device.type == 'cpu' else '_cuda'}.json"
 
 
 def alone(part: str, comparison: str, side: str, arguments: argparse.Namespace) -> dict:
@@ -97,7 +94,7 @@ def measure(part: str, arguments: argparse.Namespace) -> None:
         found[-1].setdefault("memory", {})[side] = alone(part, last.name, side, arguments)
         say(f"    {side:28} {found[-1]['memory'][side]['peak_mb']:,} MB")
     record["provenance"] = provenance(device, command="make bench")
-    path = record_path(part, device)
+    path = performance.path(part, performance.kind(device))
     write_whole(path, (json.dumps({"version": 1, **record}, indent=1, allow_nan=False) + "\n").encode())
     say(f"  {time.monotonic() - began:.0f} s; written to {os.path.relpath(path, ROOT)}")
 
