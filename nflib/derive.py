@@ -241,11 +241,15 @@ def checks() -> Markdown:
     return Markdown("`nflib check` says:\n\n" + "\n".join(f"* {line}" for line in check()))
 
 
+FAR = 0.01  # share of cells that may differ by more than a single cell may
+
+
 def compare(profile: str, other: Path, one: tuple[float, float], all_cells: tuple[float, float]) -> pd.DataFrame:
     """Cells of this checkout beside the same cells in another results folder, measured anew.
 
-    one: how far a single cell's clean and mean perturbed accuracy may differ; all_cells: how far their means over all
-    cells may; percentage points.  Another processor rounds differently, and training amplifies that in single cells.
+    one: how far a single cell's clean and mean perturbed accuracy may differ, in all but a share FAR of the cells; all_cells:
+    how far their means over all cells may; percentage points.  Another processor rounds differently, and training amplifies
+    that in single cells, so that now and then a short one fails on one of the two.
     Columns: cell in words, accuracies here and there.  Raises UserError when a cell is missing or something is farther
     off; latencies must be there but may differ.
     """
@@ -264,7 +268,7 @@ def compare(profile: str, other: Path, one: tuple[float, float], all_cells: tupl
     frame = pd.DataFrame(rows)
     for name, allowed, allowed_mean in zip(("clean", "perturbed"), one, all_cells):
         gap = frame[f"{name}_there"] - frame[name]
-        if gap.abs().max() > allowed:
+        if (gap.abs() > allowed).sum() > FAR * len(frame):
             far = frame.loc[gap.abs().idxmax()]
             said = f"{name} {far[name]:.1f} here, {far[f'{name}_there']:.1f} there; allowed {allowed:g}"
             raise UserError(f"{far['cell']}: {said}")

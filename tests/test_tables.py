@@ -232,6 +232,25 @@ def test_compare_finds_missing_and_differing_cells(workshop, tmp_path, monkeypat
         derive.compare("paper", there, (3, 10), (1, 10))
 
 
+def test_compare_bears_one_failed_training_in_a_hundred_and_not_two(workshop, tmp_path, monkeypatch):
+    cells = [dataclasses.replace(ALONE, first_seed=number) for number in range(100)]
+    monkeypatch.setattr(profiles, "cells", lambda profile, table: cells)
+    for cell in cells:
+        store(cell, 90.0, [50.0] * 4)
+    there = tmp_path / "other"
+    monkeypatch.setenv("NFLIB_RESULTS", str(there))
+    for number, cell in enumerate(cells):
+        store(cell, 60.0 if number == 7 else 90.0, [50.0] * 4)
+    monkeypatch.setenv("NFLIB_RESULTS", str(workshop / "results"))
+    assert len(derive.compare("paper", there, (25, 40), (3, 6))) == 100
+    monkeypatch.setenv("NFLIB_RESULTS", str(there))
+    Store("paper").path(cells[8]).unlink()
+    store(cells[8], 61.0, [50.0] * 4)
+    monkeypatch.setenv("NFLIB_RESULTS", str(workshop / "results"))
+    with pytest.raises(UserError, match=r"clean 90\.0 here, 60\.0 there; allowed 25"):
+        derive.compare("paper", there, (25, 40), (3, 6))
+
+
 def test_energy_tables_reproduce_the_printed_ones():
     saving = tables.energy_saving()
     assert ((saving["ES"] - saving["published_ES"]).abs() <= 0.06).sum() == 29
