@@ -548,7 +548,8 @@ def test_what_is_shared_out_comes_back_in_order(threads):
         assert _shared_out(work, [1, 9, 2, 5]) == [0, 10, 20, 30] and _shared_out(work, []) == []
     finally:
         torch.set_num_threads(before)
-    assert begun == [1, 3, 2, 0] and len(where) == threads and threading.main_thread() in where
+    assert len(where) == threads and threading.main_thread() in where
+    assert (begun if threads == 1 else sorted(begun)) == ([1, 3, 2, 0] if threads == 1 else [0, 1, 2, 3])  # threads tell in any order
 
 
 @pytest.mark.parametrize("threads", [1, 2])
