@@ -148,6 +148,7 @@ class Cell:
             "epochs": self.base.recipe.epochs,
             "weight_decay": self.base.recipe.weight_decay,
             "clipping": self.base.recipe.clipping,
+            "bit_errors": self.base.recipe.bit_errors,
             "schedule": self.base.recipe.schedule,
             "width": self.base.width,
             "base_seed": self.base.recipe.seed,

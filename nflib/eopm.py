@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nflib.data import Split
-from nflib.faults import ErrorModel, LayerFaults, Pattern, ahead, perturbed
+from nflib.faults import TRAINING_PATTERNS, ErrorModel, LayerFaults, Pattern, ahead, perturbed
 from nflib.generators import transform
 from nflib.names import UserError
 from nflib.quantize import Quantized, plain, quantization_aware, weighted_layers
 from nflib.training import Resumable, autocast, batches_of, captured, progress_bar, schedule_of
 
-TRAINING_PATTERNS = 30001  # seeds 0 to 30000, as in the official code; evaluation starts at 50000
 RELEASE_MOMENTUM = 1 - 0.9**10  # the official code updates the generator's batch-norm statistics N = 10 times a batch
 
 

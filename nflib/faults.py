@@ -25,6 +25,7 @@ from torch import Tensor
 from nflib.names import UserError, choose
 from nflib.quantize import Quantized, check_bits
 
+TRAINING_PATTERNS = 30001  # seeds 0 to 30000, as in the official code; evaluation starts at 50000
 MAP_ROWS, MAP_COLUMNS = 8192, 128
 _BANDS = [0.0, *(0.01 * 2.0**k for k in range(-10, 7)), 1.0]  # edges at which a rate costs no wasted draw
 _GAPS, _MARKS, _VALUES = range(3)

@@ -18,11 +18,15 @@ BASE_RECIPES = {
         "release": BaseRecipe("release", epochs=8, batch=64, learning_rate=0.03),
         "modern": BaseRecipe("modern", 8, 64, 0.1, weight_decay=5e-4, schedule="one_cycle"),
         "awp": BaseRecipe("awp", 8, 64, 0.03, weight_perturbation=0.005),
+        "clipped": BaseRecipe("clipped", 8, 64, 0.1, schedule="one_cycle", clipping=0.1),
+        "randbet": BaseRecipe("randbet", 8, 64, 0.1, schedule="one_cycle", clipping=0.1, bit_errors=0.01),
     },
     "paper": {
         "release": BaseRecipe("release", epochs=30, batch=128, learning_rate=0.05, schedule="one_cycle"),
         "modern": BaseRecipe("modern", 20, 128, 0.1, weight_decay=5e-4, schedule="one_cycle"),
         "awp": BaseRecipe("awp", 30, 128, 0.02, weight_perturbation=0.005),
+        "clipped": BaseRecipe("clipped", 20, 128, 0.1, schedule="one_cycle", clipping=0.05),
+        "randbet": BaseRecipe("randbet", 20, 128, 0.1, schedule="one_cycle", clipping=0.05, bit_errors=0.01),
     },
 }
 GENERATOR_RECIPES = {
@@ -49,6 +53,7 @@ SMOKE_WIDTHS = {
     **dict.fromkeys(models.ENCODERS, GENERATOR_RECIPES["smoke"].width),
 }  # fmt: skip
 RECIPES = ("release", "modern")
+ROBUST_RECIPES = ("clipped", "randbet")  # after Stutz et al. (MLSys 2021): clipped weights; these and random bit errors
 SURROGATES = ("resnet18", "vgg19")
 WIDTHS = (8, 7, 6, 5, 4, 3, 2)
 DAMAGE_PATTERNS = 5  # error patterns of a damage cell: a layer's statistics vary less than accuracy
@@ -347,14 +352,15 @@ def tradeoff(
     generator_names: Sequence[str],
     tellers: Sequence[str],
     mitigations: Sequence[str],
+    robust_recipes: Sequence[str],
     error_models: Sequence[str],
     train_rate: float,
     rates: Sequence[float],
     patterns: int,
 ) -> list[Cell]:
     """Each base model over bit-error rates: alone, with each mitigation, behind each generator trained at `train_rate` under
-    the same error model, and behind class patterns of that training, told the class by the encoder of each of `tellers`; and
-    these encoders alone, at `train_rate`."""
+    the same error model, and behind class patterns of that training, told the class by the encoder of each of `tellers`; the
+    same network alone, trained by each of `robust_recipes`; and these encoders alone, at `train_rate`."""
     if chips := [law for law in error_models if law.startswith("chip_map:")]:
         raise UserError(f"error model {chips[0]!r}: a profiled chip has one map, at one voltage; a trade-off over the voltage needs another one")
     cells, encoders = [], _encoders(profile, dataset, tellers)
@@ -367,6 +373,7 @@ def tradeoff(
             told = generator_recipe(profile, generators.CLASS_PATTERNS, law, train_rate)
             cells += [Cell("accuracy", whole, told, **setting, teller=encoder) for encoder in encoders]
             cells += [Cell("mitigation", whole, **setting, mitigation=name) for name in mitigations]
+            cells += [Cell("accuracy", base(profile, dataset, model, name), **setting) for name in robust_recipes]
     for law in error_models:
         cells += [Cell("accuracy", encoder, law=law, rate=train_rate, patterns=patterns) for encoder in encoders]
     return cells
@@ -498,6 +505,7 @@ def base_recipe(
     epochs: int,
     weight_decays: Sequence[float],
     clippings: Sequence[float],
+    bit_error_rates: Sequence[float],
     schedules: Sequence[str],
     epoch_counts: Sequence[int],
     error_models: Sequence[str],
@@ -508,13 +516,14 @@ def base_recipe(
     """One base model trained by many recipes, alone: the named `base_recipes`, and variations, one at a time, of a middle
     one, which is "modern" with `epochs` epochs.
 
-    clippings: without weight decay.  schedules: at a fifth of the one-cycle rate's peak.  Each is measured on `patterns`
+    clippings: without weight decay.  bit_error_rates: of random bit error training.  schedules: at a fifth of the one-cycle rate's peak.  Each is measured on `patterns`
     error patterns and all test images; what errors do in its layers, on the first DAMAGE_PATTERNS and `images`.
     Raises UserError for an unknown name.
     """
     low = BASE_RECIPES[profile]["modern"].learning_rate / 5
     changes = [{}, *({"weight_decay": value} for value in weight_decays), *({"epochs": count} for count in epoch_counts)]
     changes += [{"weight_decay": 0.0, "clipping": value} for value in clippings]
+    changes += [{"bit_errors": value} for value in bit_error_rates]
     changes += [{"schedule": name, "learning_rate": low} for name in schedules]
     recipes = [base(profile, dataset, base_model, name).recipe for name in base_recipes]
     recipes += [varied(profile, **{"epochs": epochs, **change}) for change in changes]

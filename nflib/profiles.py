@@ -7,6 +7,7 @@ from nflib import generators, models
 from nflib.cells import Base, Cell
 from nflib.grids import (
     RECIPES,
+    ROBUST_RECIPES,
     SURROGATES,
     WIDTHS,
     ablations,
@@ -42,6 +43,7 @@ PAPER_RATES = {  # the bit-error rates of Tables 12 to 15
 }
 RATES = (0.0001, 0.0003, 0.001, 0.002, 0.0035, 0.005, 0.01, 0.015)  # along the voltage
 WEIGHT_DECAYS, CLIPPINGS = (0.0, 1e-4, 5e-4, 2e-3), (0.1, 0.05, 0.025)
+BIT_ERROR_RATES = (0.005, 0.01)  # of random bit error training
 FIRST_LOOK_EPOCHS, FIRST_LOOK_STEPS, FIRST_LOOK_IMITATION, FIRST_LOOK_IMAGES = 12, 300, 3700, 2000
 LONGER_STEPS = 2000
 DAMAGE_IMAGES = 500
@@ -73,7 +75,7 @@ def shortened(cells: Iterable[Cell], patterns: int = 20, steps: int = 0) -> list
 
 def varied_recipes(model: str, named: Iterable[str], width: float, epochs: int, patterns: int) -> list[Cell]:
     """Every variation, on CIFAR-10, of a base recipe of `epochs` epochs, and the `named` recipes."""
-    varied = (width, epochs, WEIGHT_DECAYS, CLIPPINGS, ("constant",), (epochs // 2, 2 * epochs))
+    varied = (width, epochs, WEIGHT_DECAYS, CLIPPINGS, BIT_ERROR_RATES, ("constant",), (epochs // 2, 2 * epochs))
     return base_recipe("paper", "cifar10", model, tuple(named), *varied, MAIN_LAWS, 0.01, patterns, DAMAGE_IMAGES)
 
 
@@ -114,8 +116,9 @@ def first_look(table: str) -> list[Cell]:
     elif table == "base_recipe":
         short = varied_recipes("vgg11", (), 0.5, 6, 20)
         short = [dataclasses.replace(cell, images=cell.images or FIRST_LOOK_IMAGES) for cell in short]
-        named = base_recipe(*at, "vgg11", RECIPES, 1.0, 20, (), (), (), (), MAIN_LAWS, 0.01, 20, DAMAGE_IMAGES)
-        named = [cell for cell in named if cell.base.recipe.name in RECIPES]
+        whole = (*RECIPES, *ROBUST_RECIPES)
+        named = base_recipe(*at, "vgg11", whole, 1.0, 20, (), (), (), (), (), MAIN_LAWS, 0.01, 20, DAMAGE_IMAGES)
+        named = [cell for cell in named if cell.base.recipe.name in whole]
         return list(dict.fromkeys([*short, *shortened(named)]))
     elif table == "mechanism":
         whole = mechanism(*at, ("vgg11",), "release", generators.NAMES, "release_map", 0.01, 20)
@@ -126,11 +129,11 @@ def first_look(table: str) -> list[Cell]:
         longer = cost(*at, ("vgg11",), "release", ("conv_s",), "release_map", 0.01, (), (LONGER_STEPS,), (), 20)  # Eq. 3 alone
         return list(dict.fromkeys([*whole, *shortened(longer, steps=LONGER_STEPS)]))
     elif table == "tradeoff":
-        whole = tradeoff(*at, ("vgg11",), "release", ("conv_s", "unet_l", "conv_l"), ("conv_l",), MITIGATIONS, ("release_map",), 0.01, RATES, 20)
-        whole += tradeoff(*at, ("vgg11",), "release", (), (), MITIGATIONS, ("bit_flips",), 0.01, RATES, 20)
-        front = (("conv_s", "unet_l"), ("conv_l",), MITIGATIONS)
+        whole = tradeoff(*at, ("vgg11",), "release", ("conv_s", "unet_l", "conv_l"), ("conv_l",), MITIGATIONS, ROBUST_RECIPES, ("release_map",), 0.01, RATES, 20)
+        whole += tradeoff(*at, ("vgg11",), "release", (), (), MITIGATIONS, ROBUST_RECIPES, ("bit_flips",), 0.01, RATES, 20)
+        front = (("conv_s", "unet_l"), ("conv_l",), MITIGATIONS, ROBUST_RECIPES)
         whole += tradeoff(*at, ("vgg11",), "modern", *front, ("release_map",), 0.01, RATES, 20)
-        whole += tradeoff(*at, ("vgg11",), "modern", (), (), MITIGATIONS, ("bit_flips",), 0.01, RATES, 20)
+        whole += tradeoff(*at, ("vgg11",), "modern", (), (), MITIGATIONS, ROBUST_RECIPES, ("bit_flips",), 0.01, RATES, 20)
     elif table == "transfer":
         pair = ("vgg11", "resnet18")
         whole = transfer(*at, pair, pair, "release", ("conv_s", "unet_l"), ("release_map",), (0.01,), (0.01,), 20, ensemble=False)
@@ -178,7 +181,7 @@ def _smoke(table: str) -> list[Cell]:
         "transformed_images": lambda: transformed_images(*at, ("vgg11",), "release", ("conv_l", "unet_s"), *law, 0.01),
         "error_models": lambda: error_models(*at, ("vgg11",), RECIPES, ("conv_l",), 0.01, 50),
         "base_recipe": lambda: base_recipe(
-            *at, "vgg11", RECIPES, 0.125, 8, (0.0, 5e-4, 2e-3), (0.1,), ("constant",), (4, 16), MAIN_LAWS, 0.01, 10, 200
+            *at, "vgg11", (*RECIPES, *ROBUST_RECIPES), 0.125, 8, (0.0, 5e-4, 2e-3), (0.1,), (0.01,), ("constant",), (4, 16), MAIN_LAWS, 0.01, 10, 200
         ),
         "mechanism": lambda: mechanism(*at, ("vgg11",), "release", generators.NAMES, *law, 0.01, 10),
         "cost": lambda: cost(
@@ -188,7 +191,7 @@ def _smoke(table: str) -> list[Cell]:
         "seeds": lambda: seeds(*at, ("vgg11",), "release", ("conv_l",), law, 0.01, 3, 10),
         "shift": lambda: shift(*at, ("vgg11",), "release", ("conv_l",), ("conv_s",), tuple(SHIFTS), *law, 0.01, 10),
         "tradeoff": lambda: tradeoff(
-            *at, ("vgg11",), "release", ("conv_s",), ("conv_s",), MITIGATIONS, law, 0.01, (0.001, 0.003, 0.01, 0.03), 10
+            *at, ("vgg11",), "release", ("conv_s",), ("conv_s",), MITIGATIONS, ROBUST_RECIPES, law, 0.01, (0.001, 0.003, 0.01, 0.03), 10
         ),
     }[table]()
 
@@ -244,7 +247,7 @@ def _paper(table: str) -> list[Cell]:
         cells += error_models(*cifar10, models.NAMES, RECIPES, ("conv_l",), 0.01, 50)
     elif table == "base_recipe":
         for model in ("vgg11", "resnet18"):
-            cells += varied_recipes(model, RECIPES, 1.0, 30, 50)
+            cells += varied_recipes(model, (*RECIPES, *ROBUST_RECIPES), 1.0, 30, 50)
     elif table == "mechanism":
         for law in MAIN_LAWS:
             cells += mechanism(*cifar10, ("resnet18", "vgg11"), release, generators.NAMES, law, 0.01, 50)
@@ -262,7 +265,7 @@ def _paper(table: str) -> list[Cell]:
             cells += shift(*cifar10, ("resnet18", "vgg11"), release, ("conv_l", "unet_l"), ("conv_l",), tuple(SHIFTS), law, 0.01, 50)
     elif table == "tradeoff":
         for recipe in RECIPES:
-            front = (("conv_s", "unet_l"), ("conv_l", "unet_s"), MITIGATIONS)
+            front = (("conv_s", "unet_l"), ("conv_l", "unet_s"), MITIGATIONS, ROBUST_RECIPES)
             cells += tradeoff(*cifar10, ("resnet18", "vgg11"), recipe, *front, MAIN_LAWS, 0.01, RATES, 50)
     return list(dict.fromkeys(cells))
 

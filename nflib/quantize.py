@@ -44,24 +44,32 @@ def decode(codes: Tensor, scale: Tensor) -> Tensor:
 
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, weight: Tensor, bits: int) -> Tensor:
+    def forward(ctx, weight: Tensor, bits: int, faults: object) -> Tensor:
         scale = _scale(weight, bits)
-        return torch.round(weight / scale) * scale
+        codes = torch.round(weight / scale)
+        if faults is not None:
+            flat = codes.flatten()  # in C order, as faults count weights, whatever the tensor's own order
+            flat[faults.index] = faults.hit(flat[faults.index].to(torch.int8), bits).to(flat.dtype)
+            codes.copy_(flat.view(codes.shape))
+        return codes * scale
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
-        return gradient, None
+        return gradient, None, None
 
 
 class FakeQuantize(nn.Module):
-    """Parametrisation W -> decode(encode(W)) whose gradient passes straight through, without masking."""
+    """Parametrisation W -> decode(encode(W)) whose gradient passes straight through, without masking.
+
+    faults: a `faults.LayerFaults` on the weight's device that the codes are read back with; None: as they were stored.
+    """
 
     def __init__(self, bits: int = 8):
         super().__init__()
-        self.bits = check_bits(bits)
+        self.bits, self.faults = check_bits(bits), None
 
     def forward(self, weight: Tensor) -> Tensor:
-        return _StraightThrough.apply(weight, self.bits)
+        return _StraightThrough.apply(weight, self.bits, self.faults)
 
 
 def weighted_layers(model: nn.Module) -> dict[str, nn.Module]:

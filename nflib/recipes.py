@@ -11,7 +11,7 @@ from nflib.cells import digest_of
 from nflib.training import VARIED, BaseRecipe
 
 GROUP = ["dataset", "base_model", "width", "patterns", "images", "error_model", "ber_percent"]
-SETTING = [*GROUP[:3], "recipe", "base_recipe", "weight_decay", "clipping", "schedule", "base_epochs", *GROUP[3:]]
+SETTING = [*GROUP[:3], "recipe", "base_recipe", "weight_decay", "clipping", "bit_errors_percent", "schedule", "base_epochs", *GROUP[3:]]
 STATISTICS = {  # column: (words, sign of what it should do to PA, whether it is a cause rather than the damage itself)
     "silent_percent": ("(a) silent channels", 1, True),
     "weight_noise": ("(c) errors in the weights, over the weights", -1, True),
@@ -22,7 +22,8 @@ STATISTICS = {  # column: (words, sign of what it should do to PA, whether it is
     "margin_over_noise": ("(b) margin over the logits' noise", 1, False),
 }
 COLUMNS = [*SETTING, "CA", "PA", "PA_std", "PA_worst", "to_recover", "range_over_rms", *STATISTICS, "record"]
-VALUES = ["weight_decay", "clipping", "schedule", "base_epochs"]  # what a recipe can differ in
+VALUES = ["weight_decay", "clipping", "bit_errors_percent", "schedule", "base_epochs"]  # what a recipe can differ in
+ADDED = ("clipping", "bit_errors_percent")  # of these, what a recipe does without: 0
 CHANGES = ["setting", "changed", "at", "from", "to", "PA_change", "PA_error", "CA_change", "own_noise", "weight_noise", "gain"]
 MODELS = 5  # fewer models than these say nothing about a correlation
 GOES, AGAINST, CHANCE = "goes with PA", "goes the other way", "not told from chance"  # verdicts on a rank correlation
@@ -78,10 +79,11 @@ def whole(records: Iterable[dict]) -> pd.DataFrame:
         rate = f"{recipe['schedule'].replace('_', '-')} {recipe['learning_rate']:g}"
         row = tables.setting(record) | {"width": base["width"], "recipe": label(recipe), "schedule": rate}
         row |= {"weight_decay": recipe["weight_decay"], "clipping": recipe.get("clipping", 0.0)}
+        row |= {"bit_errors_percent": round(100 * recipe.get("bit_errors", 0.0), 6)}
         row |= {"record": digest_of(record["cell"]), "perturbed": values}
         row |= {"CA": metrics["clean"], "PA": values.mean(), "PA_std": values.std(), "PA_worst": values.min()}
         rows.append(row | {"to_recover": row["CA"] - row["PA"], "damage": inside} | (_statistics(inside) if inside else {}))
-    by = [*GROUP, "base_recipe", "weight_decay", "clipping", "schedule", "base_epochs", "record"]
+    by = [*GROUP, "base_recipe", "weight_decay", "clipping", "bit_errors_percent", "schedule", "base_epochs", "record"]
     return pd.DataFrame(rows, columns=[*COLUMNS, "perturbed", "damage"]).sort_values(by, kind="stable", ignore_index=True)
 
 
@@ -110,9 +112,10 @@ def _order(name: str, value: object) -> tuple:
     return (kind != "one-cycle", -float(rate)) if name == "schedule" else (value,)
 
 
-def _said(name: str, value: object) -> str:
-    """A value of a recipe in words, after one word for what it is: "decay 0.0005", "schedule one-cycle 0.1", "epochs 8"."""
-    return f"{name.rpartition('_')[2]} {value if isinstance(value, str) else f'{value:g}'}"
+def _said(name: str, value: object) -> tuple[str, str]:
+    """A value of a recipe in words: what it is, and how much; ("decay", "0.0005"), ("schedule", "one-cycle 0.1")."""
+    what = "training on bit errors" if name == "bit_errors_percent" else name.rpartition("_")[2]
+    return what, value if isinstance(value, str) else f"{value:g}{' %' if what.endswith('errors') else ''}"
 
 
 def changes(records: Iterable[dict]) -> pd.DataFrame:
@@ -128,14 +131,14 @@ def changes(records: Iterable[dict]) -> pd.DataFrame:
             others = [other for other in VALUES if other != name]
             for key, alike in some.groupby(others, sort=True):
                 alike = sorted(alike.to_dict("records"), key=lambda row: _order(name, row[name]))
-                at = ", ".join(_said(other, value) for other, value in zip(others, key) if other != "clipping" or value)
+                at = ", ".join(" ".join(_said(other, value)) for other, value in zip(others, key) if other not in ADDED or value)
                 for row in alike[1:]:
                     gap = row["perturbed"] - alike[0]["perturbed"]
                     error = gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else np.nan
                     values = [gap.mean(), error, row["CA"] - alike[0]["CA"]]
                     values += [row[part] / alike[0][part] for part in CHANGES[-3:]]
-                    kind, before = _said(name, alike[0][name]).split(" ", 1)
-                    made.append([title, kind, at, before, _said(name, row[name]).split(" ", 1)[1], *values])
+                    (kind, before), (_, after) = (_said(name, one[name]) for one in (alike[0], row))
+                    made.append([title, kind, at, before, after, *values])
     return pd.DataFrame(made, columns=CHANGES)
 
 

@@ -60,8 +60,8 @@ def work(cell: Cell) -> dict[str, float]:
         return {}
     parts = {}
     for base in {cell.base, *(cell.trained_on if cell.generator else ()), *((cell.teller,) if cell.teller else ())}:
-        cost = 3 * base.recipe.epochs * train * macs("base", base.model, base.width, size)
-        parts[f"base-{digest_of(base)}"] = cost
+        passes = 3 * (2 if base.recipe.bit_errors or base.recipe.weight_perturbation else 1)  # forward and back
+        parts[f"base-{digest_of(base)}"] = passes * base.recipe.epochs * train * macs("base", base.model, base.width, size)
     if cell.generator:
         recipe, on = cell.generator, cell.trained_on
         through = sum(2 * (recipe.models_per_step + 1) * macs("base", b.model, b.width, size) for b in on)

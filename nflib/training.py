@@ -6,18 +6,20 @@ import sys
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from nflib.data import Split, augment
+from nflib.faults import TRAINING_PATTERNS, BitFlips, Pattern, ahead, check_rate
 from nflib.names import UserError, choose
 from nflib.quantize import plain, quantization_aware, weighted_layers
 
@@ -32,6 +34,9 @@ class BaseRecipe:
     schedule: "constant", or "one_cycle" up to `learning_rate`.  Source of recipe "release": README and zs_train.py of
     the official code (learning rate 0.001, batch 256, 300 epochs, no weight decay).
     weight_perturbation: gamma of adversarial weight perturbation (see `adversarial_weights`); 0 trains plainly.
+    bit_errors: bit-error rate of random bit error training; 0 trains without.  Each step takes the mean gradient of the
+    cross-entropy with the codes as stored and with a fresh pattern of `BitFlips` at that rate (see `read_back`).  Source:
+    RandBET (Stutz et al., MLSys 2021), there as a sum, and with group norm in the place of batch norm.
     clipping: after every step the float weights of weighted layers are cut to [-clipping, clipping]; 0 does not.  Source:
     weight clipping (Stutz et al., MLSys 2021), which lets training spread what it knows over more weights.
     """
@@ -46,12 +51,16 @@ class BaseRecipe:
     seed: int = 0
     weight_perturbation: float = field(default=0.0, metadata={"since": 2})
     clipping: float = field(default=0.0, metadata={"since": 4})
+    bit_errors: float = field(default=0.0, metadata={"since": 6})
 
     def __post_init__(self):
         if not 0 <= self.weight_perturbation < float("inf"):
             raise UserError(f"weight_perturbation is {self.weight_perturbation}; allowed are numbers from 0, such as 0.01")
         if not 0 <= self.clipping < float("inf"):
             raise UserError(f"clipping is {self.clipping}; allowed are numbers from 0 (none), such as 0.1")
+        check_rate(self.bit_errors)
+        if self.bit_errors and self.weight_perturbation:
+            raise UserError("a base recipe has bit_errors or weight_perturbation, not both")
 
     @property
     def words(self) -> str:
@@ -59,8 +68,9 @@ class BaseRecipe:
         if self.name != VARIED:
             return self.name
         clipped = [f"clipped at {self.clipping:g}"] if self.clipping else []
+        hit = [f"bit errors {100 * self.bit_errors:g} %"] if self.bit_errors else []
         rate = [] if self.schedule == "one_cycle" else [f"{self.schedule} rate"]
-        return ", ".join([f"decay {self.weight_decay:g}", *clipped, *rate, f"{self.epochs} epochs"])
+        return ", ".join([f"decay {self.weight_decay:g}", *clipped, *hit, *rate, f"{self.epochs} epochs"])
 
 
 FORCED_PRECISION: ContextVar[str | None] = ContextVar("precision", default=None)
@@ -225,6 +235,36 @@ def adversarial_weights(model: nn.Module, images: Tensor, labels: Tensor, gamma:
                 weight.copy_(old)
 
 
+@contextmanager
+def read_back(model: nn.Module, pattern: Pattern | None) -> Iterator[None]:
+    """Let a quantisation-aware `model` compute with the codes that are read back under `pattern`; batch norm normalises by the
+    batch and leaves its running statistics as they are.  None: as it trains without errors.
+
+    To normalise by the running statistics, as in use, looks more apt, but trains far worse: no gradient passes through them.
+    """
+    if pattern is None:
+        yield
+        return
+    layers, norms = weighted_layers(model), [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    try:
+        for name, layer in layers.items():
+            layer.parametrizations.weight[0].faults = pattern[name]
+        for norm in norms:
+            norm.track_running_stats = False
+        yield
+    finally:
+        for layer in layers.values():
+            layer.parametrizations.weight[0].faults = None
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def training_pattern(sizes: Mapping[str, int], recipe: BaseRecipe, step: int, device: torch.device) -> Pattern:
+    """The pattern that a step of random bit error training reads the codes back with; it depends on (seed, step) only."""
+    seed = int(np.random.default_rng([recipe.seed, step]).integers(TRAINING_PATTERNS))
+    return BitFlips(recipe.bit_errors).draw(sizes, seed, recipe.bits, device)
+
+
 @torch.no_grad()
 def clip_weights(model: nn.Module, limit: float) -> None:
     """Cut the float weights of a quantisation-aware `model`'s weighted layers to [-limit, limit], in place; 0 does nothing.
@@ -245,9 +285,11 @@ def train_base(
     """Train `model` in place on `train` (on the model's device); it ends plain, with the float weights behind the codes.
 
     how: augmentation, as in `data.augment`.  resume: file for the state between steps.  words: text of the progress bar.
-    Returns {"seconds", "epochs", "losses" (mean training loss of each epoch, at the moved weights if they are moved)}.
+    Returns {"seconds", "epochs", "losses" (mean training loss of each epoch, at the moved weights if they are moved, over codes
+    with and without errors if there are any)}.
     """
     device = next(model.parameters()).device
+    sizes = {name: layer.weight.numel() for name, layer in weighted_layers(model).items()}
     quantization_aware(model, recipe.bits).to(memory_format=torch.channels_last).train()
     fused = device.type == "cuda" or None
     optimizer = torch.optim.SGD(model.parameters(), recipe.learning_rate, 0.9, weight_decay=recipe.weight_decay, fused=fused)
@@ -259,22 +301,25 @@ def train_base(
     done = stored.get("step", len(losses) * steps)  # once, states were kept between epochs only
     total = torch.tensor(stored.get("total", 0.0), device=device)
     began = time.perf_counter() - stored.get("seconds", 0.0)
+    patterns = ahead(lambda step: training_pattern(sizes, recipe, step, device), itertools.count(done), device)
     with ExitStack() as stack:
         progress = stack.enter_context(progress_bar(recipe.epochs * steps, words, done))
-        if not recipe.weight_perturbation:  # which switches batch norm's statistics off and on
+        if not recipe.weight_perturbation and not recipe.bit_errors:  # which switch batch norm's statistics off and on
             stack.enter_context(captured(model, train, recipe.batch, how))
         for epoch in range(done // steps, recipe.epochs):
             skip = done - epoch * steps
             for images, labels in itertools.islice(batches_of(train, recipe.batch, how, recipe.seed, epoch), skip, None):
+                readings = [None, next(patterns)] if recipe.bit_errors else [None]
                 with adversarial_weights(model, images, labels, recipe.weight_perturbation):
-                    with autocast(device):
-                        loss = F.cross_entropy(model(images), labels)
                     optimizer.zero_grad()
-                    loss.backward()
+                    for pattern in readings:
+                        with read_back(model, pattern), autocast(device):
+                            loss = F.cross_entropy(model(images), labels) / len(readings)
+                        loss.backward()
+                        total += loss.detach()
                 optimizer.step()
                 clip_weights(model, recipe.clipping)
                 scheduler.step()
-                total += loss.detach()
                 done += 1
                 progress.update()
                 if done % steps == 0:

@@ -17,8 +17,12 @@
 #
 # A generator is there to bring back what bit errors took. How much that is may depend on the base model's recipe, which
 # the paper does not vary. Here one network is trained by many recipes. Most differ in one value from a middle one: weight
-# decay, *clipping* (weights are held within a limit while training), the schedule of the learning rate, the number of
-# epochs. `release` is the official code's recipe, `modern` what an engineer would do today. No generator is in use.
+# decay, *clipping* (weights are held within a limit while training), *training on bit errors* (every step is taken with the
+# codes as stored and with a fresh pattern of random bit flips), the schedule of the learning rate, the number of epochs.
+#
+# `release` is the official code's recipe, `modern` what an engineer would do today. `clipped` and `randbet` are meant to
+# resist errors, after {cite:t}`stutz2021bit`: clipped weights, and these together with training on random bit errors at a
+# rate of 1 %. No generator is in use.
 #
 # Four guesses why one recipe resists errors better than another: (a) many channels are *silent*, and errors in them do
 # not matter; (b) the right class leads by a *margin* that is large beside the noise in the logits; (c) each layer adds
@@ -28,11 +32,12 @@
 profile: str = "smoke"  # "smoke": narrow models, minutes; "paper": full size
 dataset: str = "digits"  # digits, cifar10, cifar100, gtsrb, or a file of your own in data/
 base_model: str = "vgg11"
-base_recipes: list = ["release", "modern"]  # recipes with a name that are shown beside the varied ones
+base_recipes: list = ["release", "modern", "clipped", "randbet"]  # recipes with a name, beside the varied ones
 width: float = 0.125  # factor on the base model's channels; 1 is full size
 epochs: int = 8  # of the middle recipe
 weight_decays: list = [0.0, 0.0005, 0.002]  # the middle recipe has 0.0005
 clippings: list = [0.1]  # limits of weights, without weight decay
+bit_error_rates: list = [0.01]  # of training on random bit flips, as fractions
 schedules: list = ["constant"]  # beside one_cycle, which the middle recipe has; at a fifth of its rate
 epoch_counts: list = [4, 16]
 error_models: list = ["release_map", "bit_flips"]
@@ -46,7 +51,7 @@ measure: bool = True  # False: show stored records only, whatever their training
 from nflib import grids, profiles, study, tables
 from nflib.pages import base_recipe as page
 
-varied = (width, epochs, weight_decays, clippings, schedules, epoch_counts)
+varied = (width, epochs, weight_decays, clippings, bit_error_rates, schedules, epoch_counts)
 setting = (error_models, rate, patterns, images)
 cells = grids.base_recipe(profile, dataset, base_model, base_recipes, *varied, *setting)
 if measure:

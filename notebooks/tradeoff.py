@@ -29,6 +29,10 @@
 # coded anew. No training follows. The codes' range is the largest weight's; when few large weights no longer stretch it,
 # each wrong bit moves a weight by less.
 #
+# NeuralFuse is for people who cannot train the classifier. Whoever can has another way: the same network, *trained to
+# resist errors* after {cite:t}`stutz2021bit`, with clipped weights, or with these and on random bit errors at a rate of
+# 1 %. It needs nothing more when the chip runs ([base recipes](base_recipe.ipynb)).
+#
 # **An assumption.** The paper prints one point of the voltage's curve: 0.83 Vmin, a rate of 1 %, 30.6 % saved. In between
 # we take the logarithm of the rate as linear in the voltage, from `safe_ber` at Vmin, and the energy as a power of the
 # voltage (about its square). The last section varies that.
@@ -41,6 +45,7 @@ base_recipe: str = "release"  # "release": no weight decay, as the official code
 generator_names: list = ["conv_s"]
 tellers: list = ["conv_s"]  # generators whose encoder tells class patterns the class: conv_l, conv_s, unet_l, unet_s
 mitigations: list = ["spare_sign", "zero_by_parity", "secded", "cut_weights"]
+robust_recipes: list = ["clipped", "randbet"]  # base recipes, meant to resist errors, that the same network is trained by
 error_models: list = ["release_map"]  # also bit_flips, stuck_at
 train_rate: float = 0.01  # bit-error rate that generators are trained at, as a fraction
 rates: list = [0.001, 0.003, 0.01, 0.03]  # bit-error rates, as fractions
@@ -56,7 +61,7 @@ from nflib.pages import tradeoff
 
 cells = profiles.cells(profile, "tradeoff")
 if measure:
-    names = (base_models, base_recipe, generator_names, tellers, mitigations, error_models)
+    names = (base_models, base_recipe, generator_names, tellers, mitigations, robust_recipes, error_models)
     cells = grids.tradeoff(profile, dataset, *names, train_rate, rates, patterns)
     study.run(cells, profile, device)
 records = tables.stored(profile, cells)

@@ -81,6 +81,19 @@ def test_changes_are_pairs_that_differ_in_one_value(known):
     assert np.isnan(found.loc["schedule", "own_noise"])  # accuracy alone is measured there
 
 
+def test_training_on_bit_errors_is_a_change_of_its_own(known):
+    store(dataclasses.replace(MIDDLE, bit_errors=0.005), 83.0, [70.0, 76.0], inside(own=0.04, weights=0.1))
+    rows = page.frame(records()).set_index("recipe")
+    assert rows.loc["decay 0.0005, bit errors 0.5 %, 6 epochs", "bit_errors_percent"] == 0.5
+    assert (rows.drop("decay 0.0005, bit errors 0.5 %, 6 epochs")["bit_errors_percent"] == 0).all()
+    found = recipes.changes(records()).set_index("changed")
+    assert sorted(found.index) == ["clipping", "decay", "schedule", "training on bit errors"]  # decay is not compared across it
+    row = found.loc["training on bit errors"]
+    assert (row["from"], row["to"], row["at"]) == ("0 %", "0.5 %", "decay 0.0005, schedule one-cycle 0.1, epochs 6")
+    assert row["PA_change"] == 10 and row["CA_change"] == -1 and row["own_noise"] == pytest.approx(0.5)
+    assert "**training on bit errors 0 % → 0.5 %** (decay 0.0005, schedule one-cycle 0.1, epochs 6): PA +10.0" in page.single(records()).data
+
+
 def test_correlations_are_spearman_s(workshop):
     values = np.random.default_rng(0).uniform(0.1, 1, (6, 2)).round(3)
     for number, (recipe, (own, silent)) in enumerate(zip(SIX, values)):
@@ -177,7 +190,7 @@ def test_the_notebooks_defaults_are_the_smoke_grid():
 
 def test_a_middle_recipe_that_has_a_name_keeps_it():
     cells = profiles.cells("smoke", "base_recipe")
-    assert {cell.base.recipe.name for cell in cells} == {"release", "modern", "varied"}
+    assert {cell.base.recipe.name for cell in cells} == {"release", "modern", "clipped", "randbet", "varied"}
     assert sum(cell in profiles.cells("smoke", "accuracy") for cell in cells) == 4  # both names under both error models
     assert grids.varied("smoke").name == "modern" and grids.varied("smoke", epochs=3).name == "varied"
 
@@ -195,6 +208,8 @@ def test_the_first_look_can_be_picked_by_its_width():
         ({"width": "2"}, "width is 2"),
         ({"epoch_counts": "0"}, "a number of epochs is 0; it must be at least 1"),
         ({"clippings": "-0.1"}, "a clipping is -0.1; it must be at least 0"),
+        ({"bit_error_rates": "1.5"}, "bit-error rate is 1.5; allowed are fractions in"),
+        ({"base_recipes": "randbeth"}, "did you mean 'randbet'"),
         ({"schedules": "one_cycl"}, "did you mean 'one_cycle'"),
         ({"weight_decays": "-1"}, "a weight decay is -1"),
     ],
@@ -205,17 +220,17 @@ def test_values_out_of_range_are_refused(given, words, refused):
 
 
 def test_the_notebook_runs_from_nothing_with_other_parameters(workshop, tmp_path):
-    """Stuck-at cells and clipping; then more flips, another schedule and more epochs."""
+    """Stuck-at cells, clipping and training on bit errors; then more flips, another schedule and more epochs."""
 
     def run(**changes: str) -> str:
         small = {"patterns": "2", "epochs": "1", "width": "0.0625", "images": "20", "epoch_counts": "[]"}
-        small |= {"base_recipes": "modern", "weight_decays": "[]", "clippings": "[]", "schedules": "[]"}
+        small |= {"base_recipes": "modern", "weight_decays": "[]", "clippings": "[]", "bit_error_rates": "[]", "schedules": "[]"}
         output = notebooks.execute("base_recipe", tmp_path / "out.ipynb", small | changes)
         return json.dumps([cell.get("outputs") for cell in json.loads(output.read_text())["cells"]], ensure_ascii=False)
 
-    shown = run(error_models="stuck_at", clippings="0.05", weight_decays="0")
-    assert "StuckAt, BER 1 %" in shown and "clipping 0 → 0.05" in shown
+    shown = run(error_models="stuck_at", clippings="0.05", bit_error_rates="0.02", weight_decays="0")
+    assert "StuckAt, BER 1 %" in shown and "clipping 0 → 0.05" in shown and "training on bit errors 0 % → 2 %" in shown
     shown = run(error_models="bit_flips", rate="0.02", schedules="constant", epoch_counts="2")
     assert "VGG11 at 0.0625 of its width (2 chips × 360 images), BitFlips, BER 2 %" in shown and "constant 0.02" in shown
     cells = [cell_of(json.loads(path.read_text())["cell"]) for path in (results() / "records" / "smoke").glob("*/*.json")]
-    assert len(cells) == 16 and sum(cell.table == "damage" for cell in cells) == 8  # four recipes each time
+    assert len(cells) == 18 and sum(cell.table == "damage" for cell in cells) == 9  # five recipes, then four

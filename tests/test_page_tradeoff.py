@@ -100,6 +100,30 @@ def test_a_generator_s_point_is_beaten_when_the_base_model_alone_is_better_in_bo
     assert "Of the 2 points with a generator or class patterns (system and bit-error rate), 2 are beaten by the base model alone at some voltage that was measured" in text and "or a mitigation" not in text
 
 
+def test_the_same_network_trained_to_resist_errors_stands_beside_the_base_model(workshop):
+    """It saves what the base model alone saves, and is measured against the base model's accuracy; trained for longer, or of
+    another width, it is no match."""
+    records = known()
+    other = {name: dataclasses.replace(BASE, recipe=BaseRecipe(name, epochs=epochs)) for name, epochs in (("clipped", 301), ("randbet", 12))}
+    store(0.01, 95.0, [94.0, 94.0], base=other["clipped"])
+    store(0.01, 90.0, [89.0, 89.0], base=dataclasses.replace(other["randbet"], width=0.5))
+    assert tables.to_csv(page.frame(tables.stored("paper") + records[-1:])) == tables.to_csv(page.frame(records))
+    store(0.01, 86.0, [82.0, 86.0], base=other["randbet"])
+    some = page.frame(tables.stored("paper") + records)
+    row = some.set_index("system").loc["alone, trained on bit errors"]
+    assert (row["base_recipe"], row["base_epochs"], row["kind"]) == ("release", 300, page.ROBUST)
+    assert (row["CA"], row["clean"], row["accuracy"], row["loss"], row["good_chips"]) == (88, 86, 84, 4, 50)
+    alone = some[(some["kind"] == page.ALONE) & (some["ber_percent"] == 1)].iloc[0]
+    assert row["saving"] == alone["saving"] and page.bargain(some, page.ROBUST, 5.0)["saving"] == pytest.approx(row["saving"])
+    assert list(page.beaten(some, (page.ROBUST,))["system"]) == ["ConvS"]
+    text = page.summary(some, "paper").data
+    assert "| alone, trained to resist errors | none | none |" in text and "; by the same network trained to resist errors, 1." in text
+    store(0.01, 87.5, [87.0, 87.4], base=dataclasses.replace(BASE, recipe=BaseRecipe("randbet", epochs=30)))
+    some = page.frame(tables.stored("paper") + records)
+    assert some.set_index("system").loc["alone, trained on bit errors", "accuracy"] == pytest.approx(87.2)  # the longer training
+    assert f"| **{row['saving']:.1f} %** (trained on bit errors, BER 1 %) |" in page.summary(some, "paper").data
+
+
 def test_the_longest_trained_of_two_generators_counts(workshop):
     known()
     store(0.01, 85.0, [10.0, 10.0], dataclasses.replace(CONV_S, steps=10))
@@ -150,7 +174,7 @@ def test_the_notebooks_defaults_are_the_smoke_grid():
     assert grids.tradeoff(**{k: v for k, v in given.items() if k not in left_out}) == profiles.cells("smoke", "tradeoff")
 
 
-@pytest.mark.parametrize("name,value", [("tellers", "deconv_l"), ("mitigations", "ecc"), ("safe_ber", "2"), ("rates", "2")])
+@pytest.mark.parametrize("name,value", [("tellers", "deconv_l"), ("mitigations", "ecc"), ("robust_recipes", "modern"), ("safe_ber", "2"), ("rates", "2")])
 def test_bad_parameters_are_refused(name, value, refused):
     with refused(value):
         notebooks.strict("tradeoff", {name: value})
@@ -163,10 +187,11 @@ def test_the_notebook_runs_from_nothing_with_other_parameters(trained_workshop, 
         output = notebooks.execute("tradeoff", tmp_path / "out.ipynb", {"patterns": "2", **changes})
         return json.dumps([cell.get("outputs") for cell in json.loads(output.read_text())["cells"]], ensure_ascii=False)
 
-    none = {"generator_names": "[]", "tellers": "[]"}
+    none = {"generator_names": "[]", "tellers": "[]", "robust_recipes": "clipped"}
     shown = run(**none, mitigations="secded", error_models="bit_flips", rates="[0.001, 0.01]", safe_ber="0.0001")
     assert "SECDED code" in shown and "BitFlips" in shown and "points with a generator" not in shown
-    shown = run(generator_names="unet_s", tellers="unet_s", mitigations="[]", rates="0.02")
+    assert "alone, trained with clipped weights" in shown
+    shown = run(generator_names="unet_s", tellers="unet_s", mitigations="[]", robust_recipes="[]", rates="0.02")
     assert "class patterns, UNetS encoder" in shown and "Of the 2 points with a generator or class patterns" in shown
     kinds = [path.parent.name for path in (results() / "records" / "smoke").glob("*/*.json")]
-    assert kinds.count("mitigation") == 2 and kinds.count("accuracy") == 6
+    assert kinds.count("mitigation") == 2 and kinds.count("accuracy") == 8

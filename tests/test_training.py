@@ -24,10 +24,11 @@ from nflib.eopm import (
 )
 from nflib.faults import BitFlips, LayerFaults, StuckAt, changed_bits, perturbed
 from nflib.generators import transform
-from nflib.quantize import Quantized, plain, quantization_aware, weighted_layers
+from nflib.quantize import Quantized, encode, plain, quantization_aware, weighted_layers
 from nflib.training import BaseRecipe, OutOfTime, Resumable, adversarial_weights, train_base
 
 BASE = BaseRecipe("modern", epochs=3, batch=32, learning_rate=0.05, weight_decay=5e-4, schedule="one_cycle")
+RANDOM = replace(BASE, bit_errors=0.01)
 BASE_STEPS = 2  # of an epoch: full batches in `few`
 GENERATOR = GeneratorRecipe(
     "conv_s", "bit_flips", 0.02, models_per_step=2, steps=5, batch=32, learning_rate=0.01,
@@ -151,7 +152,11 @@ def train_by_imitation(few: Split, recipe=IMITATION, resume=None, deadline=None)
     return state(generator), facts
 
 
-TRAININGS = {"base": train_new_base, "generator": train_new_generator, "imitation": train_by_imitation}
+def train_on_bit_errors(few: Split, **options) -> tuple[dict, dict]:
+    return train_new_base(few, RANDOM, **options)
+
+
+TRAININGS = {"base": train_new_base, "bit errors": train_on_bit_errors, "generator": train_new_generator, "imitation": train_by_imitation}
 
 
 @pytest.fixture(params=TRAININGS)
@@ -433,11 +438,102 @@ def test_a_clipping_that_is_no_limit_is_refused(limit, refused):
         replace(BASE, clipping=limit)
 
 
+# -------------------------------------------------------------------------------------- training on random bit errors
+
+
+def read_codes(model: nn.Module, pattern) -> nn.Module:
+    """A plain copy of a quantisation-aware model whose weights are decoded from the codes that are read back."""
+    faulty = plain(copy.deepcopy(model))
+    for name, layer in weighted_layers(faulty).items():
+        codes, scale = encode(layer.weight, 8)
+        flat = codes.flatten()
+        flat[pattern[name].index] = pattern[name].hit(flat[pattern[name].index])
+        layer.weight.data = flat.view(codes.shape) * scale
+    return faulty
+
+
+def test_a_step_takes_the_mean_gradient_of_both_readings_of_the_codes(few, monkeypatch):
+    """Against a copy for each reading, the second with decoded weights of its own."""
+    monkeypatch.setattr(training, "precision", lambda device: "fp32")
+    recipe = replace(RANDOM, epochs=1, batch=70, schedule="constant", bit_errors=0.03)
+    sizes = {name: layer.weight.numel() for name, layer in weighted_layers(new_base()).items()}
+    model = quantization_aware(new_base()).to(memory_format=torch.channels_last).train()
+    ((images, labels),) = training.batches_of(few, 70, "crop", recipe.seed, 0)
+    clean = F.cross_entropy(model(images), labels)
+    clean.backward()
+    faulty = read_codes(model, training.training_pattern(sizes, recipe, 0, images.device))
+    dirty = F.cross_entropy(faulty(images), labels)
+    dirty.backward()
+    final, facts = train_new_base(few, recipe)
+    assert abs(dirty - clean) > 1e-3
+    assert facts["losses"] == pytest.approx([(clean.item() + dirty.item()) / 2], rel=1e-5)
+    for name, layer in weighted_layers(model).items():
+        weight, other = layer.parametrizations.weight.original, faulty.get_submodule(name).weight
+        step = (weight.grad + other.grad) / 2 + recipe.weight_decay * weight.detach()
+        torch.testing.assert_close(final[f"{name}.weight"], weight.detach() - recipe.learning_rate * step, rtol=1e-3, atol=2e-6)
+    for name, value in model.named_buffers():
+        assert torch.equal(final[name], value)  # the second reading leaves batch norm's statistics alone
+
+
+def test_every_step_of_random_bit_error_training_reads_a_fresh_pattern(few, monkeypatch):
+    drawn = []
+    real = training.training_pattern
+    monkeypatch.setattr(training, "training_pattern", lambda *given: drawn.append(real(*given)) or drawn[-1])
+    train_new_base(few, RANDOM)
+    assert len(drawn) == RANDOM.epochs * BASE_STEPS
+    cells = {tuple(faults.index.tolist() for faults in pattern.values()).__repr__() for pattern in drawn}
+    assert len(cells) == len(drawn)
+    base = frozen()
+    shares = [int(changed_bits(base, pattern)) / (8 * sum(base.sizes.values())) for pattern in drawn]
+    assert np.mean(shares) == pytest.approx(RANDOM.bit_errors, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["vgg11", "resnet18"])
+def test_codes_are_read_back_within_and_as_stored_afterwards_whatever_happens(name, few, monkeypatch):
+    monkeypatch.setattr(training, "precision", lambda device: "fp32")
+    model, base, stored = (models.build(name, width=0.0625) for _ in range(3))
+    model, base, stored = quantization_aware(model.to(memory_format=torch.channels_last)).train(), Quantized(base), Quantized(stored)
+    pattern = BitFlips(0.05).draw(base.sizes, 3)
+    images, before = data.to_float(few.images[:16]), state(model)
+    base.model.train()
+    with torch.no_grad(), pytest.raises(KeyboardInterrupt), training.read_back(model, pattern):
+        stored.model.train()
+        with perturbed(base, pattern):
+            torch.testing.assert_close(model(images), base(images), rtol=1e-3, atol=1e-3)
+            assert not torch.allclose(model(images), stored(images), rtol=0.01)
+        raise KeyboardInterrupt
+    assert same(before, state(model))
+    assert all(layer.parametrizations.weight[0].faults is None for layer in weighted_layers(model).values())
+    assert all(layer.track_running_stats for layer in model.modules() if isinstance(layer, nn.BatchNorm2d))
+
+
+def test_training_on_bit_errors_leaves_more_under_them(digits):
+    """Of accuracy under fresh patterns, on images that training never saw."""
+    left, batches = {}, evaluation.prepared(digits.test, None)
+    for rate in (0.0, 0.01):
+        model = models.build("vgg11", width=0.0625)
+        train_base(model, digits.train, digits.augmentation, replace(BASE, epochs=8, bit_errors=rate))
+        left[rate] = np.mean(evaluation.perturbed_accuracies(Quantized(model), BitFlips(0.02), range(50000, 50020), batches)[0])
+    assert left[0.01] > left[0.0] + 10
+
+
+@pytest.mark.parametrize("rate", [-0.01, 1.0, 2, True, float("nan")])
+def test_a_rate_of_training_that_is_no_rate_is_refused(rate, refused):
+    with refused(f"bit-error rate is {rate}; allowed are fractions in"):
+        replace(BASE, bit_errors=rate)
+
+
+def test_a_recipe_moves_weights_or_flips_bits(refused):
+    with refused("a base recipe has bit_errors or weight_perturbation, not both"):
+        replace(RANDOM, weight_perturbation=0.01)
+
+
 def test_a_varied_recipe_says_its_values_and_a_named_one_its_name():
     assert BASE.words == "modern"
     assert replace(BASE, name="varied").words == "decay 0.0005, 3 epochs"
     other = replace(BASE, name="varied", weight_decay=0.0, clipping=0.1, schedule="constant")
     assert other.words == "decay 0, clipped at 0.1, constant rate, 3 epochs"
+    assert replace(RANDOM, name="varied").words == "decay 0.0005, bit errors 1 %, 3 epochs"
 
 
 # ------------------------------------------------------------------------------------------------ adversarial patterns

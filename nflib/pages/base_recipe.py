@@ -19,7 +19,7 @@ SURE = 2.0  # standard errors beyond which a difference is called one
 CLEAR = 1.15  # factor of noise from which on its cause is named
 MATTERS = 5.0  # points of CA - PA between recipes from which on the recipe is said to matter
 SHOWN = report.SHOWN | {
-    "recipe": "recipe", "base_recipe": "name", "weight_decay": "weight decay", "to_recover": "CA − PA",
+    "recipe": "recipe", "base_recipe": "name", "weight_decay": "weight decay", "bit_errors_percent": "training on bit errors %", "to_recover": "CA − PA",
     "silent_percent": "silent %", "range_over_rms": "range / rms", "weight_noise": "weight noise", "own_noise": "own noise",
     "shift_percent": "common offset %", "logit_noise": "noise in logits", "margin_over_noise": "margin / noise",
 }  # fmt: skip
@@ -91,7 +91,7 @@ def layers(records: Iterable[dict]) -> HTML:
 
 def table(rows: pd.DataFrame) -> HTML:
     """The frame as a table that can be downloaded."""
-    exact = {name: rows[name].map("{:g}".format) for name in ("width", "weight_decay", "clipping")}
+    exact = {name: rows[name].map("{:g}".format) for name in ("width", "weight_decay", "clipping", "bit_errors_percent")}
     return show.table(rows.assign(**exact).rename(columns=SHOWN), NAME, 2)
 
 

@@ -26,7 +26,8 @@ SHOWN |= {"PA_NF_q05": "5 % quantile ", "yield_percent": "yield %", "yield_NF_pe
 SHOWN |= {"PA_difference": "PA, ours − paper", "mean": "changed signs in a filter, mean", "variance_to_mean": "variance / mean", "worst_filter": "most in one of 64 filters"}
 LAWS = [faults.LABELS[law] for law in grids.ATTRIBUTION]
 PARTS = ("tiling slip", "one map for all layers", "map reused within a layer", "stuck cells, not flips")
-_RANK = {name: k for names in (LAWS, grids.RECIPES, models.LABELS.values()) for k, name in enumerate(names)}
+RECIPES = (*grids.RECIPES, *grids.ROBUST_RECIPES)
+_RANK = {name: k for names in (LAWS, RECIPES, models.LABELS.values()) for k, name in enumerate(names)}
 BLUE, ORANGE, GREY = "#0173b2", "#d55e00", "#767676"
 FILTERS, WEIGHTS = 64, 576  # of the convolution 64 x 64 x 3 x 3 that shows the layout
 
@@ -61,7 +62,7 @@ def frame(records: Iterable[dict], wanted: Iterable[Cell] = ()) -> pd.DataFrame:
     records += [_unmeasured(cell) for cell in dict.fromkeys(wanted) if cell.digest not in have]
     by_digest = {digest_of(record["cell"]): record for record in records}
     rows = tables.recoveries(records)
-    rows = rows[rows["error_model"].isin(LAWS) & rows["base_recipe"].isin(grids.RECIPES)]
+    rows = rows[rows["error_model"].isin(LAWS) & rows["base_recipe"].isin(RECIPES)]
     rows.loc[(rows["error_model"] != LAWS[0]) | (rows["base_recipe"] != "release"), PUBLISHED] = np.nan
     rows = rows[rows[["PA", "PA_NF", "published_PA"]].notna().any(axis=1)]
     alone = rows.loc[rows["generator"] == "none", [*tables.KEYS, "record"]].rename(columns={"record": "alone"})

@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from nflib import profiles, recipes, show, simulate, tables
+from nflib import grids, profiles, recipes, show, simulate, tables
 from nflib.cells import digest_of
 from nflib.mitigations import MITIGATIONS
 from nflib.pages import error_models, index, mechanism, seeds, sensitivity, shift, tradeoff, transfer, transformed_images
-from nflib.training import VARIED
 
 PLAIN = 10.0  # points of difference that need no statistics
 SOON = "not measured at full size yet: `nflib sweep {} --profile paper`"
@@ -223,20 +222,26 @@ def _cut(facts: Facts) -> str | None:
     return text + (f" Behind generators: {show.listed(f'{r.Index} {r.accuracy:.1f} %' for r in front.itertuples())}." if len(front) else "")
 
 
-def _clipped(facts: Facts) -> str | None:
+def _resistant(facts: Facts) -> str | None:
+    """Base models trained to resist errors, beside the one that generators stand in front of."""
     rows = facts.base_recipe
-    rows = rows[rows["error_model"] == "ReleaseMap"]
-    for (width, epochs), some in reversed(list(rows.groupby(["width", "base_epochs"]))):
-        some = some[(some["weight_decay"] == 0) & (some["base_recipe"] == VARIED)].sort_values("PA")
-        plain, clipped = some[some["clipping"] == 0], some[some["clipping"] > 0]
-        if len(plain) and len(clipped):
-            a, b = plain.iloc[-1], clipped.iloc[-1]
-            return (
-                f"{a['base_model']} at {width:g} of its width, {epochs} epochs: trained with weights clipped at {b['clipping']:g} it has "
-                f"{b['PA']:.1f} % under errors and {b['CA']:.1f} % without them; trained without clipping, {a['PA']:.1f} and {a['CA']:.1f} %. Training on "
-                "random bit errors is not measured."
-            )
-    return None
+    rows = rows[(rows["error_model"] == "ReleaseMap") & (rows["ber_percent"] == 1.0)]
+    robust = rows[rows["base_recipe"].isin(grids.ROBUST_RECIPES)]
+    if robust.empty:
+        return None
+    like = robust.sort_values(["width", "base_epochs"], kind="stable").iloc[-1][["base_model", "width", "base_epochs"]]
+    rows = rows[(rows[list(like.index)] == like).all(axis=1)].set_index("base_recipe")
+    known = [name for name in ("release", *grids.ROBUST_RECIPES) if name in rows.index]
+    said = [f"`{name}` {rows['PA'][name]:.1f} % (worst chip {rows['PA_worst'][name]:.1f} %), without errors {rows['CA'][name]:.1f} %" for name in known]
+    best = max(rows["PA"][name] for name in known if name != "release")
+    verdict = "" if "release" not in known else "It helps much. " if best - rows["PA"]["release"] > PLAIN else "It helps little. "
+    text = f"{verdict}{like['base_model']} of {like['base_epochs']} epochs under errors, without a generator: {'; '.join(said)}."
+    missing = [f"`{name}`" for name in grids.ROBUST_RECIPES if name not in known]
+    text += f" Not measured: {show.listed(missing)}." if missing else ""
+    front = facts.tradeoff[(facts.tradeoff["ber_percent"] == 1.0) & (facts.tradeoff["base_epochs"] == like["base_epochs"])]
+    front = front[front["kind"].isin(tradeoff.FRONTS) & (front["base_model"] == like["base_model"])]
+    behind = [f"{r.system} {r.accuracy:.1f} %" for r in front.sort_values("accuracy", ascending=False).itertuples()]
+    return text + (f" `release` behind generators: {show.listed(behind)}." if behind else "")
 
 
 def _other_rates(facts: Facts) -> str | None:
@@ -315,7 +320,7 @@ QUESTIONS = [
     Question("Does it pay?", "area chair", "Why not raise the voltage a little?", _beaten, "tradeoff", "tradeoff"),
     Question("Does it pay?", "YHTK, 7gLE", "What about error-correcting codes, protected high bits, masked weights?", _hardware, "tradeoff", "tradeoff"),
     Question("Does it pay?", "7gLE, YHTK", "And cheap ways that leave the chip alone, such as clamping weights?", _cut, "tradeoff", "tradeoff"),
-    Question("Does it pay?", "YHTK, 7gLE", "And training for it: weight clipping, random bit errors (Stutz et al.)?", _clipped, "base_recipe", "base_recipe"),
+    Question("Does it pay?", "YHTK, 7gLE", "And training for it: weight clipping, random bit errors (Stutz et al.)?", _resistant, "base_recipe", "base_recipe"),
     Question("Does it pay?", "YHTK, uT9R", "What does the generator cost for larger images?", _larger_images, "energy"),
     Question("Does it pay?", "YHTK, uT9R", "What does it cost in time on an accelerator?", _cycles, "energy"),
     Question("Does it pay?", "YHTK", "What share of the whole inference's energy is that?", "not measured: activations, leakage and DRAM need an accelerator's own figures."),

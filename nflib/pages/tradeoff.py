@@ -15,10 +15,12 @@ from nflib.pages import mechanism
 from nflib.study import network
 
 ALONE, INSTEAD = "alone", "instead"  # kinds: the base model; a small classifier in its place
+ROBUST = "robust"  # kind: the same network, trained to resist errors, alone
 GENERATOR, TOLD = "generator", "told"  # the paper's generators; this study's class patterns, told the class by an encoder
 FRONTS = (GENERATOR, TOLD)
 TOLERANCES = (1.0, 3.0)  # points of accuracy that may be lost
 FEWEST_RATES = 4  # bit-error rates from which on points are a curve
+TRAINED = {"clipped": "alone, trained with clipped weights", "randbet": "alone, trained on bit errors"}
 SHOWN_LOSS = 15.0  # points of accuracy that the picture of savings shows
 NEAR = 5.0  # a chip is good when it is at most so many points below the base model without errors
 GROUP = ["dataset", "base_model", "base_recipe", "base_epochs", "error_model"]
@@ -74,11 +76,13 @@ def saving(cell, safe_ber: float = energy.SAFE_BER, ratio: float = energy.ENERGY
 
 
 def _system(cell) -> tuple[str, str]:
-    """What is measured, and its kind: "alone", "mitigation", "generator", "told" or "instead"."""
+    """What is measured, and its kind: "alone", "robust", "mitigation", "generator", "told" or "instead"."""
     if cell.base.model in models.ENCODERS:
         return f"{models.label(cell.base.model)} alone, at Vmin", INSTEAD
     if cell.mitigation:
         return MITIGATIONS[cell.mitigation].label, "mitigation"
+    if cell.generator is None and cell.base.recipe.name in TRAINED:
+        return TRAINED[cell.base.recipe.name], ROBUST
     if cell.generator is None:
         return ALONE, ALONE
     if cell.teller:
@@ -97,17 +101,23 @@ def _instead(base, record: dict) -> dict:
     return row | {"record": cell.digest}
 
 
+def _serves(base, robust) -> bool:
+    """Whether `robust` is the network of `base`, and not trained longer than it."""
+    alike = (robust.dataset, robust.model, robust.width) == (base.dataset, base.model, base.width)
+    return alike and robust.recipe.epochs <= base.recipe.epochs
+
+
 def frame(records: Iterable[dict], safe_ber: float = energy.SAFE_BER, ratio: float = energy.ENERGY_RATIO) -> pd.DataFrame:
     """A row a system and bit-error rate.
 
-    system: the base model alone, with a mitigation, or behind a generator; or in its place, at Vmin and without errors, the
-    encoder of a generator, as a classifier of its own.  CA: of the base model alone, without errors;
-    clean: of the system, without errors.
+    system: the base model alone, with a mitigation, or behind a generator; in its place the same network, trained to resist
+    errors (and not for longer); or, at Vmin and without errors, the encoder of a generator, as a classifier of its own.  CA:
+    of the base model alone, without errors; clean: of the system, without errors.
     accuracy, std, worst: over error patterns, in per cent; loss: CA - accuracy, in points; good_chips: per cent of the
     patterns under which the system is at most NEAR points below CA.  voltage: over Vmin.  saving: see `saving`.  Of systems that
     differ in training only, the one that was trained longest.
     """
-    rows, clean, encoders, settings = {}, {}, {}, {}
+    rows, clean, encoders, robust, settings = {}, {}, {}, [], {}
     length = lambda recipe: (recipe.get("imitation_steps", 0), recipe.get("steps", 0))  # noqa: E731
     for record in sorted(records, key=lambda record: length(record["cell"]["generator"] or {})):
         cell, setting, after = cell_of(record["cell"]), tables.setting(record), np.array(record["metrics"]["perturbed"])
@@ -117,12 +127,18 @@ def frame(records: Iterable[dict], safe_ber: float = energy.SAFE_BER, ratio: flo
             continue
         if kind == ALONE:
             clean[cell.base] = record["metrics"]["clean"]
-        settings[cell.base, cell.law] = {name: setting[name] for name in GROUP}
         row = {name: setting[name] for name in (*GROUP, "ber_percent", "patterns", "images")} | {"system": system, "kind": kind}
         row |= {"clean": record["metrics"]["clean"], "accuracy": after.mean(), "std": after.std(), "worst": after.min(), "record": cell.digest}
         row |= {"voltage": energy.voltage(cell.rate, safe_ber), "saving": saving(cell, safe_ber, ratio)}
+        if kind == ROBUST:
+            robust.append((cell, after, row))
+            continue
+        settings[cell.base, cell.law] = {name: setting[name] for name in GROUP}
         rows[cell.base, cell.law, cell.rate, system] = (cell.base, after, row)
     for (base, law), setting in settings.items():
+        for cell, after, row in sorted(robust, key=lambda found: found[0].base.recipe.epochs):
+            if cell.law == law and _serves(base, cell.base):
+                rows[base, law, cell.rate, row["system"]] = (base, after, row | setting)
         for (encoder, under), record in encoders.items():
             if (encoder.dataset, under) == (base.dataset, law):
                 row = setting | _instead(base, record)
@@ -132,7 +148,7 @@ def frame(records: Iterable[dict], safe_ber: float = energy.SAFE_BER, ratio: flo
         whole = clean.get(base, np.nan)
         good = 100 * near(after, whole).mean() if base in clean else np.nan
         found.append(row | {"CA": whole, "loss": whole - row["accuracy"], "good_chips": good})
-    order = [ALONE, *(m.label for m in MITIGATIONS.values()), *generators.LABELS.values()]  # others last
+    order = [ALONE, *TRAINED.values(), *(m.label for m in MITIGATIONS.values()), *generators.LABELS.values()]  # others last
     rank = lambda column: column.map(lambda s: (order.index(s) if s in order else len(order)) if column.name == "system" else s)  # noqa: E731
     return pd.DataFrame(found, columns=COLUMNS).sort_values([*GROUP, "system", "ber_percent"], key=rank, kind="stable").reset_index(drop=True)
 
@@ -155,13 +171,14 @@ def _title(key: tuple) -> str:
 
 
 def _looks(some: pd.DataFrame) -> dict[str, dict]:
-    """Colour and mark of each system, the same in every picture: black alone, dashed with mitigations, coloured behind generators."""
-    others = [*(m.label for m in MITIGATIONS.values()), *(f"class patterns, {models.label(name)}" for name in models.ENCODERS)]
+    """Colour and mark of each system, the same in every picture: black alone, dotted trained otherwise, dashed with mitigations,
+    coloured behind generators."""
+    others = [*(m.label for m in MITIGATIONS.values()), *(f"class patterns, {models.label(name)}" for name in models.ENCODERS), *TRAINED.values()]
     palette = figures.colours([*figures.GENERATORS, *others])
     looks = {}
     for system, kind in some[["system", "kind"]].drop_duplicates().itertuples(index=False):
-        colour = palette.get(system, "black")
-        looks[system] = {"color": colour, "linestyle": "--" if kind == "mitigation" else "-", "marker": "s" if kind == "mitigation" else "o"}
+        line, mark = {"mitigation": ("--", "s"), ROBUST: (":", "^")}.get(kind, ("-", "o"))
+        looks[system] = {"color": palette.get(system, "black"), "linestyle": line, "marker": mark}
     return looks
 
 
@@ -233,6 +250,7 @@ def bargain(some: pd.DataFrame, kind: str, tolerance: float) -> dict | None:
 
 KINDS = {
     ALONE: "alone, at a higher voltage",
+    ROBUST: "alone, trained to resist errors",
     "mitigation": "with a mitigation",
     GENERATOR: "behind a generator",
     TOLD: "behind class patterns that are told the class by a generator's encoder",
@@ -245,7 +263,7 @@ def _offers(some: pd.DataFrame, tolerance: float) -> list[tuple[str, str]]:
     for kind, words in KINDS.items():
         if (some["kind"] == kind).any():
             row = bargain(some, kind, tolerance)
-            what = "" if kind == ALONE or row is None else f"{row['system']}, "
+            what = "" if kind == ALONE or row is None else f"{row['system'].removeprefix('alone, ')}, "
             if kind == GENERATOR:
                 words += f" ({show.listed(some.loc[some['kind'] == kind, 'system'])})"
             found.append((words, f"**{row['saving']:.1f} %** ({what}BER {row['ber_percent']:.2g} %)" if row else "none"))
@@ -293,6 +311,8 @@ def _said(key: tuple, some: pd.DataFrame) -> str:
         )
         if (some["kind"] == "mitigation").any():
             text += f"; by that or a mitigation, {len(beaten(some, (ALONE, 'mitigation')))}"
+        if (some["kind"] == ROBUST).any():
+            text += f"; by the same network trained to resist errors, {len(beaten(some, (ROBUST,)))}"
         text += "."
     return text
 
