@@ -221,6 +221,15 @@ def test_cut_weights_are_named_beside_the_same_model_alone(workshop):
     assert "where it had 45.0 % (worst chip 76.0 %; without errors 88.0 → 87.9 %)." in text
 
 
+def test_training_that_resists_errors_is_named_beside_the_usual_one(workshop):
+    for rate, accuracy in ((0.01, 45.0), (0.005, 70.0), (0.001, 87.5), (0.0001, 88.0)):
+        store(88.0, [accuracy, accuracy], rate=rate)
+    assert "What training can do" not in headline(tables.stored("paper"))
+    store(87.0, [84.0, 86.0], base=dataclasses.replace(BASE, recipe=dataclasses.replace(BASE.recipe, name="clipped")))
+    text = headline(tables.stored("paper"))
+    assert "trained with clipped weights, **85.0 %** (worst chip 84.0 %; without errors 87.0 %); as the official code trains it, 45.0 %." in text
+
+
 def test_the_example_is_not_mixed_with_other_data_sets_and_base_models(known):
     for other in (dataclasses.replace(BASE, dataset="gtsrb"), dataclasses.replace(BASE, model="resnet18")):
         store(77.0, [33.0, 35.0], base=other)

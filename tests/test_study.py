@@ -62,7 +62,8 @@ NEEDED = {
     "teacher": {"imitation_steps": 1},
     "teller": {"generator": dataclasses.replace(GENERATOR, name="class_patterns")},
 }  # what a changed field cannot do without
-EXAMPLES = {"mitigation": ["secded", "spare_sign"], "hit": ["bit 7", "bit 0", "layer 1", "generator too"], "shift": ["noise", "dark"]}  # of names with rules
+EXAMPLES = {"mitigation": ["secded", "spare_sign"], "hit": ["bit 7", "bit 0", "layer 1", "generator too"], "shift": ["noise", "dark"]}  # of values with rules
+EXAMPLES |= {"bit_errors": [0.01, 0.02]}
 ABSENT = {"teacher": [GENERATOR, dataclasses.replace(GENERATOR, steps=7)], "teller": [BASE, dataclasses.replace(BASE, width=0.5)]}
 
 
@@ -74,7 +75,7 @@ def test_a_profiled_chip_is_measured_once_however_many_rates_are_asked():
 
 def test_a_profiled_chip_has_no_voltages(refused):
     with refused("'chip_map:a.npz': a profiled chip has one map, at one voltage"):
-        grids.tradeoff("smoke", "digits", ("vgg11",), "release", (), (), ("none",), ("chip_map:a.npz",), 0.01, (0.01, 0.001), 3)
+        grids.tradeoff("smoke", "digits", ("vgg11",), "release", (), (), ("none",), (), ("chip_map:a.npz",), 0.01, (0.01, 0.001), 3)
 
 
 def variants(value: object) -> list:
@@ -505,6 +506,9 @@ def test_expected_seconds_count_shared_training_once(workshop):
     evaluation = study.work(more)["evaluation"] / study.DEFAULT_SPEED["cpu"]
     assert clock.total([alone, more]) == pytest.approx(clock.seconds(alone) + evaluation)
     assert study.work(more)["evaluation"] == 2 * study.work(alone)["evaluation"]  # 6 passes over the test images, and 3
+    hit = dataclasses.replace(alone, base=dataclasses.replace(BASE, recipe=dataclasses.replace(BASE.recipe, bit_errors=0.01)))
+    usual, twice = (sum(macs for part, macs in study.work(cell).items() if part.startswith("base-")) for cell in (alone, hit))
+    assert twice == 2 * usual > 0  # every step reads the codes with and without errors
 
 
 def test_speed_is_not_learnt_from_what_was_trained_on_other_hardware(workshop):

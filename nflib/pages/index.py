@@ -262,6 +262,16 @@ def _pays(rows: pd.DataFrame, works: pd.DataFrame) -> list[str]:
             f"training and without a generator, is right on **{cut['accuracy']:.1f} %** of the images on the same chips where it had "
             f"{alone['accuracy']:.1f} % (worst chip {cut['worst']:.1f} %; without errors {alone['clean']:.1f} → {cut['clean']:.1f} %)."
         )
+    robust = at[at["kind"] == tradeoff.ROBUST]
+    if len(robust) and tradeoff.ALONE in at.index:
+        said = [
+            f"{row.Index.removeprefix('alone, ')}, **{row.accuracy:.1f} %** (worst chip {row.worst:.1f} %; without errors {row.clean:.1f} %)" for row in robust.itertuples()
+        ]
+        lines.append(
+            f"* **What training can do.** NeuralFuse is for those who cannot train the classifier. The same network{length}, trained to resist errors "
+            f"(after Stutz et al., 2021) and without a generator, on the same chips: {'; '.join(said)}; as the official code trains it, "
+            f"{at.loc[tradeoff.ALONE, 'accuracy']:.1f} %."
+        )
     return lines
 
 
