@@ -516,14 +516,15 @@ def base_recipe(
     """One base model trained by many recipes, alone: the named `base_recipes`, and variations, one at a time, of a middle
     one, which is "modern" with `epochs` epochs.
 
-    clippings: without weight decay.  bit_error_rates: of random bit error training.  schedules: at a fifth of the one-cycle rate's peak.  Each is measured on `patterns`
+    clippings: without weight decay.  bit_error_rates: of random bit error training, with the middle recipe and with each
+    clipping.  schedules: at a fifth of the one-cycle rate's peak.  Each is measured on `patterns`
     error patterns and all test images; what errors do in its layers, on the first DAMAGE_PATTERNS and `images`.
     Raises UserError for an unknown name.
     """
     low = BASE_RECIPES[profile]["modern"].learning_rate / 5
     changes = [{}, *({"weight_decay": value} for value in weight_decays), *({"epochs": count} for count in epoch_counts)]
-    changes += [{"weight_decay": 0.0, "clipping": value} for value in clippings]
-    changes += [{"bit_errors": value} for value in bit_error_rates]
+    clipped = [{"weight_decay": 0.0, "clipping": value} for value in clippings]
+    changes += [*clipped, *({**change, "bit_errors": value} for value in bit_error_rates for change in ({}, *clipped))]
     changes += [{"schedule": name, "learning_rate": low} for name in schedules]
     recipes = [base(profile, dataset, base_model, name).recipe for name in base_recipes]
     recipes += [varied(profile, **{"epochs": epochs, **change}) for change in changes]

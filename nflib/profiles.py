@@ -43,7 +43,7 @@ PAPER_RATES = {  # the bit-error rates of Tables 12 to 15
 }
 RATES = (0.0001, 0.0003, 0.001, 0.002, 0.0035, 0.005, 0.01, 0.015)  # along the voltage
 WEIGHT_DECAYS, CLIPPINGS = (0.0, 1e-4, 5e-4, 2e-3), (0.1, 0.05, 0.025)
-BIT_ERROR_RATES = (0.005, 0.01)  # of random bit error training
+BIT_ERROR_RATES = (0.01,)  # of random bit error training
 FIRST_LOOK_EPOCHS, FIRST_LOOK_STEPS, FIRST_LOOK_IMITATION, FIRST_LOOK_IMAGES = 12, 300, 3700, 2000
 LONGER_STEPS = 2000
 DAMAGE_IMAGES = 500

@@ -233,4 +233,4 @@ def test_the_notebook_runs_from_nothing_with_other_parameters(workshop, tmp_path
     shown = run(error_models="bit_flips", rate="0.02", schedules="constant", epoch_counts="2")
     assert "VGG11 at 0.0625 of its width (2 chips × 360 images), BitFlips, BER 2 %" in shown and "constant 0.02" in shown
     cells = [cell_of(json.loads(path.read_text())["cell"]) for path in (results() / "records" / "smoke").glob("*/*.json")]
-    assert len(cells) == 18 and sum(cell.table == "damage" for cell in cells) == 9  # five recipes, then four
+    assert len(cells) == 20 and sum(cell.table == "damage" for cell in cells) == 10  # six recipes, then four
