@@ -21,7 +21,7 @@ STATISTICS = {  # column: (words, sign of what it should do to PA, whether it is
     "logit_noise": ("noise of all errors in the logits, over the signal", -1, False),
     "margin_over_noise": ("(b) margin over the logits' noise", 1, False),
 }
-COLUMNS = [*SETTING, "CA", "PA", "PA_std", "PA_worst", "to_recover", "range_over_rms", *STATISTICS, "record"]
+COLUMNS = [*SETTING, "CA", "PA", "PA_std", "PA_worst", "to_recover", "range_over_rms", *STATISTICS, "precision", "record"]
 VALUES = ["weight_decay", "clipping", "bit_errors_percent", "schedule", "base_epochs"]  # what a recipe can differ in
 ADDED = ("clipping", "bit_errors_percent")  # of these, what a recipe does without: 0
 CHANGES = ["setting", "changed", "at", "from", "to", "PA_change", "PA_error", "CA_change", "own_noise", "weight_noise", "gain"]
@@ -80,6 +80,7 @@ def whole(records: Iterable[dict]) -> pd.DataFrame:
         row = tables.setting(record) | {"width": base["width"], "recipe": label(recipe), "schedule": rate}
         row |= {"weight_decay": recipe["weight_decay"], "clipping": recipe.get("clipping", 0.0)}
         row |= {"bit_errors_percent": round(100 * recipe.get("bit_errors", 0.0), 6)}
+        row |= {"precision": ((metrics.get("base_training") or {}).get("provenance") or record["provenance"]).get("precision")}
         row |= {"record": digest_of(record["cell"]), "perturbed": values}
         row |= {"CA": metrics["clean"], "PA": values.mean(), "PA_std": values.std(), "PA_worst": values.min()}
         rows.append(row | {"to_recover": row["CA"] - row["PA"], "damage": inside} | (_statistics(inside) if inside else {}))
@@ -93,7 +94,7 @@ def frame(records: Iterable[dict]) -> pd.DataFrame:
     CA, PA in per cent (mean over patterns; std ddof 0), to_recover = CA - PA in points: no generator can bring more without
     beating CA.  Of the damage (`damage.damage`), geometric means over layers: range_over_rms, weight_noise, own_noise and
     gain = own_noise / weight_noise; means: silent_percent (the last layer left out), shift_percent; logit_noise, the last
-    layer's noise over its signal; margin_over_noise.  Missing where accuracy alone is measured.
+    layer's noise over its signal; margin_over_noise.  Missing where accuracy alone is measured.  precision: that of training.
     """
     return whole(records)[COLUMNS]
 

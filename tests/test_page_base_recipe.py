@@ -30,9 +30,10 @@ def inside(own: float = 0.2, weights: float = 0.1, silent: float = 0.25, shift: 
     }  # fmt: skip
 
 
-def store(recipe: BaseRecipe, clean: float, perturbed: list[float], damage: dict | None = None, law: str = "bit_flips") -> None:
+def store(recipe: BaseRecipe, clean: float, perturbed: list[float], damage: dict | None = None, law: str = "bit_flips", trained_in: str = "bf16") -> None:
     base = Base("cifar10", "vgg11", recipe, 0.5)
     metrics = {"clean": clean, "perturbed": perturbed, "changed_bits": [0.01] * len(perturbed), "images": 2000}
+    metrics |= {"base_training": {"provenance": {"precision": trained_in}}}
     Store("paper").write(Cell("accuracy", base, law=law, patterns=len(perturbed)), metrics, ORIGIN)
     if damage:
         some = {"clean": clean, "perturbed": perturbed[:1], "images": 500}
@@ -63,6 +64,13 @@ def test_known_records_give_a_known_frame(known):
     release = rows.loc["release: decay 0, constant rate, 6 epochs"]
     assert release["to_recover"] == 39 and release[list(recipes.STATISTICS)].isna().all()
     assert rows.loc["decay 0, clipped at 0.1, 6 epochs", "clipping"] == 0.1
+
+
+def test_trainings_in_other_arithmetic_are_told_apart(known):
+    assert "Trained in" not in page.summary(page.frame(known), "paper").data
+    store(dataclasses.replace(MIDDLE, epochs=3), 80.0, [50.0, 52.0], trained_in="fp32")
+    assert "Trained in bf16 (4) and fp32 (1), see the table." in page.summary(page.frame(records()), "paper").data
+    assert page.frame(records()).set_index("recipe").loc["decay 0.0005, 3 epochs", "precision"] == "fp32"
 
 
 def test_the_order_of_records_does_not_matter(known):

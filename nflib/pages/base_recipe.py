@@ -21,7 +21,7 @@ MATTERS = 5.0  # points of CA - PA between recipes from which on the recipe is s
 SHOWN = report.SHOWN | {
     "recipe": "recipe", "base_recipe": "name", "weight_decay": "weight decay", "bit_errors_percent": "training on bit errors %", "to_recover": "CA − PA",
     "silent_percent": "silent %", "range_over_rms": "range / rms", "weight_noise": "weight noise", "own_noise": "own noise",
-    "shift_percent": "common offset %", "logit_noise": "noise in logits", "margin_over_noise": "margin / noise",
+    "shift_percent": "common offset %", "logit_noise": "noise in logits", "margin_over_noise": "margin / noise", "precision": "trained in",
 }  # fmt: skip
 
 
@@ -139,7 +139,10 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
         text += f"What there is to recover, CA − PA: {_span(some['to_recover'])} points"
         named = some[some["base_recipe"] != VARIED].sort_values("base_recipe")
         said = [f"{row.to_recover:.1f} with `{row.base_recipe}`" for row in named.itertuples()]
-        lines.append(text + (f", {' and '.join(said)}." if said and len(some) > 1 else "."))
+        text += f", {' and '.join(said)}." if said and len(some) > 1 else "."
+        kinds = some["precision"].value_counts().sort_index()
+        text += f" Trained in {show.listed(f'{kind} ({count})' for kind, count in kinds.items())}, see the table." if len(kinds) > 1 else ""
+        lines.append(text)
     return show.prose("\n\n".join(lines))
 
 
