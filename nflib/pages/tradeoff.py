@@ -196,7 +196,7 @@ def _curves(key: tuple, some: pd.DataFrame, x: str, label: str, low: float | Non
         here = some[some["system"] == system].sort_values("ber_percent")
         axis.plot(here[x], here["accuracy"], label=system, markersize=5, **look)
         axis.plot(here[x], here["worst"], color=look["color"], marker="_", linestyle="none", alpha=0.6)
-    limits = (0, 102) if low is None else (max(0, whole - low), whole + low / 10)
+    limits = (0, 102) if low is None else (max(0, whole - low), max(whole, some["accuracy"].max()) + low / 10)
     axis.set(xlabel=label, ylabel="accuracy (%)", ylim=limits, **axes)
     axis.set_title(f"{_title(key)}\ndotted: the base model without errors; grey: 1 and 3 points below; small bars: the worst chip", fontsize=9)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
