@@ -57,6 +57,7 @@ TABLES: dict[str, Callable[[str], pd.DataFrame]] = {
     "efficiency": lambda profile: tables.efficiency(of_grid(profile, "accuracy")),
     "weight_reads": lambda profile: tables.weight_reads(),
     "energy_saving": lambda profile: tables.energy_saving(),
+    "inference_energy": lambda profile: tables.inference_energy(),
     **{name: lambda profile, name=name: PAGES[name].frame(of_grid(profile, name)) for name in PAGES},
     "transfer": lambda profile: transfer.frame(stored(profile, transfer.grid(profile))),
     "scoreboard": lambda profile: scoreboard.frame(stored(profile) + stored(profile, kind="overhead")),

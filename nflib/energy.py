@@ -25,7 +25,11 @@ ENERGY_RATIO = 0.6940
 LOW_VOLTAGE, LOW_BER = 0.83, 0.01  # the one point of the voltage's curve that the paper prints: 0.83 Vmin, BER 1 %
 SAFE_BER = 1e-5  # bit-error rate at Vmin, assumed: about one faulty cell in three arrays of 512 x 64
 ARRAY_ROWS = 32  # SCALE-SIM's output-stationary array: positions that share one read of a weight
+ARRAY_COLUMNS = 32  # output channels that share one read of an input
 WEIGHTS_PER_WORD = 8  # 8-bit weights in one 64-bit word of the SRAM
+# Energies in pJ at 45 nm and 0.9 V.  Source: Horowitz, Computing's energy problem, ISSCC 2014: an 8-bit product takes 0.2 and
+# a 32-bit sum 0.1; a 64-bit access to a memory of 32 KB takes 20, to one of 1 MB 100.
+MAC_PJ, SMALL_PJ, LARGE_PJ = 0.3, 20.0, 100.0
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,21 @@ class LayerShape:
     padding: int
     stride: int
     weights: int
+
+
+class Accesses(NamedTuple):
+    """Of one image: 64-bit reads of weights; 64-bit reads and writes of feature maps; multiply-accumulates."""
+
+    weight_reads: float
+    map_reads: float
+    map_writes: float
+    macs: int
+
+    def picojoules(self, ratio: float = 1.0, map_pj: float = SMALL_PJ) -> dict[str, float]:
+        """Energy of each part.  Weights lie in a memory of LARGE_PJ an access, which low voltage multiplies by `ratio`; feature
+        maps in one of `map_pj`, at nominal voltage as the arithmetic."""
+        maps = map_pj * (self.map_reads + self.map_writes)
+        return {"weights": ratio * LARGE_PJ * self.weight_reads, "maps": maps, "macs": MAC_PJ * self.macs}
 
 
 class Latency(NamedTuple):
@@ -147,6 +166,22 @@ def weight_reads(model: nn.Module, image_size: int = 32, proxy: bool = True) -> 
     shapes = layer_shapes(model, image_size)
     reads = sum(_folds(shape, shape is shapes[-1], proxy) * shape.weights for shape in shapes)
     return -(-reads // WEIGHTS_PER_WORD)
+
+
+def accesses(model: nn.Module, image_size: int = 32) -> Accesses:
+    """What one image takes on the 32x32 output-stationary array, in closed form, everything in 8 bits.
+
+    A weight is read once for every 32 positions, an input of a position's window once for every 32 output channels, an
+    output is written once: sums never leave the array.  `tests/test_simulate.py` holds this against SCALE-Sim.
+    """
+    found = np.zeros(4, np.int64)
+    for shape in layer_shapes(model, image_size):
+        kind = "in" if shape.kind == "deconv" else "out"
+        positions = getattr(shape, f"{kind}_height") * getattr(shape, f"{kind}_width")
+        window, outputs = shape.weights // shape.cout, shape.out_height * shape.out_width * shape.cout
+        reads = [-(-positions // ARRAY_ROWS) * shape.weights, -(-shape.cout // ARRAY_COLUMNS) * positions * window]
+        found += [*reads, outputs, positions * shape.weights]
+    return Accesses(*(found[:3] / WEIGHTS_PER_WORD).tolist(), int(found[3]))
 
 
 def macs(model: nn.Module, image_size: int = 32) -> int:

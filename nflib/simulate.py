@@ -30,13 +30,12 @@ from nflib.store import provenance, results, write_whole
 from nflib.training import progress_bar
 
 SIZES = (32, 224)  # pixels
-ARRAY_COLUMNS = 32
 # Cycles that filling and draining the array add to each of its passes: one a row and one a column, less two.
-SKEW = energy.ARRAY_ROWS + ARRAY_COLUMNS - 2
+SKEW = energy.ARRAY_ROWS + energy.ARRAY_COLUMNS - 2
 _BUFFERS = ("Ifmap", "Filter", "Ofmap")
 CONFIG = {  # the authors' settings; CALC: a main memory that never keeps the array waiting; no layout, no sparsity
     "general": {"run_name": "run"},
-    "architecture_presets": {"ArrayHeight": energy.ARRAY_ROWS, "ArrayWidth": ARRAY_COLUMNS, "Dataflow": "os"}
+    "architecture_presets": {"ArrayHeight": energy.ARRAY_ROWS, "ArrayWidth": energy.ARRAY_COLUMNS, "Dataflow": "os"}
     | {f"{name}SramSzkB": 256 for name in _BUFFERS}
     | {f"{name}Offset": 10**7 * k for k, name in enumerate(_BUFFERS)}
     | {"ReadRequestBuffer": 32, "WriteRequestBuffer": 32},
@@ -80,7 +79,7 @@ class Layer(NamedTuple):
     @property
     def cycles(self) -> int:
         """Cycles, in closed form: a pass for 32 positions and 32 output channels takes kernel**2 * cin + 62."""
-        passes = -(-self.positions // energy.ARRAY_ROWS) * -(-self.cout // ARRAY_COLUMNS)
+        passes = -(-self.positions // energy.ARRAY_ROWS) * -(-self.cout // energy.ARRAY_COLUMNS)
         return passes * (self.kernel**2 * self.cin + SKEW) - 1
 
 

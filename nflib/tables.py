@@ -371,6 +371,34 @@ def energy_saving(image_size: int = 32, ratio: float = energy.ENERGY_RATIO) -> p
     return pd.DataFrame(rows)
 
 
+@functools.cache
+def picojoules(image_size: int = 32, ratio: float = 1.0, map_pj: float = energy.SMALL_PJ) -> pd.DataFrame:
+    """Energy of one image in pJ, a row a network (index) and a column a part of it: see `energy.Accesses.picojoules`."""
+    bases, small = _architectures(image_size)
+    return pd.DataFrame({name: energy.accesses(network, image_size).picojoules(ratio, map_pj) for name, network in {**bases, **small}.items()}).T
+
+
+@functools.cache
+def inference_energy(image_size: int = 32, ratio: float = energy.ENERGY_RATIO) -> pd.DataFrame:
+    """What part of an inference's energy weight reads are, and what a pair saves of all of it, in per cent, a row a pair.
+
+    share: weight reads in the base model alone.  low_voltage: what low voltage saves of it, without a generator.  saved: with one,
+    all of whose energy counts, at nominal voltage.  Each twice: feature maps lie in memories of 32 KB (SMALL_PJ an access), or
+    (`large_`) in ones as large as the weights' (LARGE_PJ).
+    """
+    found = {}
+    for size, map_pj in (("", energy.SMALL_PJ), ("large_", energy.LARGE_PJ)):
+        parts = picojoules(image_size, 1.0, map_pj)
+        whole, low = parts.sum(axis=1), picojoules(image_size, ratio, map_pj).sum(axis=1)
+        for base in models.LABELS.values():
+            for generator in generators.LABELS.values():
+                row = found.setdefault((base, generator), {"base_model": base, "generator": generator})
+                row[f"{size}share"] = 100 * parts["weights"][base] / whole[base]
+                row[f"{size}low_voltage"] = 100 * (1 - low[base] / whole[base])
+                row[f"{size}saved"] = 100 * (1 - (low[base] + whole[generator]) / whole[base])
+    return pd.DataFrame(list(found.values()))
+
+
 def efficiency(records: Iterable[dict]) -> pd.DataFrame:
     """Table 3: recovery per million generator parameters, ours where measured, beside the printed one and its check.
 

@@ -206,3 +206,28 @@ def test_a_read_costs_the_printed_ratio_at_one_per_cent_and_about_the_square_of_
     for ber in (1e-4, 1e-3, 0.02):
         assert energy.read_energy(ber) == pytest.approx(energy.voltage(ber) ** 2, abs=0.01)
     assert energy.read_energy(0.01, ratio=0.5) == pytest.approx(0.5)
+
+
+# ------------------------------------------------------------------------------------------------- the whole inference
+
+
+@pytest.mark.parametrize("image_size", [32, 224])
+@pytest.mark.parametrize("label", [*BASES, *GENERATORS])
+def test_accesses_agree_with_the_counts_of_reads_and_macs(label, image_size):
+    with torch.device("meta"):
+        name = LABELS[label]
+        model = models.build(name, image_size=image_size) if name in models.NAMES else generators.build(name)
+    counts = energy.accesses(model, image_size)
+    assert -(-8 * counts.weight_reads // 8) == energy.weight_reads(model, image_size, proxy=False)
+    assert counts.macs == energy.macs(model, image_size)
+
+
+def test_accesses_and_their_energy_by_hand():
+    """40 channels of 7x7 positions behind windows of 27 numbers; a transposed convolution of 4x4 weights over 8x8 pixels."""
+    counts = energy.accesses(nn.Conv2d(3, 40, 3), 9)
+    assert counts == (2 * 27 * 40 / 8, 2 * 49 * 27 / 8, 49 * 40 / 8, 49 * 27 * 40)
+    deconv = energy.accesses(nn.ConvTranspose2d(3, 5, 4, 2, 1), 8)
+    assert deconv == (2 * 16 * 15 / 8, 64 * 48 / 8, 256 * 5 / 8, 64 * 16 * 15)
+    whole = counts.picojoules()
+    assert whole == {"weights": 100 * 270, "maps": pytest.approx(20 * (330.75 + 245)), "macs": pytest.approx(0.3 * 52920)}
+    assert counts.picojoules(0.5, 100) == {"weights": 50 * 270, "maps": 57575, "macs": whole["macs"]}

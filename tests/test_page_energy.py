@@ -55,6 +55,27 @@ def test_what_energy_means_names_the_best_and_the_worst_pair():
     assert f"most for ResNet50 with UNetS ({best:.1f} %), least for VGG11 with ConvL ({worst:.1f} %)" in said
 
 
+@pytest.mark.parametrize("image_size", [32, 224])
+def test_of_the_whole_a_pair_saves_what_low_voltage_saves_less_all_that_the_generator_takes(image_size):
+    rows = tables.inference_energy(image_size, 0.6)
+    assert len(rows) == 30 and (rows["large_share"] < rows["share"]).all()
+    for size, map_pj in (("", 20.0), ("large_", 100.0)):
+        assert rows[f"{size}low_voltage"].tolist() == pytest.approx((0.4 * rows[f"{size}share"]).tolist())
+        whole = tables.picojoules(image_size, 1.0, map_pj).sum(axis=1)
+        extra = [100 * whole[row.generator] / whole[row.base_model] for row in rows.itertuples()]
+        assert (rows[f"{size}low_voltage"] - rows[f"{size}saved"]).tolist() == pytest.approx(extra)
+
+
+def test_the_whole_inference_in_words():
+    rows = tables.inference_energy(32)
+    text = energy.whole_summary(32).data
+    assert f"reading weights takes **{rows['share'].min():.0f} to {rows['share'].max():.0f} %** of a base model's energy" in text
+    assert f"{(rows['saved'] < 0).sum()} pairs of 30 ({(rows['large_saved'] < 0).sum()} pairs) would cost more than they save" in text
+    assert "most VGG19 with ConvS, least VGG11 with ConvL" in text and rows.loc[rows["saved"].idxmax(), "base_model"] == "VGG19"
+    assert "ResNet18: 481 µJ, 56 % of it weight reads" in energy.whole_picture(32).alt
+    assert "(30 rows)" in energy.whole_table(32).data
+
+
 @pytest.mark.parametrize(
     ("given", "wanted"),
     [

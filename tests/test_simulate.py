@@ -29,6 +29,33 @@ def test_scalesim_counts_as_the_closed_forms_say(layer):
     assert (alone.reads, alone.cycles) == (layer.reads, layer.cycles) and isnan(alone.stalls)
 
 
+ONE_LAYER = {  # networks of one layer without a border and of stride 1, which SCALE-Sim takes as they are: (image size, layer)
+    "a second pass each way": (9, nn.Conv2d(3, 40, 3)),
+    "one pass": (6, nn.Conv2d(3, 5, 2)),
+    "a linear layer": (5, nn.Sequential(nn.Flatten(), nn.Linear(75, 70))),
+}
+
+
+@pytest.mark.parametrize("name", ONE_LAYER)
+def test_scalesim_reads_and_writes_feature_maps_as_the_closed_form_says(name, monkeypatch):
+    pytest.importorskip("scalesim")
+    size, model = ONE_LAYER[name]
+    (layer,) = simulate.layers(energy.layer_shapes(model, size), proxy=False)
+    found, reports = {}, simulate._reports
+
+    def read(whole, folder):
+        said = reports(whole, folder)
+        access = pd.read_csv(f"{folder}/run/DETAILED_ACCESS_REPORT.csv", skipinitialspace=True, index_col=False).iloc[0]
+        found.update({what: int(access[f"SRAM {what}"]) for what in ("Filter Reads", "IFMAP Reads", "OFMAP Writes")})
+        return said
+
+    monkeypatch.setattr(simulate, "_reports", read)
+    simulate.simulate(layer)
+    counts = [8 * words for words in energy.accesses(model, size)[:3]]  # SCALE-Sim counts numbers, of a byte each,
+    passes = -(-layer.positions // 32) * -(-layer.cout // 32)  # and 64 writes a pass beyond the outputs that there are
+    assert list(found.values()) == [*counts[:2], counts[2] + 64 * passes]
+
+
 def test_closed_forms_of_a_layer_by_hand():
     """49 positions: 2 folds of 27 * 40 weights; 2 * 2 passes of 27 + 62 cycles, counted from 0."""
     assert (SMALL[0].positions, SMALL[0].reads, SMALL[0].cycles) == (49, 2 * 27 * 40, 2 * 2 * 89 - 1)

@@ -80,6 +80,45 @@ def summary(saving: pd.DataFrame, image_size: int, ratio: float) -> Markdown:
     return show.prose(text)
 
 
+def _range(values: pd.Series) -> str:
+    return f"{values.min():.0f} to {values.max():.0f} %"
+
+
+def whole_summary(image_size: int, ratio: float = energy.ENERGY_RATIO) -> Markdown:
+    """What weight reads are of an inference's energy, and what a pair saves of all of it."""
+    rows = tables.inference_energy(image_size, ratio)
+    best, worst = (rows.loc[find(rows["saved"])] for find in (pd.Series.idxmax, pd.Series.idxmin))
+    lost, large = (show.count(int((rows[name] < 0).sum()), "pair") for name in ("saved", "large_saved"))
+    return show.prose(
+        f"At {image_size}×{image_size} pixels, reading weights takes **{_range(rows['share'])}** of a base model's energy if feature maps lie in "
+        f"memories of 32 KB, {_range(rows['large_share'])} if they lie in ones as large as the weights'. So low voltage saves {_range(rows['low_voltage'])} "
+        f"of the whole ({_range(rows['large_low_voltage'])}), before a generator costs anything. With all that a generator takes, its arithmetic and feature "
+        f"maps too, a pair saves **{_range(rows['saved'])}** ({_range(rows['large_saved'])}), most {best['base_model']} with {best['generator']}, least "
+        f"{worst['base_model']} with {worst['generator']}; {lost} of {len(rows)} ({large}) would cost more than they save."
+    )
+
+
+def whole_picture(image_size: int) -> figures.Picture:
+    """Energy of one image in each network, stacked by what takes it: weight reads, feature maps, arithmetic."""
+    parts = tables.picojoules(image_size) / 1e6
+    figure, (axis,) = figures._figure(height=3.9)
+    left = np.zeros(len(parts))
+    for name, words, colour in zip(parts, ("weight reads", "feature maps", "arithmetic"), ("black", "0.55", "0.8")):
+        axis.barh(parts.index, parts[name], left=left, color=colour, label=words)
+        left += parts[name]
+    axis.set(xlabel="energy of one image (µJ)", title=f"{image_size}×{image_size} pixels, nominal voltage")
+    axis.invert_yaxis()
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    said = "; ".join(f"{name}: {row.sum():.3g} µJ, {100 * row['weights'] / row.sum():.0f} % of it weight reads" for name, row in parts.iterrows())
+    return figures.Picture(figure, f"Energy of one image by network and by what takes it. {said}.")
+
+
+def whole_table(image_size: int, ratio: float = energy.ENERGY_RATIO) -> HTML:
+    names = {"base_model": "base model", "share": "weight reads %", "low_voltage": "low voltage saves %", "saved": "pair saves %"}
+    names |= {f"large_{name}": f"{words}, large maps" for name, words in list(names.items())[1:]}
+    return show.table(tables.inference_energy(image_size, ratio).rename(columns=names), "inference_energy")
+
+
 def reads_table(image_size: int) -> HTML:
     names = {"published_reads": "paper reads", "true_reads": "true reads", "published_macs_million": "paper MACs (M)"}
     shown = tables.weight_reads(image_size).rename(columns={**names, "macs_million": "true MACs (M)"})
@@ -116,7 +155,7 @@ def meaning(saving: pd.DataFrame) -> Markdown:
         f"({best['true_ES']:.1f} %), least for {worst['base_model']} with {worst['generator']} ({worst['true_ES']:.1f} %). For one base model the "
         f"choice of generator moves it by up to {spread[0].max():.1f} points, for one generator the base model by up to {spread[1].max():.1f}. So the "
         "saving is large where it is needed least: a large classifier, small images, a small generator, and small generators recover least "
-        "([accuracy](accuracy.ipynb)). All of it is energy of reading weights: activations, arithmetic, leakage and main memory are not in the model."
+        "([accuracy](accuracy.ipynb)). All of it is energy of reading weights; what that is of the whole is said above."
     )
 
 

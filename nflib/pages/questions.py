@@ -299,6 +299,17 @@ def _larger_images(facts: Facts) -> str:
     )
 
 
+def _share(facts: Facts) -> str:
+    rows = tables.inference_energy(32)
+    low, high = (f"{rows['share'].agg(f):.0f} %" for f in ("min", "max"))
+    return (
+        f"By published energies of arithmetic and memories, reading weights is {low} to {high} of what a base model takes on the chip at 32×32 pixels, and "
+        f"{rows['large_share'].min():.0f} to {rows['large_share'].max():.0f} % if feature maps lie in as large a memory. Of the whole, a pair saves "
+        f"{rows['saved'].min():.0f} to {rows['saved'].max():.0f} %, where ES counts {tables.energy_saving()['true_ES'].min():.0f} to "
+        f"{tables.energy_saving()['true_ES'].max():.0f} % of weight reads. Leakage and main memory are not in it."
+    )
+
+
 def _cycles(facts: Facts) -> str:
     extra = simulate.cycle_overhead(32)["true_cycles"]
     return f"On a simulated 32 by 32 array a generator adds {extra.min():.1f} to {extra.max():.1f} % of its base model's cycles at 32×32 pixels."
@@ -323,7 +334,7 @@ QUESTIONS = [
     Question("Does it pay?", "YHTK, 7gLE", "And training for it: weight clipping, random bit errors (Stutz et al.)?", _resistant, "base_recipe", "base_recipe"),
     Question("Does it pay?", "YHTK, uT9R", "What does the generator cost for larger images?", _larger_images, "energy"),
     Question("Does it pay?", "YHTK, uT9R", "What does it cost in time on an accelerator?", _cycles, "energy"),
-    Question("Does it pay?", "YHTK", "What share of the whole inference's energy is that?", "not measured: activations, leakage and DRAM need an accelerator's own figures."),
+    Question("Does it pay?", "YHTK", "What share of the whole inference's energy is that?", _share, "energy"),
     Question("How predictable is it?", "uT9R", "Why does the accuracy spread so much over chips?", _spread, "error_models", "error_models"),
     Question("How predictable is it?", "uT9R", "And behind a generator, on the worst chip?", _worst, "mechanism", "mechanism"),
     Question("How predictable is it?", "uT9R", "On what share of chips is it good enough?", _yield, "mechanism", "mechanism"),
