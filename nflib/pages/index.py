@@ -230,11 +230,13 @@ def _laws(rows: pd.DataFrame, works: pd.DataFrame) -> list[str]:
 
 
 def _cost() -> str:
-    here, large = tables.energy_saving()["true_ES"], tables.energy_saving(224)["true_ES"]
+    here, large, whole = tables.energy_saving()["true_ES"], tables.energy_saving(224)["true_ES"], tables.inference_energy()["saved"]
     return (
         f"* **What it costs.** Low voltage saves {100 * (1 - energy.ENERGY_RATIO):.1f} % of the energy of reading the weights. The "
         f"generator's own reads shrink that to between {here.min():.1f} and {here.max():.1f} % for images of 32×32, depending on the "
-        f"pair; at 224×224, {show.count(int((large < 0).sum()), 'pair')} of {len(large)} would cost more than they save."
+        f"pair; at 224×224, {show.count(int((large < 0).sum()), 'pair')} of {len(large)} would cost more than they save. Of all that an "
+        f"inference takes on the chip at 32×32, feature maps and arithmetic too, a pair saves {whole.min():.0f} to {whole.max():.0f} %, by published "
+        "energies of each. [Energy](energy.ipynb)"
     )
 
 
