@@ -97,6 +97,23 @@ def test_a_run_that_contradicts_itself_is_refused_in_one_line(words, message, ca
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["tradeoff", "-p", "profile", "paper"], "-p dataset cifar10"),
+        (["accuracy", "--profile", "paper"], "-p datasets cifar10"),
+        (["tradeoff", "-p", "profile", "paper", "-p", "dataset", "digits"], ""),
+        (["tradeoff"], ""),
+        (["questions", "-p", "profile", "paper"], ""),
+    ],
+)
+def test_who_asks_for_full_size_is_told_that_the_data_set_is_the_small_one(words, said, capsys, monkeypatch):
+    monkeypatch.setattr(notebooks, "execute", lambda *given: None)
+    assert cli.main(["run", *words]) == 0
+    error = capsys.readouterr().err
+    assert error.count("\n") == bool(said) and said in error
+
+
+@pytest.mark.parametrize(
     ("name", "given", "message"),
     [
         ("tradeoff", {"safe_ber": "0.01"}, "safe_ber is 0.01; it must be above 0 and below 0.01"),
