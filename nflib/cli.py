@@ -41,9 +41,10 @@ def _run(args: argparse.Namespace) -> int:
     output = Path(args.output or ROOT / "_build" / "runs" / f"{asked.stem}.ipynb")
     if output.suffix != ".ipynb" or output.is_dir():
         raise UserError(f"output {output} must be a file that ends in .ipynb")
-    notebooks.strict(asked.stem, given)  # before anything is said
-    for name, value in notebooks.parameters(asked.stem).items():
-        if value in ("digits", ["digits"]) and given.get("profile") == "paper" and name not in given:
+    checked = notebooks.strict(asked.stem, given)
+    whole = {**notebooks.parameters(asked.stem), **checked}
+    for name, value in whole.items():
+        if value in ("digits", ["digits"]) and name not in given and whole["profile"] == "paper" and whole.get("measure"):
             print(f"nflib: full-size models on digits; the paper's data sets are asked for by -p {name} cifar10 and the like", file=sys.stderr)
     notebooks.execute(asked.stem, output, given)
     print(f"nflib: executed notebook lies at {output}")

@@ -360,12 +360,14 @@ def tradeoff(
 ) -> list[Cell]:
     """Each base model over bit-error rates: alone, with each mitigation, behind each generator trained at `train_rate` under
     the same error model, and behind class patterns of that training, told the class by the encoder of each of `tellers`; the
-    same network alone, trained by each of `robust_recipes`; and these encoders alone, at `train_rate`."""
+    same network alone, trained for as long by each of `robust_recipes`; and these encoders alone, at `train_rate`."""
     if chips := [law for law in error_models if law.startswith("chip_map:")]:
         raise UserError(f"error model {chips[0]!r}: a profiled chip has one map, at one voltage; a trade-off over the voltage needs another one")
     cells, encoders = [], _encoders(profile, dataset, tellers)
     for model in base_models:
         whole = base(profile, dataset, model, base_recipe)
+        robust = [base(profile, dataset, model, name) for name in robust_recipes]
+        robust = [dataclasses.replace(one, recipe=dataclasses.replace(one.recipe, epochs=whole.recipe.epochs)) for one in robust]
         for law, rate in _settings(error_models, rates):
             setting = {"law": law, "rate": rate, "patterns": patterns}
             chosen = [None, *(generator_recipe(profile, name, law, train_rate) for name in generator_names)]
@@ -373,7 +375,7 @@ def tradeoff(
             told = generator_recipe(profile, generators.CLASS_PATTERNS, law, train_rate)
             cells += [Cell("accuracy", whole, told, **setting, teller=encoder) for encoder in encoders]
             cells += [Cell("mitigation", whole, **setting, mitigation=name) for name in mitigations]
-            cells += [Cell("accuracy", base(profile, dataset, model, name), **setting) for name in robust_recipes]
+            cells += [Cell("accuracy", one, **setting) for one in robust]
     for law in error_models:
         cells += [Cell("accuracy", encoder, law=law, rate=train_rate, patterns=patterns) for encoder in encoders]
     return cells

@@ -80,7 +80,7 @@ def whole(records: Iterable[dict]) -> pd.DataFrame:
         row = tables.setting(record) | {"width": base["width"], "recipe": label(recipe), "schedule": rate}
         row |= {"weight_decay": recipe["weight_decay"], "clipping": recipe.get("clipping", 0.0)}
         row |= {"bit_errors_percent": round(100 * recipe.get("bit_errors", 0.0), 6)}
-        row |= {"precision": ((metrics.get("base_training") or {}).get("provenance") or record["provenance"]).get("precision")}
+        row |= {"precision": metrics.get("base_training", {}).get("provenance", {}).get("precision")}
         row |= {"record": digest_of(record["cell"]), "perturbed": values}
         row |= {"CA": metrics["clean"], "PA": values.mean(), "PA_std": values.std(), "PA_worst": values.min()}
         rows.append(row | {"to_recover": row["CA"] - row["PA"], "damage": inside} | (_statistics(inside) if inside else {}))

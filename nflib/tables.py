@@ -53,7 +53,8 @@ def _of_one_length(records: Iterable[dict], worth: Callable[[int, list[dict]], o
         lengths = kinds.setdefault((base["dataset"], base["model"], base["recipe"]["name"], base["width"]), {})
         lengths.setdefault(base["recipe"]["epochs"], []).append(record)
     chosen = {id(record) for lengths in kinds.values() for record in max(lengths.items(), key=lambda pair: worth(*pair))[1]}
-    return [record for record in records if id(record) in chosen]
+    rivals = grids.ROBUST_RECIPES  # of any length: each stands beside the base models of its own
+    return [record for record in records if id(record) in chosen or record["cell"]["base"]["recipe"]["name"] in rivals]
 
 
 def setting(record: dict) -> dict:

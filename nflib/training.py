@@ -36,7 +36,7 @@ class BaseRecipe:
     weight_perturbation: gamma of adversarial weight perturbation (see `adversarial_weights`); 0 trains plainly.
     bit_errors: bit-error rate of random bit error training; 0 trains without.  Each step takes the mean gradient of the
     cross-entropy with the codes as stored and with a fresh pattern of `BitFlips` at that rate (see `read_back`).  Source:
-    RandBET (Stutz et al., MLSys 2021), there as a sum, and with group norm in the place of batch norm.
+    RandBET (Stutz et al., MLSys 2021), there as a sum, only once the loss has fallen, and with group norm.
     clipping: after every step the float weights of weighted layers are cut to [-clipping, clipping]; 0 does not.  Source:
     weight clipping (Stutz et al., MLSys 2021), which lets training spread what it knows over more weights.
     """
@@ -200,6 +200,19 @@ class Resumable:
 
 
 @contextmanager
+def statistics_untouched(model: nn.Module) -> Iterator[None]:
+    """Let batch norm normalise by the batch, as in training, and leave its running statistics as they are."""
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    try:
+        for norm in norms:
+            norm.track_running_stats = False
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+@contextmanager
 def adversarial_weights(model: nn.Module, images: Tensor, labels: Tensor, gamma: float) -> Iterator[None]:
     """Move the float weights of a quantisation-aware `model` where the batch's loss rises; put them back exactly on leaving.
 
@@ -212,15 +225,8 @@ def adversarial_weights(model: nn.Module, images: Tensor, labels: Tensor, gamma:
         yield
         return
     weights = [layer.parametrizations.weight.original for layer in weighted_layers(model).values()]
-    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-    try:
-        for norm in norms:
-            norm.track_running_stats = False
-        with autocast(images.device):
-            loss = F.cross_entropy(model(images), labels)
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
+    with statistics_untouched(model), autocast(images.device):
+        loss = F.cross_entropy(model(images), labels)
     gradients = torch.autograd.grad(loss, weights)
     before = [weight.detach().clone() for weight in weights]
     try:
@@ -237,26 +243,23 @@ def adversarial_weights(model: nn.Module, images: Tensor, labels: Tensor, gamma:
 
 @contextmanager
 def read_back(model: nn.Module, pattern: Pattern | None) -> Iterator[None]:
-    """Let a quantisation-aware `model` compute with the codes that are read back under `pattern`; batch norm normalises by the
-    batch and leaves its running statistics as they are.  None: as it trains without errors.
+    """Let a quantisation-aware `model` compute with the codes that are read back under `pattern`, batch norm's running statistics
+    untouched.  None: as it trains without errors.
 
-    To normalise by the running statistics, as in use, looks more apt, but trains far worse: no gradient passes through them.
+    To normalise by the running statistics, as in use, looks more apt, but was tried and trains far worse.
     """
     if pattern is None:
         yield
         return
-    layers, norms = weighted_layers(model), [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    layers = weighted_layers(model)
     try:
         for name, layer in layers.items():
             layer.parametrizations.weight[0].faults = pattern[name]
-        for norm in norms:
-            norm.track_running_stats = False
-        yield
+        with statistics_untouched(model):
+            yield
     finally:
         for layer in layers.values():
             layer.parametrizations.weight[0].faults = None
-        for norm in norms:
-            norm.track_running_stats = True
 
 
 def training_pattern(sizes: Mapping[str, int], recipe: BaseRecipe, step: int, device: torch.device) -> Pattern:

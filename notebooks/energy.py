@@ -95,10 +95,11 @@ energy.saving_table(saving)
 # image: it reads the feature maps (an input once for every 32 output channels), writes them (an output once; sums stay in
 # the array), and multiplies and adds. What is read is what SCALE-Sim counts, in closed form. The energies are published ones
 # {cite}`horowitz2014computing`, at 45 nm: an 8-bit product and a 32-bit sum take 0.3 pJ, 64 bits of a memory of 1 MB 100 pJ, of
-# 32 KB 20 pJ. Weights, megabytes of them, lie in memories of 1 MB. Low voltage touches their reads alone.
+# 32 KB 20 pJ. Weights lie in memories of 1 MB, those of small generators too. Low voltage touches their reads alone.
 #
-# Left out are leakage, main memory (weights stay on the chip), and the control and wires of the array; each of them would
-# make the share of weight reads smaller.
+# Left out are leakage, main memory (weights stay on the chip), the control and wires of the array, and what goes on between
+# layers: normalising, pooling, adding, upsampling. Each would make the share of weight reads smaller. Zeros at the border of
+# a map are counted as read, which makes it a little smaller already.
 
 # %% tags=["hide-input"]
 energy.whole_summary(image_size, energy_ratio)

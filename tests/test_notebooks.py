@@ -103,6 +103,7 @@ def test_a_run_that_contradicts_itself_is_refused_in_one_line(words, message, ca
         (["accuracy", "--profile", "paper"], "-p datasets cifar10"),
         (["tradeoff", "-p", "profile", "paper", "-p", "dataset", "digits"], ""),
         (["tradeoff"], ""),
+        (["tradeoff", "-p", "profile", "paper", "-p", "measure", "False"], ""),  # it shows the records that there are
         (["questions", "-p", "profile", "paper"], ""),
     ],
 )

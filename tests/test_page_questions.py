@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from nflib import energy, grids, notebooks, profiles
+from nflib import energy, grids, notebooks, profiles, tables
 from nflib.pages import questions as page
 from nflib.store import Store
 
@@ -94,7 +94,7 @@ def test_voltage_answers_follow_the_tradeoff(workshop):
     assert text.endswith("ConvL 81.0 %, ConvS 81.0 %, UNetL 81.0 % and class patterns, ConvL encoder 81.0 %.")
 
 
-@pytest.mark.parametrize("robust,verdict", [(85.0, "It helps much."), (65.0, "It helps little.")])
+@pytest.mark.parametrize("robust,verdict", [(85.0, "It helps much."), (65.0, "It helps little."), (50.0, "It does not help.")])
 def test_training_that_resists_errors_stands_beside_the_usual_one(workshop, robust, verdict):
     whole = lambda cell: cell.base.width == 1 and cell.base.recipe.epochs == 12  # noqa: E731
     fill("base_recipe", lambda cell: near({"clipped": robust, "randbet": robust - 1}.get(cell.base.recipe.name, 60.0) if whole(cell) else 30.0)(cell))
@@ -106,6 +106,23 @@ def test_training_that_resists_errors_stands_beside_the_usual_one(workshop, robu
     )
     fill("tradeoff", near(81.0))
     assert answer("weight clipping").endswith("`release` behind generators: ConvL 81.0 %, ConvS 81.0 %, UNetL 81.0 % and class patterns, ConvL encoder 81.0 %.")
+
+
+def test_a_longer_training_without_the_usual_one_beside_it_waits(workshop):
+    fill("base_recipe", lambda cell: near({"clipped": 80.0}.get(cell.base.recipe.name, 60.0))(cell))
+    (cell,) = (c for c in profiles.first_look("base_recipe") if c.base.recipe.name == "clipped" and c.table == "accuracy" and c.law == "release_map")
+    longer = dataclasses.replace(cell, patterns=50, base=dataclasses.replace(cell.base, recipe=grids.BASE_RECIPES["paper"]["clipped"]))
+    longer = dataclasses.replace(longer, images=0)
+    assert longer in profiles.cells("paper", "base_recipe")
+    Store("paper").write(longer, {"clean": 91.0, "perturbed": [90.0] * 50, "changed_bits": [0.005] * 50, "images": 10000}, ORIGIN)
+    assert answer("weight clipping").startswith("It helps much. VGG11 of 12 epochs under errors, without a generator: `release` 60.0 %")
+
+
+def test_the_share_of_weight_reads_is_computed():
+    rows = tables.inference_energy()
+    text = answer("share of the whole")
+    assert f"reading weights is {rows['share'].min():.0f} % to {rows['share'].max():.0f} % of what a base model takes" in text
+    assert f"a pair saves {rows['saved'].min():.0f} to {rows['saved'].max():.0f} %" in text
 
 
 def test_where_no_base_model_was_trained_to_resist_errors_the_question_is_open(workshop):

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from nflib.faults import StuckAt
 from nflib.quantize import (
     FakeQuantize,
     Quantized,
@@ -172,6 +173,25 @@ def test_quantized_weights_equal_codes_times_scale_and_nothing_else_changes(bits
         assert torch.equal(layer.weight, codes * scale)
     rest = {key: tensor for key, tensor in before.items() if key.removesuffix(".weight") not in base.layers}
     assert_same(rest, {key: base.model.state_dict()[key] for key in rest})
+
+
+@pytest.mark.parametrize("bits", [2, 5, 8])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_codes_are_faked_as_they_are_read_back(bits, memory_format):
+    """Whatever the order of the tensor; the gradient passes straight through."""
+    chance = torch.Generator().manual_seed(0)
+    weight = torch.randn(6, 4, 3, 3, generator=chance).contiguous(memory_format=memory_format).requires_grad_()
+    pattern = StuckAt(0.3).draw({"0": weight.numel()}, 1, bits)["0"]
+    codes, scale = encode(weight, bits)
+    wanted = codes.flatten().clone()
+    wanted[pattern.index] = pattern.hit(wanted[pattern.index], bits)
+    fake = FakeQuantize(bits)
+    fake.faults = pattern
+    read = fake(weight)
+    assert torch.equal(read, decode(wanted.view(codes.shape), scale)) and not torch.equal(read, decode(codes, scale))
+    upstream = torch.randn(read.shape, generator=chance)
+    read.backward(upstream)
+    assert torch.equal(weight.grad, upstream)
 
 
 def test_a_quantized_model_is_frozen():

@@ -29,10 +29,13 @@ def test_scalesim_counts_as_the_closed_forms_say(layer):
     assert (alone.reads, alone.cycles) == (layer.reads, layer.cycles) and isnan(alone.stalls)
 
 
-ONE_LAYER = {  # networks of one layer without a border and of stride 1, which SCALE-Sim takes as they are: (image size, layer)
+ONE_LAYER = {  # (image size, network of one layer)
     "a second pass each way": (9, nn.Conv2d(3, 40, 3)),
     "one pass": (6, nn.Conv2d(3, 5, 2)),
     "a linear layer": (5, nn.Sequential(nn.Flatten(), nn.Linear(75, 70))),
+    "a border": (6, nn.Conv2d(3, 5, 3, padding=1)),
+    "strides": (9, nn.Conv2d(3, 5, 3, stride=2)),
+    "a transposed convolution": (5, nn.ConvTranspose2d(3, 5, 4, 2, 1)),
 }
 
 
@@ -40,7 +43,7 @@ ONE_LAYER = {  # networks of one layer without a border and of stride 1, which S
 def test_scalesim_reads_and_writes_feature_maps_as_the_closed_form_says(name, monkeypatch):
     pytest.importorskip("scalesim")
     size, model = ONE_LAYER[name]
-    (layer,) = simulate.layers(energy.layer_shapes(model, size), proxy=False)
+    ((layer, times),) = simulate.layers(energy.layer_shapes(model, size), proxy=False).items()
     found, reports = {}, simulate._reports
 
     def read(whole, folder):
@@ -53,7 +56,7 @@ def test_scalesim_reads_and_writes_feature_maps_as_the_closed_form_says(name, mo
     simulate.simulate(layer)
     counts = [8 * words for words in energy.accesses(model, size)[:3]]  # SCALE-Sim counts numbers, of a byte each,
     passes = -(-layer.positions // 32) * -(-layer.cout // 32)  # and 64 writes a pass beyond the outputs that there are
-    assert list(found.values()) == [*counts[:2], counts[2] + 64 * passes]
+    assert [times * number for number in found.values()] == [*counts[:2], counts[2] + 64 * passes * times]
 
 
 def test_closed_forms_of_a_layer_by_hand():

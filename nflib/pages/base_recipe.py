@@ -139,7 +139,7 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
         text += f"What there is to recover, CA − PA: {_span(some['to_recover'])} points"
         named = some[some["base_recipe"] != VARIED].sort_values("base_recipe")
         said = [f"{row.to_recover:.1f} with `{row.base_recipe}`" for row in named.itertuples()]
-        text += f", {' and '.join(said)}." if said and len(some) > 1 else "."
+        text += f", {show.listed(said)}." if said and len(some) > 1 else "."
         kinds = some["precision"].value_counts().sort_index()
         text += f" Trained in {show.listed(f'{kind} ({count})' for kind, count in kinds.items())}, see the table." if len(kinds) > 1 else ""
         lines.append(text)

@@ -93,8 +93,8 @@ def whole_summary(image_size: int, ratio: float = energy.ENERGY_RATIO) -> Markdo
         f"At {image_size}×{image_size} pixels, reading weights takes **{_range(rows['share'])}** of a base model's energy if feature maps lie in "
         f"memories of 32 KB, {_range(rows['large_share'])} if they lie in ones as large as the weights'. So low voltage saves {_range(rows['low_voltage'])} "
         f"of the whole ({_range(rows['large_low_voltage'])}), before a generator costs anything. With all that a generator takes, its arithmetic and feature "
-        f"maps too, a pair saves **{_range(rows['saved'])}** ({_range(rows['large_saved'])}), most {best['base_model']} with {best['generator']}, least "
-        f"{worst['base_model']} with {worst['generator']}; {lost} of {len(rows)} ({large}) would cost more than they save."
+        f"maps too, a pair saves **{_range(rows['saved'])}**, most {best['base_model']} with {best['generator']}, least {worst['base_model']} with "
+        f"{worst['generator']} ({_range(rows['large_saved'])}); {lost} of {len(rows)} ({large}) would cost more than they save."
     )
 
 
@@ -115,7 +115,7 @@ def whole_picture(image_size: int) -> figures.Picture:
 
 def whole_table(image_size: int, ratio: float = energy.ENERGY_RATIO) -> HTML:
     names = {"base_model": "base model", "share": "weight reads %", "low_voltage": "low voltage saves %", "saved": "pair saves %"}
-    names |= {f"large_{name}": f"{words}, large maps" for name, words in list(names.items())[1:]}
+    names |= {f"large_{name}": f"{words}, maps in 1 MB" for name, words in list(names.items())[1:]}
     return show.table(tables.inference_energy(image_size, ratio).rename(columns=names), "inference_energy")
 
 

@@ -229,12 +229,16 @@ def _resistant(facts: Facts) -> str | None:
     robust = rows[rows["base_recipe"].isin(grids.ROBUST_RECIPES)]
     if robust.empty:
         return None
-    like = robust.sort_values(["width", "base_epochs"], kind="stable").iloc[-1][["base_model", "width", "base_epochs"]]
-    rows = rows[(rows[list(like.index)] == like).all(axis=1)].set_index("base_recipe")
+    lengths, usual = ["base_model", "width", "base_epochs"], rows[rows["base_recipe"] == "release"]
+    beside = robust.merge(usual[lengths].drop_duplicates())  # trained as long as the usual one
+    like = (beside if len(beside) else robust).sort_values(["width", "base_epochs"], kind="stable").iloc[-1][lengths]
+    rows = rows[(rows[lengths] == like).all(axis=1)].sort_values(["images", "patterns"], kind="stable")
+    rows = rows.drop_duplicates("base_recipe", keep="last").set_index("base_recipe")
     known = [name for name in ("release", *grids.ROBUST_RECIPES) if name in rows.index]
     said = [f"`{name}` {rows['PA'][name]:.1f} % (worst chip {rows['PA_worst'][name]:.1f} %), without errors {rows['CA'][name]:.1f} %" for name in known]
     best = max(rows["PA"][name] for name in known if name != "release")
-    verdict = "" if "release" not in known else "It helps much. " if best - rows["PA"]["release"] > PLAIN else "It helps little. "
+    gain = best - rows["PA"].get("release", np.nan)
+    verdict = "It helps much. " if gain > PLAIN else "It helps little. " if gain > 0 else "It does not help. " if gain <= 0 else ""
     text = f"{verdict}{like['base_model']} of {like['base_epochs']} epochs under errors, without a generator: {'; '.join(said)}."
     missing = [f"`{name}`" for name in grids.ROBUST_RECIPES if name not in known]
     text += f" Not measured: {show.listed(missing)}." if missing else ""

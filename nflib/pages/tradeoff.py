@@ -101,23 +101,18 @@ def _instead(base, record: dict) -> dict:
     return row | {"record": cell.digest}
 
 
-def _serves(base, robust) -> bool:
-    """Whether `robust` is the network of `base`, and not trained longer than it."""
-    alike = (robust.dataset, robust.model, robust.width) == (base.dataset, base.model, base.width)
-    return alike and robust.recipe.epochs <= base.recipe.epochs
-
-
 def frame(records: Iterable[dict], safe_ber: float = energy.SAFE_BER, ratio: float = energy.ENERGY_RATIO) -> pd.DataFrame:
     """A row a system and bit-error rate.
 
     system: the base model alone, with a mitigation, or behind a generator; in its place the same network, trained to resist
-    errors (and not for longer); or, at Vmin and without errors, the encoder of a generator, as a classifier of its own.  CA:
-    of the base model alone, without errors; clean: of the system, without errors.
+    errors, for as long, and measured on as many chips and images; or, at Vmin and without errors, the encoder of a generator,
+    as a classifier of its own.  CA: of the base model alone, without errors; clean: of the system, without errors.
     accuracy, std, worst: over error patterns, in per cent; loss: CA - accuracy, in points; good_chips: per cent of the
     patterns under which the system is at most NEAR points below CA.  voltage: over Vmin.  saving: see `saving`.  Of systems that
     differ in training only, the one that was trained longest.
     """
     rows, clean, encoders, robust, settings = {}, {}, {}, [], {}
+    alike = lambda base, row: (base.dataset, base.model, base.width, base.recipe.epochs, base.recipe.seed, row["patterns"], row["images"])  # noqa: E731
     length = lambda recipe: (recipe.get("imitation_steps", 0), recipe.get("steps", 0))  # noqa: E731
     for record in sorted(records, key=lambda record: length(record["cell"]["generator"] or {})):
         cell, setting, after = cell_of(record["cell"]), tables.setting(record), np.array(record["metrics"]["perturbed"])
@@ -135,10 +130,11 @@ def frame(records: Iterable[dict], safe_ber: float = energy.SAFE_BER, ratio: flo
             continue
         settings[cell.base, cell.law] = {name: setting[name] for name in GROUP}
         rows[cell.base, cell.law, cell.rate, system] = (cell.base, after, row)
+    for (base, law, rate), row in [(key[:3], row) for key, (_, _, row) in rows.items() if key[3] == ALONE]:
+        for cell, after, other in robust:
+            if (cell.law, cell.rate) == (law, rate) and alike(cell.base, other) == alike(base, row):
+                rows[base, law, rate, other["system"]] = (base, after, other | settings[base, law])
     for (base, law), setting in settings.items():
-        for cell, after, row in sorted(robust, key=lambda found: found[0].base.recipe.epochs):
-            if cell.law == law and _serves(base, cell.base):
-                rows[base, law, cell.rate, row["system"]] = (base, after, row | setting)
         for (encoder, under), record in encoders.items():
             if (encoder.dataset, under) == (base.dataset, law):
                 row = setting | _instead(base, record)
@@ -171,13 +167,13 @@ def _title(key: tuple) -> str:
 
 
 def _looks(some: pd.DataFrame) -> dict[str, dict]:
-    """Colour and mark of each system, the same in every picture: black alone, dotted trained otherwise, dashed with mitigations,
+    """Colour and mark of each system, the same in every picture: black alone, dash-dotted trained otherwise, dashed with mitigations,
     coloured behind generators."""
     others = [*(m.label for m in MITIGATIONS.values()), *(f"class patterns, {models.label(name)}" for name in models.ENCODERS), *TRAINED.values()]
     palette = figures.colours([*figures.GENERATORS, *others])
     looks = {}
     for system, kind in some[["system", "kind"]].drop_duplicates().itertuples(index=False):
-        line, mark = {"mitigation": ("--", "s"), ROBUST: (":", "^")}.get(kind, ("-", "o"))
+        line, mark = {"mitigation": ("--", "s"), ROBUST: ((0, (3, 1, 1, 1)), "^")}.get(kind, ("-", "o"))
         looks[system] = {"color": palette.get(system, "black"), "linestyle": line, "marker": mark}
     return looks
 
@@ -322,7 +318,8 @@ def summary(rows: pd.DataFrame, profile: str) -> Markdown:
     groups = list(_groups(rows))
     shown = pd.concat([rows[:0], *(some for _, some in groups)])
     lines = [_said(key, some) for key, some in groups]
-    missing = [m.label for m in MITIGATIONS.values() if m.label not in set(shown["system"])]
+    others = [*(m.label for m in MITIGATIONS.values()), *TRAINED.values()]
+    missing = [label.replace("alone,", "the same network") for label in others if label not in set(shown["system"])]
     if missing and lines:
         lines.append(f"Not measured here: {show.listed(missing)}.")
     return show.prose("\n\n".join([show.progress(shown[shown["kind"] != INSTEAD].assign(generator="none"), profile, "tradeoff"), *lines]))
