@@ -157,20 +157,20 @@ def _described(layer: _Layer, base: Quantized) -> dict:
     }
 
 
-def after_cuts(base: Quantized, law: ErrorModel, seeds: Iterable[int], batches: list) -> list[dict]:
+def after_cuts(base: Quantized, error_model: ErrorModel, seeds: Iterable[int], batches: list) -> list[dict]:
     """Accuracy (per cent) of `base` with its weights cut at each of CUTS, without further training: {cut, clean, perturbed
     (a value a pattern)}.  It asks whether a narrower range by itself makes errors harmless."""
     rows, seeds = [], list(seeds)
     for multiple in CUTS:
         narrow = cut(base, multiple)
-        accuracies = evaluation.perturbed_accuracies(narrow, law, seeds, batches)[0]
+        accuracies = evaluation.perturbed_accuracies(narrow, error_model, seeds, batches)[0]
         rows.append({"cut": multiple, "clean": evaluation.accuracy(narrow, batches), "perturbed": accuracies})
     return rows
 
 
 @torch.inference_mode()
 def damage(
-    base: Quantized, law: ErrorModel, seeds: Iterable[int], batches: list, tick: Callable[[], None] = lambda: None
+    base: Quantized, error_model: ErrorModel, seeds: Iterable[int], batches: list, tick: Callable[[], None] = lambda: None
 ) -> dict:
     """What errors do in each weighted layer of `base`, over the patterns of `seeds` and the images of prepared `batches`.
 
@@ -189,7 +189,7 @@ def damage(
     layers = [_Layer(base, name, after) for name in base.layers]
     metrics, changes = {"perturbed": [], "perturbed_margin": []}, []
     for number, seed in enumerate(seeds):
-        pattern = law.draw(base.sizes, seed, base.bits)
+        pattern = error_model.draw(base.sizes, seed, base.bits)
         whole, hit = _one_pattern(base, layers, pattern, batches, first=number == 0)
         right = [100 * (logits.argmax(1) == labels).double().mean().item() for logits in (whole, hit)]
         metrics |= {"clean": right[0], "margin": margins(whole, labels).mean().item()}

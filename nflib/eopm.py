@@ -1,9 +1,9 @@
-"""Training of generators: by expectation over perturbed models (EOPM), and by imitation of class patterns."""
+"""Training of generators: by expectation over perturbed models (EOPM), and by distillation of class-wise perturbations."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,18 +25,18 @@ RELEASE_MOMENTUM = 1 - 0.9**10  # the official code updates the generator's batc
 class GeneratorRecipe:
     """How a generator is trained: Adam (betas 0.5, 0.999) on CE(M0(F(x))) + lambda * mean CE(Mp(F(x))) (Eq. 3).
 
-    law, rate: error model of the perturbed models.  loss_weight: the paper's lambda.  models_per_step: its N.
+    error_model, rate: those of the perturbed models.  loss_weight: the paper's lambda.  models_per_step: its N.
     steps: optimiser steps (the official 300 epochs of CIFAR-10 are 58,800).  schedule: "release_steps" multiplies the
     rate by 0.96 every 500 steps.  momentum: of the generator's batch-norm statistics.
     initial_gain: factor on the output layer at the start; below 1, training begins near F(x) = x.
     adversarial_flips: K > 0 trains on one perturbed model per step with the K bits flipped that `adversarial_pattern`
-    chooses, and `law` and `rate` have no effect on training; 0 trains on random patterns of `law`.
-    teacher, imitation_steps: before the `steps` of Eq. 3, that many steps on the mean squared distance from the images
+    chooses, and `error_model` and `rate` have no effect on training; 0 trains on random patterns of `error_model`.
+    teacher, distillation_steps: before the `steps` of Eq. 3, that many steps on the mean squared distance from the images
     as the teacher, itself trained by its recipe on Eq. 3, transforms them; they need no base model.
     """
 
     name: str = "conv_l"
-    law: str = "release_map"
+    error_model: str = "release_map"
     rate: float = 0.01
     loss_weight: float = 5.0
     models_per_step: int = 10
@@ -49,19 +49,28 @@ class GeneratorRecipe:
     width: float = 1.0
     bits: int = 8
     seed: int = 0
-    adversarial_flips: int = field(default=0, metadata={"since": 2})
-    imitation_steps: int = field(default=0, metadata={"since": 3})
-    teacher: "GeneratorRecipe | None" = field(default=None, metadata={"since": 3})
+    adversarial_flips: int = 0
+    distillation_steps: int = 0
+    teacher: "GeneratorRecipe | None" = None
 
     def __post_init__(self):
-        if self.imitation_steps < 0 or bool(self.imitation_steps) != bool(self.teacher):
-            raise UserError(f"imitation_steps is {self.imitation_steps}; it must be above 0 with a teacher, and 0 without")
+        if self.distillation_steps < 0 or bool(self.distillation_steps) != bool(self.teacher):
+            raise UserError(f"distillation_steps is {self.distillation_steps}; it must be above 0 with a teacher, and 0 without")
         if self.adversarial_flips < 0:
             raise UserError(f"adversarial_flips is {self.adversarial_flips}; allowed are whole numbers from 0")
         if self.adversarial_flips and self.models_per_step != 1:
             raise UserError(
                 f"models_per_step is {self.models_per_step}; with adversarial_flips it must be 1, for there is one worst case"
             )
+
+    @property
+    def training(self) -> str:
+        """How it is trained, in the words of the book."""
+        if self.adversarial_flips:
+            return "adversarial bit flips"
+        if self.teacher:
+            return "distillation, then EOPM" if self.steps else "distillation"
+        return "EOPM"
 
 
 def set_initial_gain(generator: nn.Module, gain: float) -> None:
@@ -155,7 +164,7 @@ def eopm_gradient(
     return clean_sum / len(bases), perturbed_sum / (len(bases) * models_per_step)
 
 
-def imitation_gradient(generator: nn.Module, teacher: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+def distillation_gradient(generator: nn.Module, teacher: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Accumulate into the generator's .grad the gradient of the mean squared distance (of pixels in [-1, 1]) between the
     images as `generator` and as `teacher` transform them; returns that distance."""
     with torch.no_grad():
@@ -229,7 +238,7 @@ def _optimise(
     return losses, time.perf_counter() - began
 
 
-def imitate(
+def distill(
     generator: nn.Module,
     teacher: nn.Module,
     train: Split,
@@ -239,20 +248,20 @@ def imitate(
     words: str = "",
     deadline: float | None = None,
 ) -> dict:
-    """Train `generator` in place for `recipe.imitation_steps`, on a one-cycle schedule, to transform images as `teacher` does.
+    """Train `generator` in place for `recipe.distillation_steps`, on a one-cycle schedule, to transform images as `teacher` does.
 
-    Returns {"seconds", "imitation_losses" ([step, mean squared distance] of every twentieth of the steps)}, and "steps",
+    Returns {"seconds", "distillation_losses" ([step, mean squared distance] of every twentieth of the steps)}, and "steps",
     "model_images" and "losses" as `train_generator`, for no steps of Eq. 3.
     """
     set_initial_gain(generator, recipe.initial_gain)
     _ready(generator, recipe)
 
     def gradient(step: int, images: Tensor, labels: Tensor) -> Tensor:
-        return imitation_gradient(generator, teacher, images, labels)[None]
+        return distillation_gradient(generator, teacher, images, labels)[None]
 
-    steps = range(recipe.imitation_steps)
+    steps = range(recipe.distillation_steps)
     losses, seconds = _optimise(generator, train, how, recipe, steps, "one_cycle", gradient, resume, words, deadline)
-    return {"seconds": seconds, "steps": 0, "model_images": 0, "losses": [], "imitation_losses": losses}
+    return {"seconds": seconds, "steps": 0, "model_images": 0, "losses": [], "distillation_losses": losses}
 
 
 def train_generator(
@@ -265,15 +274,15 @@ def train_generator(
     resume: Path | None = None,
     words: str = "",
     deadline: float | None = None,
-    imitated: dict | None = None,
+    distilled: dict | None = None,
 ) -> dict:
     """Train `generator` in place on Eq. 3 against the frozen `bases` (one: relaxed access; several: surrogates, averaged).
 
-    imitated: what `imitate` returned, where `generator` comes from there; its batches are not used again.
-    Returns {"seconds" (the imitation's included), "steps", "model_images" (images x perturbed models), "losses" ([step, clean,
-    perturbed] means of every twentieth of the steps)}, and "imitation_losses" where there are any.
+    distilled: what `distill` returned, where `generator` comes from there; its batches are not used again.
+    Returns {"seconds" (the distillation's included), "steps", "model_images" (images x perturbed models), "losses" ([step, clean,
+    perturbed] means of every twentieth of the steps)}, and "distillation_losses" where there are any.
     """
-    if not imitated:
+    if not distilled:
         set_initial_gain(generator, recipe.initial_gain)
     _ready(generator, recipe)
     count, patterns = recipe.models_per_step, None
@@ -300,13 +309,13 @@ def train_generator(
 
         return torch.stack(eopm_gradient(generator, bases, images, labels, pattern, count, recipe.loss_weight))
 
-    first = recipe.imitation_steps if imitated else 0
+    first = recipe.distillation_steps if distilled else 0
     steps = range(first, first + recipe.steps)
     losses, seconds = _optimise(generator, train, how, recipe, steps, recipe.schedule, gradient, resume, words, deadline)
     return {
-        "seconds": seconds + (imitated["seconds"] if imitated else 0.0),
+        "seconds": seconds + (distilled["seconds"] if distilled else 0.0),
         "steps": recipe.steps,
         "model_images": recipe.steps * min(recipe.batch, len(train.labels)) * count * len(bases),
         "losses": losses,
-        **({"imitation_losses": imitated["imitation_losses"]} if imitated else {}),
+        **({"distillation_losses": distilled["distillation_losses"]} if distilled else {}),
     }

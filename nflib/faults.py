@@ -1,4 +1,4 @@
-"""Error models (laws), and the error patterns (one draw: one "chip") that they give.
+"""Error models, and the error patterns (one draw: one "chip") that they give.
 
 A pattern is sparse: for each layer the positions of the weights that it touches and, for each, two bytes, so that the
 stored code becomes (code & keep) ^ toggle.  A flipped bit keeps and toggles; a cell stuck at 0 does not keep; a cell
@@ -277,10 +277,10 @@ def _split(sizes: Mapping[str, int], keep: np.ndarray, toggle: np.ndarray) -> Pa
 
 @dataclass(frozen=True)
 class ErrorModel:
-    """A law of bit errors.
+    """How bits err.
 
     rate: share of cells that are faulty, a fraction in [0, 1).  bit_rates: a rate of its own for each bit, lowest bit
-    first, in place of `rate` (which then only names the law); 0 spares a bit.  layers: names of the layers hit; empty
+    first, in place of `rate` (which then only names the error model); 0 spares a bit.  layers: names of the layers hit; empty
     means all.  A limited pattern is the full pattern of the same seed with the other bits and layers left out.
     """
 
@@ -475,7 +475,7 @@ class ChipMap(ErrorModel):
         return self._limited(pattern, device)
 
 
-LAWS = {
+ERROR_MODELS = {
     "bit_flips": BitFlips,
     "stuck_at": StuckAt,
     "release_map": ReleaseMap,
@@ -493,14 +493,14 @@ LABELS = {
 }
 
 
-def error_model(law: str, rate: float) -> ErrorModel:
+def named(name: str, rate: float) -> ErrorModel:
     """The error model of a name in LAWS at a bit-error rate (fraction), or a ChipMap for "chip_map:PATH".
 
     Raises UserError for an unknown name or a rate outside [0, 1).
     """
-    if law.startswith("chip_map:"):
-        return ChipMap(path=law.removeprefix("chip_map:"))
-    return LAWS[choose("error model", law, LAWS)](check_rate(rate))
+    if name.startswith("chip_map:"):
+        return ChipMap(path=name.removeprefix("chip_map:"))
+    return ERROR_MODELS[choose("error model", name, ERROR_MODELS)](check_rate(rate))
 
 
 def _patch(weight, codes, scale, index, keep, toggle, unused, slip, old):

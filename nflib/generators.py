@@ -22,8 +22,8 @@ LABELS = {
     "unet_l": "UNetL",
     "unet_s": "UNetS",
 }
-UNIVERSAL, CLASS_PATTERNS = "universal", "class_patterns"
-CONTROLS = {UNIVERSAL: "UIP", CLASS_PATTERNS: "class patterns"}  # perturbations without a network
+UNIVERSAL, CLASS_WISE = "universal", "class_wise"
+CONTROLS = {UNIVERSAL: "UIP", CLASS_WISE: "class-wise"}  # perturbations without a network
 
 
 def label(name: str) -> str:
@@ -120,11 +120,11 @@ class UniversalPerturbation(nn.Module):
         return torch.tanh(self.raw).expand_as(x)
 
 
-class ClassPatterns(nn.Module):
+class ClassWise(nn.Module):
     """One learnable perturbation tanh(U_c) for each class c, added to the images of that class: it is told the labels.
 
     Not a mitigation, for it needs the answer; it shows what a generator could do at most if all that it did was to tell
-    the class and to add that class's pattern.  U [classes, 3, H, W].
+    the class and to add that class's perturbation.  U [classes, 3, H, W].
     """
 
     def __init__(self, classes: int = 10, image_size: int = 32):
@@ -135,18 +135,18 @@ class ClassPatterns(nn.Module):
         return torch.tanh(self.raw[labels])
 
 
-class Told(nn.Module):
-    """Class patterns that a classifier tells the class, so that nothing needs the true label: a generator in two parts.
+class Selected(nn.Module):
+    """Class-wise perturbations that a classifier tells the class, so that nothing needs the true label: a generator in two parts.
 
-    teller: maps images to logits [B, classes].
+    selector: maps images to logits [B, classes].
     """
 
-    def __init__(self, patterns: ClassPatterns, teller: Callable[[Tensor], Tensor]):
+    def __init__(self, perturbations: ClassWise, selector: Callable[[Tensor], Tensor]):
         super().__init__()
-        self.patterns, self.teller = patterns, teller
+        self.perturbations, self.selector = perturbations, selector
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.patterns(x, self.teller(x).argmax(1))
+        return self.perturbations(x, self.selector(x).argmax(1))
 
 
 _BUILDERS = {
@@ -162,7 +162,7 @@ _BUILDERS = {
 def build(name: str, width: float = 1.0, seed: int = 0, image_size: int = 32, classes: int = 10) -> nn.Module:
     """A generator, float32, train mode, initialised from `seed`.
 
-    name: one of NAMES, or of CONTROLS (the only ones that need `image_size`; class patterns need `classes` too).
+    name: one of NAMES, or of CONTROLS (the only ones that need `image_size`; class-wise perturbations need `classes` too).
     width: factor on the channel counts.  Raises UserError for an unknown name.
     """
     choose("generator", name, (*NAMES, *CONTROLS))
@@ -170,8 +170,8 @@ def build(name: str, width: float = 1.0, seed: int = 0, image_size: int = 32, cl
         torch.manual_seed(seed)
         if name == UNIVERSAL:
             return UniversalPerturbation(image_size)
-        if name == CLASS_PATTERNS:
-            return ClassPatterns(classes, image_size)
+        if name == CLASS_WISE:
+            return ClassWise(classes, image_size)
         builder, base_width = _BUILDERS[name]
         return builder(max(1, round(base_width * width)))
 
@@ -190,7 +190,7 @@ def encoder(name: str, width: float = 1.0, seed: int = 0) -> tuple[nn.Sequential
 def transform(generator: nn.Module, images: Tensor, labels: Tensor | None = None) -> Tensor:
     """Transformed images clip(x + G(x), -1, 1), shape of `images` (Eq. 1).
 
-    labels: of the images, for class patterns, which no other generator sees.  The gradient is 1 on the closed interval and 0 outside, in every torch (its clamp has had 0 at the ends since 2.14).
+    labels: of the images, for class-wise perturbations, which no other generator sees.  The gradient is 1 on the closed interval and 0 outside, in every torch (its clamp has had 0 at the ends since 2.14).
     """
-    moved = images + (generator(images, labels) if isinstance(generator, ClassPatterns) else generator(images))
+    moved = images + (generator(images, labels) if isinstance(generator, ClassWise) else generator(images))
     return torch.where(moved.abs() <= 1, moved, moved.detach().clamp(-1, 1))

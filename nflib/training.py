@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -49,9 +49,9 @@ class BaseRecipe:
     schedule: str = "constant"
     bits: int = 8
     seed: int = 0
-    weight_perturbation: float = field(default=0.0, metadata={"since": 2})
-    clipping: float = field(default=0.0, metadata={"since": 4})
-    bit_errors: float = field(default=0.0, metadata={"since": 6})
+    weight_perturbation: float = 0.0
+    clipping: float = 0.0
+    bit_errors: float = 0.0
 
     def __post_init__(self):
         if not 0 <= self.weight_perturbation < float("inf"):
@@ -149,6 +149,10 @@ def batches_of(split: Split, batch: int, how: str, seed: int, epoch: int) -> Ite
 
 class OutOfTime(Exception):
     """The time allowed is over; the state of training is stored."""
+
+
+class Diverged(Exception):
+    """A loss is not finite, so training cannot go on; the message says where."""
 
 
 class Resumable:

@@ -1,0 +1,211 @@
+"""Pictures of the tidy frame: one house style, five shapes (ladder, curve, bars, heat map, scatter), SVG with alt text.
+
+Every shape takes rows of `nflib.report.frame` and names of its columns, and gives a `Picture`.  What is special to one
+experiment is drawn in its notebook, on axes of `panels`, and shown as a `Picture` too.
+"""
+
+import base64
+import html
+import io
+import itertools
+from collections.abc import Iterable
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nflib import generators
+from nflib.report.show import HEADS, keep, values_of
+
+STYLE = {
+    **{name: value for name, value in matplotlib.rcParamsDefault.items() if name.startswith(("font.", "text.", "axes.", "lines."))},
+    "svg.hashsalt": "nflib",
+    "svg.fonttype": "path",
+    "font.family": "DejaVu Sans",  # comes with matplotlib: equal letters on every machine
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",  # a phone shows a picture's left part first
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "figure.dpi": 100,
+}  # fmt: skip
+PALETTE = sns.color_palette("colorblind", 10).as_hex()
+COLOURS = {  # one colour a thing, in the whole book
+    "alone": "#222222", "none": "#222222",
+    **dict(zip(generators.LABELS.values(), PALETTE)),
+    "ReleaseMap": PALETTE[0], "BitFlips": PALETTE[1], "StuckAt": PALETTE[2],
+    "distillation": PALETTE[4], "EOPM": PALETTE[3], "official EOPM": PALETTE[5], "published": "#c1121f",
+}  # fmt: skip
+WIDTH = 7.0  # inches: the book's column
+
+
+class Picture:
+    """A figure with its alternative text; notebooks show it as an SVG image that fits the column.
+
+    name: also kept as NAME.svg among the results (see `show.keep`).
+    """
+
+    def __init__(self, figure: Figure, alt: str, name: str = ""):
+        out = io.StringIO()
+        with matplotlib.rc_context(STYLE):
+            figure.savefig(out, format="svg", metadata={"Date": None})
+        self.svg, self.alt = out.getvalue(), alt
+        if name:
+            keep(f"{name}.svg", self.svg)
+
+    def _repr_html_(self) -> str:
+        source = base64.b64encode(self.svg.encode()).decode()
+        return f'<img class="nflib-picture" src="data:image/svg+xml;base64,{source}" alt="{html.escape(self.alt)}"/>'
+
+
+def colours(values: Iterable) -> dict:
+    """The colour of each value: the book's own where it has one, else others of the palette in order."""
+    others = itertools.cycle([c for c in PALETTE[6:]] + PALETTE)
+    return {value: COLOURS.get(value) or next(others) for value in dict.fromkeys(values)}
+
+
+def panels(count: int = 1, height: float = 3.2, columns: int = 0, **options) -> tuple[Figure, list[Axes]]:
+    """A figure in house style with `count` axes side by side (or in `columns` columns); height: of one row, in inches."""
+    columns = columns or max(1, min(count, 3))
+    rows = -(-max(count, 1) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
+        axes = list(figure.subplots(rows, columns, squeeze=False, **options).flat)
+    for axis in axes[count:]:
+        axis.remove()
+    for axis in axes[:count]:
+        axis.grid(True, color="0.9", linewidth=0.8)
+        axis.set_axisbelow(True)
+    return figure, axes[:count]
+
+
+def _groups(rows: pd.DataFrame, by: str | None) -> list[tuple[str, pd.DataFrame]]:
+    return [(str(name), some) for name, some in rows.groupby(by, sort=False)] if by else [("", rows)]
+
+
+def head(column: str) -> str:
+    """What a column is called in pictures and tables, with its unit."""
+    return HEADS.get(column, column.replace("_", " "))
+
+
+def ladder(rows: pd.DataFrame, by: str = "generator", panel: str | None = None, alt: str = "", name: str = "") -> Picture:
+    """From the base model alone (hollow) to the system (filled), a line a row; bar: standard deviation over chips.
+
+    A red diamond is the paper's number.  by: what names a line; panel: a column with a panel for each value.
+    """
+    groups = _groups(rows[rows["recovery"].notna()], panel)
+    labels = list(dict.fromkeys(label for _, some in groups for label in some[by]))
+    figure, axes = panels(len(groups), 1.2 + 0.32 * len(labels), sharey=True)
+    paint = colours(labels)
+    for (title, some), axis in zip(groups, axes):
+        for row in some.to_dict("records"):
+            y = labels.index(row[by])
+            axis.plot([row["perturbed_alone"], row["perturbed"]], [y, y], color="0.75", linewidth=3, zorder=1)
+            axis.plot(row["perturbed_alone"], y, "o", color="white", markeredgecolor="black", zorder=2)
+            axis.errorbar(row["perturbed"], y, xerr=row["std"], fmt="o", color=paint[row[by]], zorder=3)
+            axis.plot(row["published_perturbed"], y, "D", color="none", markeredgecolor=COLOURS["published"], markersize=8, zorder=4)
+        axis.set(title=title, xlim=(0, 102), xlabel="accuracy under errors (%)")
+        axis.set_yticks(range(len(labels)), labels)
+    axes[0].set_ylim(len(labels) - 0.4, -0.6)
+    best = rows.loc[rows["recovery"].idxmax()]
+    said = alt or f"Accuracy under errors without and with each of {', '.join(map(str, labels))}."
+    return Picture(figure, f"{said} Largest recovery: {best[by]}, {best['recovery']:.1f} points.", name)
+
+
+def curve(
+    rows: pd.DataFrame, x: str, y: str, hue: str, panel: str | None = None, error: str | None = None,
+    log: bool = False, alt: str = "", name: str = "", **limits,
+) -> Picture:  # fmt: skip
+    """Lines of y over x, one for each value of `hue`, labelled at their ends; error: column whose values (±) are shaded.
+
+    log: x in decades.  limits: xlim, ylim and other properties of the axes.
+    """
+    groups, paint = _groups(rows, panel), colours(rows[hue])
+    figure, axes = panels(len(groups), 3.4, columns=min(len(groups), 2), sharey=True)
+    for (title, some), axis in zip(groups, axes):
+        for label, line in some.groupby(hue, sort=False):
+            line = line.sort_values(x)
+            places, heights = values_of(line, x), values_of(line, y)
+            axis.plot(places, heights, "o-", color=paint[label], markersize=4, label=str(label))
+            if error:
+                axis.fill_between(places, heights - line[error], heights + line[error], color=paint[label], alpha=0.15)
+        axis.set(title=title, xlabel=head(x), ylabel=head(y) if axis is axes[0] else "", **limits)
+        if log:
+            axis.set_xscale("log")
+    handles, labels = {}, None
+    for axis in axes:
+        handles |= dict(zip(*reversed(axis.get_legend_handles_labels())))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize=10)
+    return Picture(figure, alt or f"{head(y)} over {head(x)} for {', '.join(map(str, paint))}.", name)
+
+
+def bars(
+    rows: pd.DataFrame, x: str, y: str, hue: str | None = None, error: str | None = None,
+    published: str | None = None, panel: str | None = None, alt: str = "", name: str = "", **limits,
+) -> Picture:  # fmt: skip
+    """Horizontal bars of y for each value of x, side by side for each value of `hue`.
+
+    error: column whose values (±) are drawn at the ends; published: column of the paper's numbers, red diamonds.
+    """
+    groups = _groups(rows, panel)
+    places = list(dict.fromkeys(rows[x]))
+    hues = list(dict.fromkeys(rows[hue])) if hue else [None]
+    paint = colours(hues if hue else places)
+    figure, axes = panels(len(groups), 1.2 + 0.26 * len(places) * len(hues), sharey=True)
+    for (title, some), axis in zip(groups, axes):
+        for row in some.to_dict("records"):
+            k = hues.index(row[hue]) if hue else 0
+            where = places.index(row[x]) + 0.8 * ((k + 0.5) / len(hues) - 0.5)
+            axis.barh(where, row[y], 0.75 / len(hues), color=paint[row[hue] if hue else row[x]], xerr=row[error] if error else None)
+            if published:
+                axis.plot(row[published], where, "D", color="white", markeredgecolor=COLOURS["published"], markersize=6, zorder=4)
+        axis.set(title=title, xlabel=head(y), **limits)
+        texts = [f"{100 * v:g} %" if x in ("rate", "train_rate") else str(v) for v in places]
+        axis.set_yticks(range(len(places)), texts)
+    axes[0].set_ylim(len(places) - 0.5, -0.5)
+    if hue:
+        boxes = [matplotlib.patches.Patch(color=paint[value]) for value in hues]
+        figure.legend(boxes, [str(value) for value in hues], loc="outside lower center", ncols=3, fontsize=10)
+    return Picture(figure, alt or f"{head(y)} by {head(x)}{f' and {head(hue)}' if hue else ''}.", name)
+
+
+def heatmap(
+    rows: pd.DataFrame, index: str, columns: str, values: str, panel: str | None = None, alt: str = "", name: str = "",
+    **options,
+) -> Picture:  # fmt: skip
+    """A coloured table of `values`, the mean where several rows share a place; options: of seaborn.heatmap."""
+    groups = _groups(rows, panel)
+    tables = [some.pivot_table(index=index, columns=columns, values=values, sort=False) for _, some in groups]
+    figure, axes = panels(len(groups), 1.4 + 0.35 * max(len(table) for table in tables), columns=min(2, len(groups)))
+    shown = {"annot": True, "fmt": ".0f", "cmap": "vlag", "center": 0, "cbar": False, "linewidths": 1} | options
+    for (title, _), table, axis in zip(groups, tables, axes):
+        axis.grid(False)
+        sns.heatmap(table, ax=axis, **shown)
+        axis.set(title=title, xlabel=head(columns), ylabel=head(index) if axis is axes[0] else "")
+        axis.tick_params(axis="x", rotation=30)
+        axis.tick_params(axis="y", rotation=0)
+    return Picture(figure, alt or f"{head(values)} by {head(index)} and {head(columns)}.", name)
+
+
+def scatter(
+    rows: pd.DataFrame, x: str, y: str, hue: str | None = None, label: str | None = None, alt: str = "", name: str = "",
+    diagonal: bool = False, **limits,
+) -> Picture:  # fmt: skip
+    """Points of y over x, coloured by `hue`, each labelled with the column `label`; diagonal: a line where both are equal."""
+    figure, (axis,) = panels(1, 4.2)
+    paint = colours(rows[hue]) if hue else {None: PALETTE[0]}
+    for value, some in rows.groupby(hue, sort=False) if hue else [(None, rows)]:
+        axis.plot(values_of(some, x), values_of(some, y), "o", color=paint[value], markersize=6, alpha=0.8, label=value)
+    for row in rows.to_dict("records") if label else ():
+        axis.annotate(str(row[label]), (row[x], row[y]), (5, 2), textcoords="offset points", fontsize=9)
+    if diagonal:
+        ends = [np.nanmin([rows[x].min(), rows[y].min()]), np.nanmax([rows[x].max(), rows[y].max()])]
+        axis.plot(ends, ends, color="0.6", linewidth=1, zorder=0)
+    if hue:
+        figure.legend(loc="outside lower center", ncols=3, fontsize=10)
+    axis.set(xlabel=head(x), ylabel=head(y), **limits)
+    return Picture(figure, alt or f"{head(y)} against {head(x)}, {len(rows)} points.", name)

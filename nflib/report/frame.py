@@ -1,0 +1,190 @@
+"""The tidy frame: one row a measured cell, which every table, picture and claim of the book starts from."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from nflib import data, faults, generators, models
+from nflib.mitigations import MITIGATIONS
+from nflib.names import UserError
+from nflib.report import published
+from nflib.study import runner
+from nflib.study.cells import Cell, digest_of
+from nflib.study.measures import DERIVED
+from nflib.study.recipes import PROFILES, is_official
+from nflib.study.records import Store
+
+ORDER = {  # of categories in tables and pictures
+    "dataset": list(data.LABELS.values()),
+    "base_model": [models.label(name) for name in models.ALL_NAMES],
+    "generator": ["none", *generators.LABELS.values(), *generators.CONTROLS.values()],
+    "error_model": list(faults.LABELS.values()),
+}
+SORTED = ["dataset", "base_model", "width", "base_recipe", "epochs", "error_model", "bits", "hit", "shift", "mitigation"]
+SORTED += ["generator", "training", "steps", "distillation_steps", "trained_on", "train_rate", "rate", "digest"]
+
+
+def errors_of(accuracies: np.ndarray) -> dict[str, float]:
+    """Mean, standard deviation (ddof 0), standard error of the mean and worst of accuracies over error patterns [P]."""
+    count = len(accuracies)
+    se = accuracies.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
+    return {"perturbed": accuracies.mean(), "std": accuracies.std(), "se": se, "worst": accuracies.min()}
+
+
+def paired(after: Sequence[float], before: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard error of the differences of accuracies [P] on the same error patterns, in percentage points."""
+    gap = np.asarray(after, float) - np.asarray(before, float)
+    return gap.mean(), gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else np.nan
+
+
+def _system(cell: Cell) -> str:
+    """What stands in front of the base model or in its memory, in words: "alone", "ConvL", "sign bit protected"."""
+    if cell.mitigation:
+        return MITIGATIONS[cell.mitigation].label
+    if cell.selector:
+        return f"class-wise, selected by {models.label(cell.selector.model)}"
+    if cell.generator is None:
+        return "alone" if cell.base.recipe.name in ("release", "modern") else f"alone ({cell.base.recipe.words})"
+    by = {generators.CLASS_WISE: "class-wise, by true label", generators.UNIVERSAL: "one perturbation for all images"}
+    return by.get(cell.generator.name, generators.label(cell.generator.name))
+
+
+def _row(cell: Cell, record: dict) -> dict:
+    """Everything that a cell says, and what was measured of it."""
+    base, recipe, metrics = cell.base, cell.generator, record["metrics"]
+    trainings = [metrics.get(f"{what}_training") or {} for what in ("base", "generator", "selector")]
+    row = {
+        "kind": cell.kind,
+        "dataset": data.LABELS.get(base.dataset, base.dataset),
+        "base_model": models.label(base.model),
+        "width": base.width,
+        "base_recipe": base.recipe.name,
+        "recipe_words": base.recipe.words,
+        "epochs": base.recipe.epochs,
+        "base_seed": base.recipe.seed,
+        "weight_decay": base.recipe.weight_decay,
+        "clipping": base.recipe.clipping,
+        "bit_errors": base.recipe.bit_errors,
+        "schedule": base.recipe.schedule,
+        "system": _system(cell),
+        "generator": generators.label(recipe.name) if recipe else "none",
+        "training": ("official EOPM" if is_official(recipe) else recipe.training) if recipe else "none",
+        "trained_on": "+".join(models.label(one.model) for one in cell.trained_on) if recipe else "none",
+        "train_error_model": faults.LABELS.get(recipe.error_model, recipe.error_model) if recipe else "none",
+        "train_rate": recipe.rate if recipe else 0.0,
+        "steps": recipe.steps if recipe else 0,
+        "distillation_steps": recipe.distillation_steps if recipe else 0,
+        "models_per_step": recipe.models_per_step if recipe else 0,
+        "loss_weight": float(recipe.loss_weight) if recipe else 0.0,
+        "flips": recipe.adversarial_flips if recipe else 0,
+        "generator_width": recipe.width if recipe else 0.0,
+        "generator_seed": recipe.seed if recipe else 0,
+        "selector": models.label(cell.selector.model) if cell.selector else "none",
+        "mitigation": cell.mitigation or "none",
+        "error_model": faults.LABELS.get(cell.error_model, cell.error_model),
+        "rate": cell.rate,
+        "bits": cell.bits or base.recipe.bits,
+        "hit": cell.hit or "all",
+        "shift": cell.shift or "none",
+        "batch": cell.images if cell.device else 0,
+        "patterns": cell.patterns,
+        "first_seed": cell.first_seed,
+        "images": metrics.get("images", 0),
+        "clean": metrics.get("clean", np.nan),
+        "changed_bits": float(np.mean(metrics["changed_bits"])) if metrics.get("changed_bits") else np.nan,
+        "training_minutes": sum(t.get("seconds", 0.0) for t in trainings[1:]) / 60,
+        "base_minutes": trainings[0].get("seconds", 0.0) / 60,
+        "device": record["provenance"]["device"],
+        "trained_with": " and ".join(dict.fromkeys(t["provenance"]["device"] for t in trainings if "provenance" in t)),
+        "profile": record["profile"],
+        "digest": digest_of(record["cell"]),
+        "accuracies": np.asarray(metrics.get("perturbed", ()), float),
+    }
+    if len(row["accuracies"]):
+        row |= errors_of(row["accuracies"])
+    return row | DERIVED.get(cell.kind, lambda metrics: {})(metrics)
+
+
+def frame(cells: Iterable[Cell], records: dict[str, dict]) -> pd.DataFrame:
+    """A row for each of `cells` that has a record; records: by digest, each with its "profile".
+
+    Columns say what was measured in the vocabulary of the glossary, with labels ("VGG11", "ConvL"), rates as fractions.
+    clean, perturbed (mean over error patterns), worst: accuracies in per cent of this row's system; std (over patterns,
+    ddof 0), se (standard error of the mean); accuracies: one a pattern.  clean_alone, perturbed_alone: of the base model
+    alone under the same errors on the same images; recovery and recovery_se: mean of the paired differences, in percentage
+    points; NaN where that was not measured.  published_*: the paper's numbers for the setting, where base recipe and error
+    model are the official code's.  A kind of measurement adds the columns of `measures.DERIVED`.
+    """
+    found = [(cell, records[cell.digest]) for cell in dict.fromkeys(cells) if cell.digest in records]
+    rows = []
+    for cell, record in found:
+        row, alone = _row(cell, record), records.get(cell.alone.digest)
+        metrics = (alone or {}).get("metrics", {})
+        if metrics.get("perturbed"):
+            row |= {"clean_alone": metrics["clean"], "perturbed_alone": float(np.mean(metrics["perturbed"]))}
+            if cell != cell.alone and len(row["accuracies"]):
+                row["recovery"], row["recovery_se"] = paired(row["accuracies"], metrics["perturbed"])
+        rows.append(row)
+    names = ["perturbed", "std", "se", "worst", "clean_alone", "perturbed_alone", "recovery", "recovery_se"]
+    whole = pd.DataFrame(rows)
+    whole = whole.reindex(columns=[*dict.fromkeys([*whole.columns, *names])])
+    return _with_published(whole) if len(whole) else whole
+
+
+def _with_published(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows, in order, with the paper's numbers beside those that were measured as the official code does it."""
+    keys = [*published.SYSTEM, "rate"]
+    rows = rows.merge(published.accuracies(), how="left", on=keys, validate="many_to_one")
+    beside = [*(name for name in rows if name.startswith("published_")), "origin"]
+    read_back = np.where(rows["bits"] == 8, "ReleaseMap", "ReleaseMap, sign slip")  # the official code's own way
+    official = (rows["error_model"] == read_back) & rows["base_recipe"].isin(["release", "awp"])
+    official &= (rows["kind"] == "accuracy") & (rows["selector"] == "none")
+    rows[beside] = rows[beside].where(official)
+    return ordered(rows)
+
+
+def ordered(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows in the order of all tables: setting first, categories as ORDER has them."""
+    rank = lambda column: column.map({v: k for k, v in enumerate(ORDER[column.name])}).fillna(99) if column.name in ORDER else column  # noqa: E731
+    by = [name for name in SORTED if name in rows]
+    return rows.sort_values(by, key=rank, kind="stable", ignore_index=True)
+
+
+def measured(cells: Iterable[Cell], profile: str, measure: bool = True, device: str = "auto") -> pd.DataFrame:
+    """The tidy frame (`frame`) of `cells`: what has no record is measured first; measure=False: stored records only.
+
+    The base model alone, which recovery is held against, is looked up too where it has a record.  Raises UserError where
+    nothing is stored, or for an unknown profile.
+    """
+    cells, store = list(dict.fromkeys(cells)), Store(profile)
+    if not cells:
+        raise UserError("these parameters ask for no cell; give at least one of each list")
+    if measure:
+        runner.run(cells, profile, device)
+    wanted = dict.fromkeys([*cells, *(cell.alone for cell in cells)])
+    records = {cell.digest: {**store.read(store.path(cell)), "profile": profile} for cell in wanted if store.has(cell)}
+    rows = frame(cells, records)
+    if rows.empty:
+        raise UserError(f"none of the {len(cells)} cells has a record in {store.root}; measure=True measures them")
+    return rows
+
+
+def arrays(rows: pd.DataFrame) -> list[dict[str, np.ndarray]]:
+    """The arrays stored beside each row's record, in the order of the rows."""
+    found = []
+    for row in rows.itertuples():
+        store = Store(row.profile)
+        found.append(store.arrays(store.read(store.root / row.kind / f"{row.digest}.json")))
+    return found
+
+
+def metrics(row: pd.Series) -> dict:
+    """All that was measured of a row's cell, as its record has it."""
+    store = Store(row["profile"])
+    return store.read(store.root / row["kind"] / f"{row['digest']}.json")["metrics"]
+
+
+def all_records() -> dict[str, list[dict]]:
+    """Every stored record, by profile."""
+    return {profile: Store(profile).records() for profile in PROFILES}

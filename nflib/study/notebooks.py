@@ -1,0 +1,234 @@
+"""Notebooks: their parameters, refused where they are wrong; the cells that they ask for; their execution.
+
+A notebook is a py:percent file in notebooks/.  Its cell tagged `parameters` has typed literals; its cell tagged `cells`
+makes the list `cells` of them.  notebooks/parameters.yml says with which values each profile runs it.
+"""
+
+import ast
+import contextlib
+import functools
+import io
+import json
+import os
+import sys
+import tempfile
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+
+import jupytext
+import yaml
+
+from nflib.names import ROOT, UserError, choose
+from nflib.study.cells import Cell
+
+SOURCES = ROOT / "notebooks"
+BOOK = "book"  # the key of parameters.yml that lists which parameter sets are pages of the book
+KEPT_ENVIRONMENT = ("NFLIB_OUTCOMES", "NFLIB_STRICT")
+
+
+def names() -> list[str]:
+    """Names of the notebooks, in order."""
+    return sorted(path.stem for path in SOURCES.glob("*.py"))
+
+
+def source(name: str) -> Path:
+    """The file of a notebook, by its name or its path from here; UserError for one that is not there."""
+    path = Path(name)
+    if path.parent != Path() and path.resolve().parent != SOURCES:
+        raise UserError(f"{name} is no notebook of this study; they lie in {SOURCES}")
+    return SOURCES / f"{choose('notebook', path.name.removesuffix('.py'), names())}.py"
+
+
+@functools.cache
+def _cells_of(path: Path, changed: int) -> list:
+    return jupytext.reads(path.read_text("utf-8"), fmt="py:percent").cells
+
+
+def code(name: str, tag: str | None = None) -> list[str]:
+    """Sources of a notebook's code cells, or of those with a tag."""
+    path = source(name)
+    cells = [cell for cell in _cells_of(path, path.stat().st_mtime_ns) if cell.cell_type == "code"]
+    return [cell.source for cell in cells if tag is None or tag in cell.metadata.get("tags", [])]
+
+
+def parameters(name: str) -> dict[str, tuple[object, object]]:
+    """(type, default) of each parameter of a notebook, read from the annotated literals of its cell `parameters`."""
+    found = {}
+    for node in ast.parse("\n".join(code(name, "parameters"))).body:
+        if isinstance(node, ast.AnnAssign):
+            kind = eval(ast.unparse(node.annotation), {})  # noqa: S307  (the notebook's own annotation)
+            found[node.target.id] = kind, ast.literal_eval(node.value)
+    return found
+
+
+@functools.cache
+def _sets(changed: int) -> dict[str, dict[str, object]]:
+    whole = yaml.safe_load((SOURCES / "parameters.yml").read_text("utf-8"))
+    for name in names():
+        if not isinstance(whole.get(name), dict):
+            raise UserError(f"notebook {name!r} has no entry in notebooks/parameters.yml")
+    return {choose("notebook of parameters.yml", name, names()): sets for name, sets in whole.items()}
+
+
+def sets(name: str) -> dict[str, dict]:
+    """The parameter sets of a notebook, by profile (or another name, where it has no parameter `profile`)."""
+    known = _sets((SOURCES / "parameters.yml").stat().st_mtime_ns)[source(name).stem]
+    has_profile = "profile" in parameters(name)
+    return {key: (values or {}) | ({"profile": key} if has_profile else {}) for key, values in known.items() if key != BOOK}
+
+
+def pages() -> dict[str, tuple[str, str]]:
+    """Pages of the book: {page: (notebook, parameter set)}; a notebook's first page has its name."""
+    found = {}
+    for name, known in _sets((SOURCES / "parameters.yml").stat().st_mtime_ns).items():
+        for place, key in enumerate(known.get(BOOK, ())):
+            choose(f"parameter set of {name}", key, sets(name))
+            found[f"{name}_{key}" if place else name] = name, key
+    return found
+
+
+def _wrong(name: str, value: object, kind: object) -> UserError:
+    words = kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
+    return UserError(f"parameter {name!r} is {value!r}; a value of type {words} is needed")
+
+
+def _converted(name: str, value: object, kind: object) -> object:
+    """`value`, or what a text of the command line stands for, as a value of the annotated type."""
+    inside = typing.get_args(kind)
+    if typing.get_origin(kind) is list:
+        if isinstance(value, str):
+            value = [part.strip() for part in value.strip().removeprefix("[").removesuffix("]").split(",") if part.strip()]
+        if not isinstance(value, (list, tuple)):
+            raise _wrong(name, value, kind)
+        return [_converted(name, item, inside[0]) for item in value]
+    if kind is str:
+        if not isinstance(value, str):
+            raise _wrong(name, value, kind)
+        return value.strip("'\"")
+    if isinstance(value, str):
+        text = value
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            value = ast.literal_eval({"true": "True", "false": "False"}.get(text.lower(), text))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):
+            value = float(value)
+    if type(value) is not kind:
+        raise _wrong(name, value if len(repr(value)) < 80 else repr(value)[:80] + "...", kind)
+    return value
+
+
+def strict(name: str, given: dict[str, object]) -> dict[str, object]:
+    """The parameters given, as values of the notebook's annotated types; UserError for an unknown name or a wrong type."""
+    known, checked = parameters(name), {}
+    for key, value in given.items():
+        kind, _ = known[choose(f"parameter of notebook {name!r}", key, known)]
+        checked[key] = _converted(key, value, kind)
+    return checked
+
+
+def _run(sources: list[str], namespace: dict, name: str) -> None:
+    for text in sources:
+        exec(compile(text, f"notebooks/{name}.py", "exec"), namespace)  # noqa: S102  (a notebook of this study)
+
+
+def cells(name: str, given: dict[str, object]) -> list[Cell]:
+    """What a notebook measures with the parameters given: its cells `parameters` and `cells`, executed here.
+
+    [] for a notebook that only reads.  UserError where a value is refused by what builds cells.
+    """
+    checked = strict(name, given)
+    namespace: dict = {}
+    _run(code(name, "parameters"), namespace, name)
+    namespace |= checked
+    try:
+        _run(code(name, "cells"), namespace, name)
+    except UserError as error:
+        raise UserError(f"notebook {name}: {error}") from None
+    return list(dict.fromkeys(namespace.get("cells", [])))
+
+
+def cells_of(profile: str, name: str) -> list[Cell]:
+    """The cells of a notebook at a profile; [] where it has no parameter set of that name."""
+    known = sets(name)
+    return cells(name, known[profile]) if profile in known else []
+
+
+@contextlib.contextmanager
+def keeping(folder: Path, strict_claims: bool) -> Iterator[None]:
+    """What notebooks show is kept in `folder` (`report.show.keep`), and claims must hold where they are strict."""
+    before = {key: os.environ.get(key) for key in KEPT_ENVIRONMENT}
+    os.environ |= {"NFLIB_OUTCOMES": str(folder), "NFLIB_STRICT": "1" if strict_claims else ""}
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            os.environ.pop(key) if value is None else os.environ.__setitem__(key, value)
+
+
+def inline(name: str, given: dict[str, object], folder: Path, strict_claims: bool = False) -> dict:
+    """Execute a notebook here, without a kernel and without showing anything; returns its names.
+
+    Tables, named pictures and claims are kept in `folder`.  For tests, and for tables derived from stored records.
+    """
+    namespace: dict = types.ModuleType("__main__").__dict__
+    sources = code(name)
+    place = next((k for k, text in enumerate(sources) if text in code(name, "parameters")), -1) + 1
+    with keeping(folder, strict_claims), contextlib.redirect_stdout(io.StringIO()):
+        _run(sources[:place], namespace, name)
+        namespace |= strict(name, given)
+        _run(sources[place:], namespace, name)
+    return namespace
+
+
+@contextlib.contextmanager
+def _own_kernel() -> Iterator[str]:
+    """The name of a kernel that is this interpreter, whatever "python3" names on this machine."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "kernels" / "nflib" / "kernel.json"
+        target.parent.mkdir(parents=True)
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        target.write_text(json.dumps({"argv": command, "display_name": "Python 3", "language": "python"}))
+        before = os.environ.get("JUPYTER_PATH")
+        os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, (folder, before)))
+        try:
+            yield "nflib"
+        finally:
+            os.environ.pop("JUPYTER_PATH") if before is None else os.environ.__setitem__("JUPYTER_PATH", before)
+
+
+def execute(name: str, output: Path, given: dict[str, object], folder: Path, strict_claims: bool = False) -> Path:
+    """Run a notebook by papermill from where the user stands; `output` (.ipynb) is written even when a cell fails.
+
+    Tables, named pictures and claims are kept in `folder`.  Raises UserError where the notebook does, or a claim of the
+    book does not hold.
+    """
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    checked = strict(name, given)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+    if sys.stderr.isatty():
+        os.environ["NFLIB_TERMINAL"] = "1"  # the kernel's bars pass through to this terminal
+    with tempfile.TemporaryDirectory() as scratch, _own_kernel() as kernel, keeping(folder, strict_claims):
+        plain = Path(scratch) / "source.ipynb"
+        jupytext.write(jupytext.read(source(name)), plain)
+        try:
+            papermill.execute_notebook(
+                plain,
+                str(output).replace("{", "{{").replace("}", "}}"),
+                checked,
+                kernel_name=kernel,
+                cwd=Path.cwd(),
+                progress_bar=False,
+                stderr_file=sys.stderr,
+                extra_arguments=["--log-level=ERROR"],  # newer kernels warn that they talk to papermill over TCP
+            )
+        except PapermillExecutionError as error:
+            if error.ename in ("UserError", "ClaimFails"):
+                told = "a claim does not hold: " if error.ename == "ClaimFails" else ""
+                raise UserError(f"notebook {name}: {told}{error.evalue}") from None
+            raise
+    return output

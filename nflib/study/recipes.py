@@ -1,0 +1,161 @@
+"""What each profile trains, and how: the constructors with which notebooks build their cells.
+
+A profile is a scale of the study: "smoke" (digits, narrow networks, seconds a training), "desk" (real images, narrow
+networks, two CPU cores), "paper12" (full size, base models of 12 epochs) and "paper" (full size, 30 epochs).
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from nflib import data, faults, generators, models
+from nflib.eopm import GeneratorRecipe
+from nflib.names import UserError, choose
+from nflib.study.cells import Base
+from nflib.training import VARIED, BaseRecipe
+
+RECIPES = ("release", "modern")
+ROBUST_RECIPES = ("clipped", "randbet")  # after Stutz et al. (MLSys 2021): clipped weights; these and random bit errors
+TRAININGS = ("eopm", "distilled", "distilled_eopm", "official", "adversarial")
+OFFICIAL = GeneratorRecipe()  # the official code's own: 300 epochs of CIFAR-10, N = 10
+NARROW = {"resnet18": 0.0625, "resnet50": 0.0625, "preact_resnet18": 0.0625}  # smoke scale; VGGs and encoders below
+DESK = {  # about 10 million multiply-accumulates an image
+    "resnet18": 0.125, "resnet50": 0.09375, "preact_resnet18": 0.125, "vgg11": 0.25, "vgg16": 0.1875, "vgg19": 0.15625
+}  # fmt: skip
+TEACHER = {"name": generators.CLASS_WISE, "width": 1.0, "initial_gain": 1.0, "learning_rate": 0.03, "models_per_step": 1}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """base_recipes: by name.  eopm: how generators are trained on Eq. 3.  distillation: changes to it for a generator that
+    learns to reproduce class-wise perturbations.  teacher: changes for these.  widths: of networks by name; else 1."""
+
+    base_recipes: dict[str, BaseRecipe]
+    eopm: GeneratorRecipe
+    distillation: dict
+    teacher: dict
+    widths: dict[str, float] = field(default_factory=dict)
+
+
+def _full_size(epochs: int, modern_epochs: int, eopm: dict, distillation: dict) -> Profile:
+    """Networks of the paper's size, whose base models are trained for `epochs`, or `modern_epochs` with weight decay."""
+    fast = {"batch": 128, "learning_rate": 0.1, "schedule": "one_cycle"}
+    recipes = [
+        BaseRecipe("release", epochs, 128, 0.05, schedule="one_cycle"),
+        BaseRecipe("modern", modern_epochs, weight_decay=5e-4, **fast),
+        BaseRecipe("awp", epochs, 128, 0.02, weight_perturbation=0.005),
+        BaseRecipe("clipped", modern_epochs, clipping=0.05, **fast),
+        BaseRecipe("randbet", modern_epochs, clipping=0.05, bit_errors=0.01, **fast),
+    ]
+    ours = {"models_per_step": 2, "learning_rate": 0.005, "schedule": "one_cycle", "momentum": 0.1, "initial_gain": 0.1}
+    teacher = {"steps": 600, "batch": 64}
+    return Profile({r.name: r for r in recipes}, GeneratorRecipe(**ours, **eopm), distillation, teacher)
+
+
+_SMOKE_FAST = {"epochs": 8, "batch": 64, "learning_rate": 0.1, "schedule": "one_cycle"}
+PROFILES = {
+    "smoke": Profile(
+        {
+            "release": BaseRecipe("release", 8, 64, 0.03),
+            "modern": BaseRecipe("modern", weight_decay=5e-4, **_SMOKE_FAST),
+            "awp": BaseRecipe("awp", 8, 64, 0.03, weight_perturbation=0.005),
+            "clipped": BaseRecipe("clipped", clipping=0.1, **_SMOKE_FAST),
+            "randbet": BaseRecipe("randbet", clipping=0.1, bit_errors=0.01, **_SMOKE_FAST),
+        },
+        GeneratorRecipe(
+            models_per_step=1, steps=30, batch=64, learning_rate=0.02, schedule="one_cycle",
+            momentum=0.1, initial_gain=0.1, width=0.25,
+        ),
+        {"distillation_steps": 150},
+        {"steps": 60, "batch": 64},
+        {**dict.fromkeys(models.VGGS, 0.125), **dict.fromkeys(models.ENCODERS, 0.25), **NARROW},
+    ),
+    "desk": Profile(
+        {
+            "release": BaseRecipe("release", 12, 128, 0.05, schedule="one_cycle"),
+            "modern": BaseRecipe("modern", 12, 128, 0.1, weight_decay=5e-4, schedule="one_cycle"),
+            "awp": BaseRecipe("awp", 12, 128, 0.05, schedule="one_cycle", weight_perturbation=0.005),
+            "clipped": BaseRecipe("clipped", 12, 128, 0.1, schedule="one_cycle", clipping=0.1),
+            "randbet": BaseRecipe("randbet", 12, 128, 0.1, schedule="one_cycle", clipping=0.1, bit_errors=0.01),
+        },
+        GeneratorRecipe(
+            models_per_step=2, steps=6000, batch=128, learning_rate=0.005, schedule="one_cycle",
+            momentum=0.1, width=0.25,
+        ),
+        {"distillation_steps": 4000},
+        {"steps": 600, "batch": 64},
+        {**dict.fromkeys(models.ENCODERS, 0.25), **DESK},
+    ),
+    "paper12": _full_size(12, 12, {"steps": 300, "batch": 128}, {"distillation_steps": 3700}),
+    "paper": _full_size(30, 20, {"steps": 4000}, {"distillation_steps": 6000}),
+}  # fmt: skip
+
+
+def base(profile: str, dataset: str, model: str, recipe: str = "release", **changes: object) -> Base:
+    """The profile's base model of a name and recipe; with `width` or fields of its recipe changed.
+
+    Raises UserError for an unknown name, or a value that cannot be trained.
+    """
+    chosen = PROFILES[choose("profile", profile, PROFILES)]
+    choose("data set", dataset, data.names())
+    choose("base model", model, models.ALL_NAMES)
+    width = changes.pop("width", chosen.widths.get(model, 1.0))
+    plain = chosen.base_recipes[choose("base recipe", recipe, chosen.base_recipes)]
+    whole = dataclasses.replace(plain, **changes)
+    if any(getattr(whole, name) != getattr(plain, name) for name in changes if name not in ("seed", "epochs")):
+        whole = dataclasses.replace(whole, name=VARIED)
+        same = [known for known in chosen.base_recipes.values() if dataclasses.replace(known, name=VARIED) == whole]
+        whole = same[0] if same else whole
+    return Base(dataset, model, whole, width)
+
+
+def selector(profile: str, dataset: str, generator: str) -> Base:
+    """The encoder of a generator, as a classifier that selects class-wise perturbations."""
+    encoders = {of: name for name, of in models.ENCODERS.items()}
+    return base(profile, dataset, encoders[choose("generator with an encoder of its own", generator, encoders)], "modern")
+
+
+def generator(
+    profile: str, name: str, training: str, error_model: str, rate: float, **changes: object
+) -> GeneratorRecipe:
+    """The profile's recipe for a generator trained under `error_model` at bit-error rate `rate`, with other fields changed.
+
+    training: "eopm" (Eq. 3 on the profile's schedule), "official" (the official code's schedule, N and rates; `steps` of
+    its own), "distilled" (learns to reproduce class-wise perturbations that were trained under the same errors),
+    "distilled_eopm" (that, then Eq. 3), or "adversarial" (give `adversarial_flips`).  Perturbations without a network,
+    class-wise or universal, are always trained on Eq. 3.  Raises UserError for an unknown name or a bad value.
+    """
+    chosen = PROFILES[choose("profile", profile, PROFILES)]
+    choose("generator", name, (*generators.NAMES, *generators.CONTROLS))
+    choose("training", training, TRAININGS)
+    faults.named(error_model, rate)
+    where = {"name": name, "error_model": error_model, "rate": float(rate)}
+    if name in generators.CONTROLS:
+        return dataclasses.replace(chosen.eopm, **TEACHER | chosen.teacher | where | changes)
+    if training == "official":
+        same = {field: getattr(chosen.eopm, field) for field in ("batch", "width")} if profile in ("smoke", "desk") else {}
+        return dataclasses.replace(OFFICIAL, **where | same | changes)
+    if training == "adversarial":
+        return dataclasses.replace(chosen.eopm, **where | {"models_per_step": 1} | changes)
+    if training == "eopm":
+        return dataclasses.replace(chosen.eopm, **where | changes)
+    whole = dataclasses.replace(chosen.eopm, **where)
+    seed = {"seed": changes["seed"]} if "seed" in changes else {}
+    teacher = dataclasses.replace(whole, **{**TEACHER, **chosen.teacher, **seed})
+    steps = {"steps": 0} if training == "distilled" else {}
+    return dataclasses.replace(whole, **{"teacher": teacher, **chosen.distillation, **steps, **changes})
+
+
+def is_official(recipe: GeneratorRecipe) -> bool:
+    """Whether a generator is trained as the official code does it, whatever its setting, its batch and its length."""
+    names = ("models_per_step", "learning_rate", "schedule", "momentum", "initial_gain", "teacher", "adversarial_flips")
+    return all(getattr(recipe, name) == getattr(OFFICIAL, name) for name in names)
+
+
+def settings(error_models: list[str], rates: list[float]) -> list[tuple[str, float]]:
+    """Each error model at each bit-error rate; a profiled chip once, for its map decides, not the rate.
+
+    Raises UserError without any.
+    """
+    if not error_models or not rates:
+        raise UserError("at least one error model and one bit-error rate are needed")
+    return [(name, rate) for name in error_models for rate in (rates[:1] if name.startswith("chip_map:") else rates)]

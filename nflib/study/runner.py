@@ -1,0 +1,208 @@
+"""The runner: measures the cells that have no record yet, cheapest first, and knows about how long they take."""
+
+import functools
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from nflib import damage, data, energy, faults, generators, models
+from nflib.names import UserError
+from nflib.study.cells import Cell, as_json, cell_of, digest_of
+from nflib.study.measures import measure
+from nflib.study.records import Store, check_writable, device_name
+from nflib.study.trained import (
+    arithmetic_of,
+    checkpoints,
+    choose_device,
+    dataset_on,
+    generator_key,
+    keep_freed_memory,
+    locked,
+)
+from nflib.training import Diverged, OutOfTime
+
+TRAINING_IMAGES = {"digits": 1294, "cifar10": 47500, "cifar100": 47500, "gtsrb": 37249}
+TEST_IMAGES = {"digits": 360, "cifar10": 10000, "cifar100": 10000, "gtsrb": 12630}
+LATENCY_SECONDS = 90.0  # of a latency cell, most of it compiling
+DEFAULT_SPEED = {"cpu": 4e10, "cuda": 2e13}  # multiply-accumulates a second, until records say better
+
+
+def measure_and_store(cell: Cell, store: Store, device: torch.device, deadline: float | None = None) -> dict:
+    """Measure a cell and write its record; returns the metrics.  A record that another run, or a worker that was lost
+    before it could report, wrote meanwhile counts."""
+    if not store.has(cell):
+        with arithmetic_of(store.profile):
+            try:
+                metrics, origin, arrays = measure(cell, device, deadline)
+            except Diverged as error:
+                metrics, origin, arrays = {"diverged": str(error)}, error.provenance, None
+        if not store.has(cell):
+            command = f"nflib sweep --profile {store.profile} --only digest={cell.digest}"
+            store.write(cell, metrics, origin | {"command": command}, arrays)
+    return store.read(store.path(cell))["metrics"]
+
+
+def network(kind: str, name: str, width: float, size: int) -> torch.nn.Module:
+    """An untrained "base" model of ten classes or "generator" for images of `size` pixels, to count what it needs."""
+    return models.build(name, 10, size, width) if kind == "base" else generators.build(name, width, image_size=size)
+
+
+@functools.cache
+def macs(kind: str, name: str, width: float, size: int) -> int:
+    """Multiply-accumulates of one image of `size` pixels, of a "base" model or a "generator"."""
+    if name in generators.CONTROLS:
+        return 0
+    return energy.macs(network(kind, name, width, size), size)
+
+
+@functools.cache
+def work(cell: Cell) -> dict[str, float]:
+    """Multiply-accumulates that a cell needs: of training, by checkpoint name, and of "evaluation"."""
+    train, test = (sizes.get(cell.base.dataset, 10000) for sizes in (TRAINING_IMAGES, TEST_IMAGES))
+    size = data.image_size(cell.base.dataset)
+    if cell.kind == "latency":
+        return {}
+    parts = {}
+    for base in {cell.base, *(cell.trained_on if cell.generator else ()), *((cell.selector,) if cell.selector else ())}:
+        passes = 3 * (2 if base.recipe.bit_errors or base.recipe.weight_perturbation else 1)  # forward and back
+        parts[f"base-{digest_of(base)}"] = passes * base.recipe.epochs * train * macs("base", base.model, base.width, size)
+    if cell.generator:
+        recipe, on = cell.generator, cell.trained_on
+        through = sum(2 * (recipe.models_per_step + 1) * macs("base", b.model, b.width, size) for b in on)
+        own, images = 3 * macs("generator", recipe.name, recipe.width, size), min(recipe.batch, train)
+        parts[generator_key(cell)] = images * recipe.steps * (through + own)
+        if recipe.teacher and recipe.steps:  # the distillation alone has a checkpoint of its own, and so has what it imitates
+            parts |= work(replace(cell, generator=replace(recipe, steps=0)))
+        elif recipe.teacher:
+            parts[generator_key(cell)] = images * recipe.distillation_steps * own
+            parts |= work(replace(cell, generator=recipe.teacher))
+    forward = macs("base", cell.base.model, cell.base.width, size)
+    passes = cell.patterns + 1
+    if cell.kind == "damage":  # clean, each layer hit alone, all of them hit; then models with cut weights
+        passes = 3 * cell.patterns + len(damage.CUTS) * passes
+    parts["evaluation"] = passes * (cell.images or test) * forward
+    return parts
+
+
+@dataclass
+class Clock:
+    """Expected seconds of cells on a device: speeds (MACs a second) learnt from the records made on the same hardware."""
+
+    store: Store
+    device: torch.device
+    speeds: list[float] = field(default_factory=list)
+
+    def __post_init__(self):
+        name = device_name(self.device)
+        for record in self.store.records():
+            if record["provenance"]["device"] == name:
+                self.learn(cell_of(record["cell"]), record["metrics"])
+
+    def learn(self, cell: Cell, metrics: dict) -> None:
+        if cell.surrogates or "diverged" in metrics or not (parts := work(cell)):
+            return  # a record does not say how long surrogates took
+        training = [v for k, v in parts.items() if k != "evaluation"]
+        seconds = metrics["evaluation_seconds"]
+        facts = [metrics["base_training"], metrics["generator_training"], metrics.get("selector_training")]
+        facts.append((metrics["generator_training"] or {}).get("teacher"))
+        here = device_name(self.device)
+        if any(f and f.get("provenance", {}).get("device", here) != here for f in facts):
+            return  # trained on other hardware
+        total = seconds + sum(f["seconds"] for f in facts if f)
+        self.speeds.append((parts["evaluation"] + sum(training)) / max(total, 1e-3))
+
+    def seconds(self, cell: Cell, planned: set[str] = frozenset()) -> float:
+        """Seconds that a cell needs; parts with a checkpoint, or among `planned`, cost nothing."""
+        speed = float(np.median(self.speeds)) if self.speeds else DEFAULT_SPEED[self.device.type]
+        needed = 0.0 if work(cell) else LATENCY_SECONDS * speed
+        for key, macs in work(cell).items():
+            if key == "evaluation" or (key not in planned and not (checkpoints() / f"{key}.safetensors").exists()):
+                needed += macs
+        return needed / speed
+
+    def total(self, cells: Iterable[Cell]) -> float:
+        planned: set[str] = set()
+        total = 0.0
+        for cell in cells:
+            total += self.seconds(cell, planned)
+            planned |= work(cell).keys()
+        return total
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: "12 s", "7 min", "3.4 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def pending(store: Store, cells: Iterable[Cell]) -> list[Cell]:
+    """Cells without a record; a record that is there is checked, so that a damaged one stops the run before any work, and so
+    does one of a user's own data set that holds other images now."""
+    missing = []
+    for cell in dict.fromkeys(cells):
+        if store.has(cell):
+            known, name = store.read(store.path(cell))["provenance"], cell.base.dataset
+            if "data" in known and name not in data.SOURCES and known["data"] != dataset_on(name, torch.device("cpu")).digest:
+                raise UserError(f"data set {name!r} is no longer the one of record {store.path(cell)}; give it another name")
+            if "chip" in known and known["chip"] != faults.named(cell.error_model, cell.rate).digest:
+                raise UserError(f"{cell.error_model} is no longer the map of record {store.path(cell)}; give it another name")
+        else:
+            missing.append(cell)
+    return missing
+
+
+def run(
+    cells: Iterable[Cell], profile: str, device: str = "auto", budget: float | None = None, quiet: bool = False
+) -> int:
+    """Measure the cells that have no record yet, cheapest first, each written as soon as it is measured.
+
+    budget: seconds after which to stop (training is stored and taken up next time).  A cell that another process is
+    measuring is left to it.  Returns the number still missing.
+    """
+    store, where = Store(profile), choose_device(device)
+    keep_freed_memory()
+    missing = pending(store, cells)
+    say = (lambda text: None) if quiet else (lambda text: tqdm.write(f"nflib: {text}", file=sys.stderr))
+    if not missing:
+        return 0
+    for folder in (store.root, checkpoints()):
+        check_writable(folder)
+    left_out = [cell for cell in missing if cell.device not in ("", where.type)]  # latencies of other devices
+    missing = [cell for cell in missing if cell not in left_out]
+    clock, began, refused = Clock(store, where), time.monotonic(), None
+    deadline = None if budget is None else began + budget
+    say(f"{len(missing)} cells to measure on {device_name(where)}, about {duration(clock.total(missing))}")
+    try:
+        while missing:
+            if deadline is not None and time.monotonic() > deadline:
+                raise OutOfTime
+            cell = min(missing, key=clock.seconds)
+            try:
+                if cell.kind != "latency":  # needs shapes only
+                    dataset_on(cell.base.dataset, where)
+            except UserError as error:
+                say(f"{error}; its cells are left out")
+                refused, absent = error, [c for c in missing if c.base.dataset == cell.base.dataset]
+                left_out, missing = left_out + absent, [c for c in missing if c not in absent]
+                continue
+            with locked(store.path(cell), wait=False) as mine:
+                if not mine:
+                    say(f"{cell.words}: another process measures it")
+                    left_out.append(cell)
+                else:
+                    say(f"{cell.words} (about {duration(clock.seconds(cell))}; {len(missing)} to go)")
+                    clock.learn(cell, measure_and_store(cell, store, where, deadline))
+            missing.remove(cell)
+    except OutOfTime:
+        say(f"budget spent; {len(missing) + len(left_out)} cells are missing, run the same command again to go on")
+    else:
+        say(f"done in {duration(time.monotonic() - began)}; records lie in {store.root}")
+    if refused and not store.records():
+        raise refused
+    return len([cell for cell in (*missing, *left_out) if not store.has(cell)])

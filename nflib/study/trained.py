@@ -1,0 +1,193 @@
+"""Trained models: from their checkpoints, or trained now and stored."""
+
+import contextlib
+import ctypes
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from nflib import data, faults, generators, models
+from nflib.eopm import distill, train_generator
+from nflib.names import ROOT, UserError
+from nflib.quantize import Quantized
+from nflib.study.cells import Base, Cell, as_json, canonical, digest_of
+from nflib.study.records import provenance
+from nflib.training import FORCED_PRECISION, train_base
+
+
+def checkpoints() -> Path:
+    """Where trained weights lie: `NFLIB_CHECKPOINTS`, otherwise checkpoints/ of the checkout."""
+    return Path(os.environ.get("NFLIB_CHECKPOINTS") or ROOT / "checkpoints")
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep what is freed: models free and allocate large tensors at every layer, and pages handed back to
+    the kernel must be zeroed again when they return (narrow ResNet50, forward: about three times as slow)."""
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL("libc.so.6")
+        for option, value in ((-1, 2**31 - 1), (-3, 2**30)):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+            library.mallopt(option, value)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name: "auto" (a GPU if there is one), "cpu" or "cuda"."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"unknown device {name!r}; allowed: auto, cpu, cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device 'cuda' is not there; use --device cpu")
+    device = torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    torch.backends.cudnn.benchmark = device.type == "cuda"  # shapes stay the same: the fastest convolutions are worth a search
+    return device
+
+
+@functools.lru_cache(maxsize=2)
+def dataset_on(name: str, device: torch.device) -> data.Dataset:
+    whole = data.load(name)
+    moved = {split: getattr(whole, split).to(device) for split in ("train", "validation", "test")}
+    return dataclasses.replace(whole, **moved)
+
+
+def _fingerprint(state: dict[str, torch.Tensor], facts: dict) -> str:
+    """Digest of a model's tensors on the CPU, by name, and of its training facts."""
+    whole = hashlib.sha256(canonical(facts).encode())
+    for name, value in sorted(state.items()):
+        whole.update(name.encode() + value.numpy().tobytes())
+    return whole.hexdigest()
+
+
+def _trained(key: str, build: Callable[[], torch.nn.Module], train: Callable, device: torch.device, dataset: data.Dataset):
+    """A trained model: from its checkpoint, or built, trained and stored.  Returns (model, training facts, file's sha256).
+
+    Raises UserError for a checkpoint that is damaged, or that was trained on other images than `dataset` has now.
+    """
+    path = checkpoints() / f"{key}.safetensors"
+    model = build().to(device)
+    if not path.exists():
+        facts = train(model, checkpoints() / f"{key}.resume.pt")
+        part = path.with_suffix(f".{os.getpid()}.part")
+        state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            facts |= {"provenance": provenance(device, data=dataset.digest)}
+            save_file(state, part, {"facts": json.dumps(facts), "sha256": _fingerprint(state, facts)})
+            os.replace(part, path)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"checkpoint {path} cannot be written: {error}") from None
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+    try:
+        with safe_open(path, "pt") as file:
+            stored = file.metadata()
+            facts = json.loads(stored["facts"])
+            state = {name: file.get_tensor(name) for name in file.keys()}
+            if len(stored) > 1 and stored.get("sha256") != _fingerprint(state, facts):  # once, checkpoints had facts alone
+                raise ValueError("it is not what was stored")
+            model.load_state_dict(state)
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError, RuntimeError):
+        raise UserError(f"checkpoint {path} is damaged; delete it to train again") from None
+    if facts["provenance"].get("data", dataset.digest) != dataset.digest:
+        raise UserError(f"checkpoint {path} was trained on another data set {dataset.name!r}; give the new one another name")
+    return model, facts, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def base_model(
+    base: Base, device: torch.device, deadline: float | None = None, bits: int = 0
+) -> tuple[Quantized, dict, str]:
+    """The trained, frozen, quantised base model; its training facts; its checkpoint's digest.  Trains it if need be.
+
+    bits: code width to quantise the float weights behind the codes to; 0 means the width of training.
+    """
+    dataset = dataset_on(base.dataset, device)
+    words = f"{base.words}: base model"
+
+    def build() -> torch.nn.Module:
+        relu = not (base.recipe.name == "release" and dataset.image_size == 224 and base.model == "resnet18")
+        return models.build(base.model, dataset.classes, dataset.image_size, base.width, base.recipe.seed, relu)
+
+    def train(model: torch.nn.Module, resume: Path) -> dict:
+        return train_base(model, dataset.train, dataset.augmentation, base.recipe, resume, words, deadline)
+
+    model, facts, digest = _trained(f"base-{digest_of(base)}", build, train, device, dataset)
+    return Quantized(model.to(memory_format=torch.channels_last), bits or base.recipe.bits), facts, digest
+
+
+def generator_key(cell: Cell) -> str:
+    """Checkpoint name of a cell's generator: it depends on the recipe and on what the generator is trained on."""
+    return f"generator-{digest_of({'generator': as_json(cell.generator), 'on': [as_json(base) for base in cell.trained_on]})}"
+
+
+def generator_model(cell: Cell, device: torch.device, deadline: float | None = None):
+    """The trained, quantised generator of a cell; its training facts; its checkpoint's digest.  Trains it if need be."""
+    model, facts, digest = _generator(cell, device, deadline)
+    return Quantized(model.to(memory_format=torch.channels_last), cell.generator.bits).model, facts, digest
+
+
+def _generator(cell: Cell, device: torch.device, deadline: float | None):
+    """The same with the float weights behind the codes.  What it imitates, and the distillation itself, are generators with
+    checkpoints of their own, so that recipes that share them train them once."""
+    recipe, dataset = cell.generator, dataset_on(cell.base.dataset, device)
+    words = f"{cell.words}: generator"
+
+    def build() -> torch.nn.Module:
+        return generators.build(recipe.name, recipe.width, recipe.seed, dataset.image_size, dataset.classes)
+
+    def train(model: torch.nn.Module, resume: Path) -> dict:
+        where = (dataset.train, dataset.augmentation, recipe)
+        if recipe.teacher and not recipe.steps:
+            taught = dataclasses.replace(cell, generator=recipe.teacher)
+            teacher, facts, digest = generator_model(taught, device, deadline)
+            more = {"teacher": {"sha256": digest, "seconds": facts["seconds"], "model_images": facts["model_images"]}}
+            return distill(model, teacher, *where, resume, words, deadline) | more
+        distilled, more = None, {}
+        if recipe.teacher:
+            alone = dataclasses.replace(cell, generator=dataclasses.replace(recipe, steps=0))
+            start, distilled, _ = _generator(alone, device, deadline)
+            model.load_state_dict(start.state_dict())
+            more = {"teacher": distilled["teacher"]}
+        bases = [base_model(base, device, deadline)[0] for base in cell.trained_on]
+        error_model = faults.named(recipe.error_model, recipe.rate)
+        return train_generator(model, bases, *where, error_model, resume, words, deadline, distilled) | more
+
+    return _trained(generator_key(cell), build, train, device, dataset)
+
+
+@contextlib.contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of `path`, so that two processes do not do the same work; it goes with the process that held it.
+
+    Gives whether it is held: without `wait`, False where another process holds it.
+    """
+    lock = checkpoints() / f"{path.stem}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with open(lock, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+        lock.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def arithmetic_of(profile: str) -> Iterator[None]:
+    """Narrow networks are trained and measured on one thread, so that numbers are equal to the digit: with another number
+    of threads sums are rounded otherwise, and training amplifies that.  Smoke scale also computes in fp32 everywhere."""
+    forced, threads = FORCED_PRECISION.set("fp32" if profile == "smoke" else None), torch.get_num_threads()
+    try:
+        if profile in ("smoke", "desk"):
+            torch.set_num_threads(1)
+        yield
+    finally:
+        FORCED_PRECISION.reset(forced)
+        torch.set_num_threads(threads)
