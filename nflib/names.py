@@ -1,35 +1,11 @@
-"""The command line's names, and one-line refusals: an unknown name is answered with the nearest right one."""
+"""Names, and one-line refusals: an unknown name is answered with the nearest right one."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent  # of the checkout
-PROFILES = ("smoke", "paper")
-TABLES = (
-    "accuracy",
-    "error_models",
-    "base_recipe",
-    "mechanism",
-    "cost",
-    "sensitivity",
-    "tradeoff",
-    "shift",
-    "seeds",
-    "transfer",
-    "quantization",
-    "ablations",
-    "robust_training",
-    "tsne",
-    "transformed_images",
-    "overhead",
-)
-READS = {"energy": "accuracy"}  # a notebook that shows what another one's cells measure
-
-
-def notebooks() -> list[str]:
-    """Names of the notebooks, in order."""
-    return sorted(path.stem for path in (ROOT / "notebooks").glob("*.py"))
+PROFILES = ("smoke", "desk", "paper12", "paper")
 
 
 class UserError(ValueError):
