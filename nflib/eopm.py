@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from nflib.data import Split
 from nflib.faults import TRAINING_PATTERNS, ErrorModel, LayerFaults, Pattern, ahead, perturbed
 from nflib.generators import transform
-from nflib.names import UserError
-from nflib.quantize import Quantized, plain, quantization_aware, weighted_layers
-from nflib.training import Resumable, autocast, batches_of, captured, progress_bar, schedule_of
+from nflib.names import UserError, check_numbers, choose
+from nflib.quantize import Quantized, check_bits, plain, quantization_aware, weighted_layers
+from nflib.training import SCHEDULES, Resumable, autocast, batches_of, captured, progress_bar, schedule_of
 
 RELEASE_MOMENTUM = 1 - 0.9**10  # the official code updates the generator's batch-norm statistics N = 10 times a batch
 
@@ -54,10 +54,14 @@ class GeneratorRecipe:
     teacher: "GeneratorRecipe | None" = None
 
     def __post_init__(self):
-        if self.distillation_steps < 0 or bool(self.distillation_steps) != bool(self.teacher):
+        check_numbers(
+            self, loss_weight=0, models_per_step=1, steps=0, batch=1, learning_rate=0, momentum=0, initial_gain=0, width=0,
+            seed=0, adversarial_flips=0, distillation_steps=0,
+        )  # fmt: skip
+        choose("schedule", self.schedule, SCHEDULES)
+        check_bits(self.bits)
+        if bool(self.distillation_steps) != bool(self.teacher):
             raise UserError(f"distillation_steps is {self.distillation_steps}; it must be above 0 with a teacher, and 0 without")
-        if self.adversarial_flips < 0:
-            raise UserError(f"adversarial_flips is {self.adversarial_flips}; allowed are whole numbers from 0")
         if self.adversarial_flips and self.models_per_step != 1:
             raise UserError(
                 f"models_per_step is {self.models_per_step}; with adversarial_flips it must be 1, for there is one worst case"

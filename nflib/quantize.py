@@ -9,14 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from nflib.names import UserError
+
 WEIGHTED_LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 MIN_BITS, MAX_BITS = 2, 8
 
 
 def check_bits(bits: int) -> int:
-    """Return `bits` if it is a supported code width (2 to 8); raise ValueError otherwise."""
+    """Return `bits` if it is a supported code width (2 to 8); raise UserError otherwise."""
     if isinstance(bits, bool) or not isinstance(bits, int) or not MIN_BITS <= bits <= MAX_BITS:
-        raise ValueError(f"bits is {bits!r}; allowed are whole numbers from {MIN_BITS} to {MAX_BITS}")
+        raise UserError(f"bits is {bits!r}; allowed are whole numbers from {MIN_BITS} to {MAX_BITS}")
     return bits
 
 

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from nflib.data import Split, augment
 from nflib.faults import TRAINING_PATTERNS, BitFlips, Pattern, ahead, check_rate
-from nflib.names import UserError, choose
-from nflib.quantize import plain, quantization_aware, weighted_layers
+from nflib.names import UserError, check_numbers, choose
+from nflib.quantize import check_bits, plain, quantization_aware, weighted_layers
 
 VARIED = "varied"  # name of base recipes that differ from a named one in a value
 SCHEDULES = ("constant", "one_cycle", "release_steps")
@@ -54,10 +54,9 @@ class BaseRecipe:
     bit_errors: float = 0.0
 
     def __post_init__(self):
-        if not 0 <= self.weight_perturbation < float("inf"):
-            raise UserError(f"weight_perturbation is {self.weight_perturbation}; allowed are numbers from 0, such as 0.01")
-        if not 0 <= self.clipping < float("inf"):
-            raise UserError(f"clipping is {self.clipping}; allowed are numbers from 0 (none), such as 0.1")
+        check_numbers(self, epochs=0, batch=1, learning_rate=0, weight_decay=0, seed=0, weight_perturbation=0, clipping=0)
+        choose("schedule", self.schedule, SCHEDULES)
+        check_bits(self.bits)
         check_rate(self.bit_errors)
         if self.bit_errors and self.weight_perturbation:
             raise UserError("a base recipe has bit_errors or weight_perturbation, not both")

@@ -11,8 +11,9 @@ import pytest
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.path.join(tempfile.gettempdir(), "hypothesis"))
 from hypothesis import settings  # noqa: E402  (it reads the folder's name when it is imported)
 
-from nflib import grids, trained
 from nflib.names import UserError
+from nflib.study import base, trained
+from nflib.study.recipes import RECIPES
 
 settings.register_profile("study", deadline=None, derandomize=True, database=None)
 settings.load_profile("study")
@@ -33,7 +34,7 @@ def refused():
 
 @pytest.fixture
 def workshop(tmp_path, monkeypatch):
-    """Empty folders for data, results and checkpoints; the data sets that `study` keeps in memory are forgotten."""
+    """Empty folders for data, results and checkpoints; the data sets that are kept in memory are forgotten."""
     for name in ("data", "results", "checkpoints"):
         monkeypatch.setenv(f"NFLIB_{name.upper()}", str(tmp_path / name))
     trained.dataset_on.cache_clear()
@@ -45,15 +46,15 @@ def workshop(tmp_path, monkeypatch):
 def vgg11_checkpoints(tmp_path_factory) -> Path:
     """A folder with the smoke profile's VGG11 of both recipes, trained once for all notebooks that measure with it."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    with pytest.MonkeyPatch.context() as patch, trained.precision_of("smoke"):
+    with pytest.MonkeyPatch.context() as patch, trained.arithmetic_of("smoke"):
         patch.setenv("NFLIB_CHECKPOINTS", str(folder))
-        for recipe in grids.RECIPES:
-            trained.base_model(grids.base("smoke", "digits", "vgg11", recipe), trained.choose_device("cpu"))
+        for recipe in RECIPES:
+            trained.base_model(base("smoke", "digits", "vgg11", recipe), trained.choose_device("cpu"))
     return folder
 
 
 @pytest.fixture
 def trained_workshop(workshop, vgg11_checkpoints) -> Path:
-    """A workshop without records whose VGG11 is trained already; `test_notebooks` has one that trains from nothing."""
+    """A workshop without records whose VGG11 is trained already; `test_runner` has one that trains from nothing."""
     shutil.copytree(vgg11_checkpoints, workshop / "checkpoints", dirs_exist_ok=True)
     return workshop

@@ -101,7 +101,7 @@ class Cell:
 
     def __post_init__(self):
         choose("kind", self.kind, KINDS)
-        object.__setattr__(self, "rate", faults.check_rate(self.rate))
+        object.__setattr__(self, "rate", float(faults.check_rate(self.rate)))
         if not isinstance(faults.named(self.error_model, self.rate), faults.ErrorModel):
             raise UserError(f"unknown error model {self.error_model!r}")
         for name, least in (("patterns", int(self.kind != "transformed_images")), ("images", 0)):

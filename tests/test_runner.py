@@ -1,0 +1,249 @@
+"""A sweep ends the same however it gets there, does nothing twice, and loses nothing."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+
+from examples import BASE, CELL, GENERATOR, METRICS, PROVENANCE, TINY, changed, fake
+from nflib import data
+from nflib.study import runner, trained
+from nflib.study.cells import Cell, digest_of
+from nflib.study.records import Store, device_name
+from nflib.study.runner import run
+from nflib.study.trained import choose_device, dataset_on
+
+CPU = torch.device("cpu")
+
+
+def facts(metrics: dict) -> dict:
+    """Metrics without what differs between two runs: seconds, and where training took place."""
+    kept = {name: metrics[name] for name in ("clean", "perturbed", "changed_bits", "images")}
+    losses = [metrics[part] and metrics[part]["losses"] for part in ("base_training", "generator_training")]
+    return kept | {"losses": losses}
+
+
+def measured(cells=TINY) -> list[dict]:
+    store = Store("smoke")
+    return [facts(store.read(store.path(cell))["metrics"]) for cell in cells]
+
+
+def test_unknown_and_absent_devices_are_refused(workshop, monkeypatch, refused):
+    with refused("tpu"):
+        run(TINY, "smoke", "tpu", quiet=True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with refused("cuda"):
+        run(TINY, "smoke", "cuda", quiet=True)
+    assert choose_device("auto") == choose_device("cpu") == CPU and not (workshop / "results").exists()
+
+
+def test_cells_are_measured_stored_and_reproduced_from_nothing(workshop, monkeypatch, capsys):
+    """Records that hold what the cells ask for; nothing is measured twice; other folders give the same metrics."""
+    assert run(TINY, "smoke", "cpu") == 0
+    first = measured()
+    for cell, metrics in zip(TINY, first):
+        assert len(metrics["perturbed"]) == len(metrics["changed_bits"]) == cell.patterns and metrics["images"] == 100
+    stored = {path: path.read_bytes() for path in (workshop / "results").rglob("*.*")}
+    assert len(stored) == 2 and len(list((workshop / "checkpoints").iterdir())) == 2
+    origin = Store("smoke").read(Store("smoke").path(TINY[1]))["provenance"]
+    assert origin["data"] == data.load("digits").digest and len(origin["base"]) == len(origin["generator"]) == 64
+    assert {"commit", "dirty", "sources", "torch", "numpy", "python", "device", "threads", "precision"} <= origin.keys()
+    assert origin["command"] == f"nflib sweep --profile smoke --only digest={TINY[1].digest}"
+    assert not capsys.readouterr().out
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "measure", None)  # calling it would fail
+        assert run(TINY, "smoke", "cpu") == 0
+    assert stored == {path: path.read_bytes() for path in (workshop / "results").rglob("*.*")}
+
+    for name in ("RESULTS", "CHECKPOINTS"):
+        monkeypatch.setenv(f"NFLIB_{name}", str(workshop / "again" / name))
+    assert run(reversed(TINY), "smoke", "cpu", quiet=True) == 0
+    assert measured() == first
+
+
+def test_an_interrupted_sweep_gives_the_metrics_of_an_uninterrupted_one(workshop, monkeypatch):
+    """A budget of nearly nothing: each call gets as far as the next step or cell, and the next one goes on from there."""
+    assert run(TINY, "smoke", "cpu", quiet=True) == 0
+    whole = measured()
+    for name in ("RESULTS", "CHECKPOINTS"):
+        monkeypatch.setenv(f"NFLIB_{name}", str(workshop / "again" / name))
+    counts = []
+    while not counts or counts[-1]:
+        counts.append(run(TINY, "smoke", "cpu", budget=1e-3, quiet=True))
+        assert len(counts) < 200
+    assert counts == sorted(counts, reverse=True) and measured() == whole
+    assert {path.suffix for path in (workshop / "again").rglob("*.*")} == {".json", ".safetensors"}
+
+
+def test_a_generator_learns_against_its_surrogates_and_not_the_base_it_is_measured_with(workshop):
+    """Restricted access: a cell with a surrogate needs two base models and one generator."""
+    other = changed(TINY[0], seed=1).base
+    cell = dataclasses.replace(TINY[1], surrogates=(other,))
+    assert TINY[1].trained_on == (BASE,) and cell.trained_on == (other,)
+    assert run([cell], "smoke", "cpu", quiet=True) == 0
+    names = {path.stem for path in (workshop / "checkpoints").iterdir()}
+    assert {f"base-{digest_of(BASE)}", f"base-{digest_of(other)}"} < names and len(names) == 3
+    assert names == runner.work(cell).keys() - {"evaluation"}
+
+
+def test_a_damaged_checkpoint_is_refused_and_left(workshop, refused):
+    assert run(TINY[:1], "smoke", "cpu", quiet=True) == 0
+    (path,) = (workshop / "checkpoints").iterdir()
+    content = path.read_bytes()
+    flipped = bytearray(content)
+    flipped[-10] ^= 1  # in a weight
+    facts = content.replace(b'\\"epochs\\": 2', b'\\"epochs\\": 3')  # in its training facts
+    assert facts != content
+    for damaged in (content[: len(content) // 2], b"", b"no checkpoint at all", bytes(flipped), facts):
+        path.write_bytes(damaged)
+        with refused("checkpoint .* damaged"):
+            run(TINY, "smoke", "cpu", quiet=True)
+        assert path.read_bytes() == damaged
+
+
+def test_a_damaged_record_is_named_and_the_rest_goes_on(workshop, monkeypatch, refused, capsys):
+    order, store = fake(monkeypatch), Store("smoke")
+    path = store.write(CELL, METRICS, PROVENANCE)
+    path.write_bytes(path.read_bytes().replace(b"91.25", b"91.75"))
+    assert run(TINY, "smoke", "cpu", quiet=True) == 0 and set(order) == set(TINY)
+    assert str(path) in capsys.readouterr().err
+    with refused("checksum"):
+        run([CELL], "smoke", "cpu", quiet=True)  # asked for itself
+
+
+def test_cells_are_measured_once_each_cheapest_first(workshop, monkeypatch):
+    order = fake(monkeypatch)
+    cells = [dataclasses.replace(TINY[0], patterns=patterns) for patterns in (7, 2, 30, 1, 12)]
+    assert run([*cells, *cells], "smoke", "cpu", quiet=True) == 0
+    assert [cell.patterns for cell in order] == [1, 2, 7, 12, 30]
+
+
+def test_a_budget_stops_between_cells(workshop, monkeypatch, capsys):
+    order = fake(monkeypatch)
+    assert run(TINY, "smoke", "cpu", budget=0.0) == 2 and not order
+    told = capsys.readouterr()
+    assert "budget" in told.err and not told.out
+
+
+def test_ctrl_c_leaves_the_records_made_so_far(workshop, monkeypatch):
+    def interrupt(cell):
+        if cell.patterns == 2:
+            raise KeyboardInterrupt
+
+    cells = [dataclasses.replace(TINY[0], patterns=patterns) for patterns in (1, 2, 3)]
+    fake(monkeypatch, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(cells, "smoke", "cpu", quiet=True)
+    assert [Store("smoke").has(cell) for cell in cells] == [True, False, False]
+    order = fake(monkeypatch)
+    assert run(cells, "smoke", "cpu", quiet=True) == 0 and order == cells[1:]
+
+
+def test_a_cell_that_another_process_measures_is_left_to_it(workshop, monkeypatch):
+    order = fake(monkeypatch)
+    with trained.locked(Store("smoke").path(TINY[0])):
+        assert run(TINY, "smoke", "cpu", quiet=True) == 1 and order == [TINY[1]]
+    assert run(TINY, "smoke", "cpu", quiet=True) == 0 and order == [TINY[1], TINY[0]]
+
+
+def test_a_data_set_that_cannot_be_had_costs_its_own_cells_only(workshop, monkeypatch, capsys):
+    def unreachable():
+        raise OSError("no route to host")
+
+    monkeypatch.setitem(data.SOURCES, "gtsrb", [("torchvision", unreachable)])
+    order = fake(monkeypatch)
+    lost = dataclasses.replace(TINY[0], base=dataclasses.replace(BASE, dataset="gtsrb"), images=1)
+    assert run([lost, *TINY], "smoke", "cpu") == 1 and set(order) == set(TINY)
+    assert "no route to host" in capsys.readouterr().err
+
+
+def test_expected_seconds_count_shared_training_once(workshop):
+    clock = runner.Clock(Store("smoke"), CPU)
+    alone, more = TINY[0], dataclasses.replace(TINY[0], patterns=5)
+    evaluation = runner.work(more)["evaluation"] / runner.DEFAULT_SPEED["cpu"]
+    assert clock.total([alone, more]) == pytest.approx(clock.seconds(alone) + evaluation)
+    assert runner.work(more)["evaluation"] == 2 * runner.work(alone)["evaluation"]  # 6 passes over the images, and 3
+    hit = changed(alone, bit_errors=0.01)
+    usual, twice = (sum(v for k, v in runner.work(cell).items() if k.startswith("base-")) for cell in (alone, hit))
+    assert twice == 2 * usual > 0  # every step reads the codes with and without errors
+
+
+def test_speed_is_not_learnt_from_what_was_trained_on_other_hardware(workshop):
+    clock = runner.Clock(Store("smoke"), CPU)
+    training = {"seconds": 5.0, "provenance": {"device": device_name(CPU)}}
+    metrics = {"evaluation_seconds": 1.0, "base_training": training, "generator_training": None}
+    clock.learn(TINY[0], metrics)
+    clock.learn(TINY[0], metrics | {"base_training": training | {"provenance": {"device": "another"}}})
+    assert len(clock.speeds) == 1
+
+
+@pytest.mark.parametrize("seconds, words", [(12.4, "12 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (12240, "3.4 h")])
+def test_durations_in_words(seconds, words):
+    assert runner.duration(seconds) == words
+
+
+def own_data(workshop, seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    images = [chance.integers(0, 256, (count, 32, 32, 3), np.uint8) for count in (60, 12)]
+    labels = [np.arange(count, dtype=np.uint8) % 3 for count in (60, 12)]
+    (workshop / "data").mkdir(exist_ok=True)
+    arrays = {"train_images": images[0], "train_labels": labels[0], "test_images": images[1], "test_labels": labels[1]}
+    np.savez(workshop / "data" / "mine.npz", **arrays)
+    dataset_on.cache_clear()
+
+
+def test_another_data_set_under_the_same_name_is_refused(workshop, refused):
+    """Neither its stored records nor the base model that the old images trained are mixed with the new ones."""
+    recipe = dataclasses.replace(BASE.recipe, epochs=1, batch=20)
+    base = dataclasses.replace(BASE, dataset="mine", recipe=recipe)
+    cells = [Cell(base, patterns=1, rate=rate) for rate in (0.01, 0.02)]
+    own_data(workshop, 0)
+    assert run(cells[:1], "smoke", "cpu") == 0 == run(cells[:1], "smoke", "cpu")
+    own_data(workshop, 1)
+    with refused("'mine'"):
+        run(cells[:1], "smoke", "cpu")
+    with refused("'mine'"):
+        run(cells[1:], "smoke", "cpu")
+
+
+def test_another_chip_under_the_same_name_is_refused_and_a_record_says_which_it_was(workshop, refused):
+    path, ones = workshop / "chip.npz", np.zeros((4, 16), bool)
+    ones[0, 0] = True
+    np.savez(path, stuck_at_0=ones, stuck_at_1=~ones)
+    cell = dataclasses.replace(changed(TINY[0], epochs=0), error_model=f"chip_map:{path}", patterns=1)
+    assert run([cell], "smoke", "cpu") == 0
+    (record,) = Store("smoke").records()
+    assert record["provenance"]["chip"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    np.savez(path, stuck_at_0=~ones, stuck_at_1=ones)
+    with refused("chip.npz"):
+        run([cell], "smoke", "cpu")
+
+
+def test_a_record_that_another_run_wrote_meanwhile_counts(workshop, monkeypatch):
+    """Two runs measure one cell: the second finds the first one's record when it has measured, and goes on."""
+    cell, measure = dataclasses.replace(changed(TINY[0], epochs=0), patterns=1), runner.measure
+
+    def overtaken(*given):
+        monkeypatch.setattr(runner, "measure", measure)
+        runner.measure_and_store(cell, Store("smoke"), CPU)
+        return measure(*given)
+
+    monkeypatch.setattr(runner, "measure", overtaken)
+    assert run([cell], "smoke", "cpu") == 0 and len(Store("smoke").records()) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(workshop, monkeypatch, refused):
+    monkeypatch.setattr(runner, "measure", lambda *given: pytest.fail("work was begun"))
+    (workshop / "results").write_text("a file where the folder should be")
+    with refused("cannot be"):
+        run([dataclasses.replace(TINY[0], patterns=1)], "smoke", "cpu")
+
+
+def test_a_generator_with_a_selector_is_measured_without_labels(workshop):
+    told = dataclasses.replace(GENERATOR, name="class_wise", width=1.0)
+    cell = Cell(BASE, told, patterns=1, images=50, selector=BASE)
+    assert run([cell], "smoke", "cpu", quiet=True) == 0
+    assert Store("smoke").records()[0]["metrics"]["selector_training"]["epochs"] == 2
