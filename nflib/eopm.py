@@ -16,7 +16,17 @@ from nflib.faults import TRAINING_PATTERNS, ErrorModel, LayerFaults, Pattern, ah
 from nflib.generators import transform
 from nflib.names import UserError, check_numbers, choose
 from nflib.quantize import Quantized, check_bits, plain, quantization_aware, weighted_layers
-from nflib.training import SCHEDULES, Resumable, autocast, batches_of, captured, progress_bar, schedule_of
+from nflib.training import (
+    CHECKED_STEPS,
+    SCHEDULES,
+    Resumable,
+    autocast,
+    batches_of,
+    captured,
+    check_finite,
+    progress_bar,
+    schedule_of,
+)
 
 RELEASE_MOMENTUM = 1 - 0.9**10  # the official code updates the generator's batch-norm statistics N = 10 times a batch
 
@@ -232,6 +242,8 @@ def _optimise(
                 scheduler.step()
                 done += 1
                 progress.update()
+                if done % CHECKED_STEPS == 0 or done % report == 0:
+                    check_finite(window, done, state)
                 if done % report == 0:
                     losses.append([done, *(window / report).tolist()])
                     window = None

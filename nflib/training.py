@@ -1,11 +1,12 @@
 """Training of base models, with quantisation in the loop, and what all training shares: precision, batches, resumption."""
 
+import hashlib
+import io
 import itertools
 import os
 import sys
 import time
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -20,10 +21,12 @@ from tqdm import tqdm
 
 from nflib.data import Split, augment
 from nflib.faults import TRAINING_PATTERNS, BitFlips, Pattern, ahead, check_rate
+from nflib.files import write_whole
 from nflib.names import UserError, check_numbers, choose
 from nflib.quantize import check_bits, plain, quantization_aware, weighted_layers
 
 VARIED = "varied"  # name of base recipes that differ from a named one in a value
+CHECKED_STEPS = 50  # between two looks at whether the loss is finite
 SCHEDULES = ("constant", "one_cycle", "release_steps")
 
 
@@ -157,7 +160,8 @@ class Diverged(Exception):
 class Resumable:
     """State of a training run kept in a file, written whole or not at all, and taken up again when it is there.
 
-    deadline: `time.monotonic()` after which `save` stores the state and raises OutOfTime.  seconds: between two writes.
+    The file is a sha256 and what `torch.save` wrote of the parts' states and plain values.  deadline: `time.monotonic()`
+    after which `save` stores the state and raises OutOfTime.  seconds: between two writes.
     """
 
     def __init__(self, path: Path | None, deadline: float | None = None, seconds: float = 120, **parts):
@@ -165,41 +169,46 @@ class Resumable:
         self.saved = time.monotonic()
 
     def load(self) -> dict:
-        """The plain values stored beside the parts' states; {} when there is nothing to take up."""
+        """The plain values stored beside the parts' states; {} when there is nothing to take up.
+
+        Raises UserError for a file that cannot be read or is not whole; it is left where it is.
+        """
         if self.path is None or not self.path.exists():
             return {}
         try:
-            if zipfile.ZipFile(self.path).testzip() is not None:
-                raise ValueError("checksum")
-            state = torch.load(self.path, weights_only=True)
-            parts, values = {name: state[name] for name in self.parts}, state["values"]
-        except Exception:  # a damaged file costs its progress, never the run
-            self.path.unlink()
-            return {}
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise UserError(f"state of training {self.path} cannot be read: {error.strerror}") from None
+        if hashlib.sha256(content[32:]).digest() != content[:32]:
+            raise UserError(f"state of training {self.path} is damaged; move it away to begin that training again")
+        state = torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
         for name, part in self.parts.items():
-            part.load_state_dict(parts[name])
-        return values
+            part.load_state_dict(state[name])
+        return state["values"]
 
     def save(self, values: Callable[[], dict]) -> None:
         """Store the state when it is time to; `values` is asked for the plain values only then."""
         now = time.monotonic()
         over = self.deadline is not None and now > self.deadline
         if self.path is not None and (over or now - self.saved > self.seconds):
-            self._write(values())
+            packed = io.BytesIO()
+            torch.save({**{name: part.state_dict() for name, part in self.parts.items()}, "values": values()}, packed)
+            write_whole(self.path, hashlib.sha256(packed.getvalue()).digest() + packed.getvalue())
+            self.saved = time.monotonic()
         if over:
             raise OutOfTime
-
-    def _write(self, values: dict) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        state = {name: part.state_dict() for name, part in self.parts.items()}
-        part_file = self.path.with_suffix(f".{os.getpid()}.part")
-        torch.save({**state, "values": values}, part_file)
-        os.replace(part_file, self.path)
-        self.saved = time.monotonic()
 
     def done(self) -> None:
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+
+
+def check_finite(losses: Tensor | float, step: int, state: Resumable) -> None:
+    """Raise Diverged, and forget the state of training, unless the losses at a step are finite."""
+    values = torch.as_tensor(losses).flatten().tolist()
+    if not np.isfinite(values).all():
+        state.done()
+        raise Diverged(f"the loss is {', '.join(f'{value:g}' for value in values)} at step {step}")
 
 
 @contextmanager
@@ -304,7 +313,7 @@ def train_base(
     state = Resumable(resume, deadline, model=model, optimizer=optimizer, scheduler=scheduler)
     stored = state.load()
     losses = stored.get("losses", [])
-    done = stored.get("step", len(losses) * steps)  # once, states were kept between epochs only
+    done = stored.get("step", 0)
     total = torch.tensor(stored.get("total", 0.0), device=device)
     began = time.perf_counter() - stored.get("seconds", 0.0)
     patterns = ahead(lambda step: training_pattern(sizes, recipe, step, device), itertools.count(done), device)
@@ -328,6 +337,8 @@ def train_base(
                 scheduler.step()
                 done += 1
                 progress.update()
+                if done % CHECKED_STEPS == 0 or done % steps == 0:
+                    check_finite(total, done, state)
                 if done % steps == 0:
                     losses.append(float(total) / steps)
                     total.zero_()

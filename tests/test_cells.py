@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from examples import BASE, CELL, GENERATOR, TINY
@@ -146,14 +147,14 @@ def test_unknown_keys_and_values_are_refused(condition, word, refused):
         only(TINY, [condition])
 
 
-def test_a_profiled_chip_is_measured_once_however_many_rates_are_asked(refused):
-    assert recipes.settings(["chip_map:a.npz", "stuck_at"], [0.02, 0.01]) == [
-        ("chip_map:a.npz", 0.02),
-        ("stuck_at", 0.02),
-        ("stuck_at", 0.01),
-    ]
-    with refused("at least one"):
-        recipes.settings([], [0.01])
+def test_a_profiled_chip_is_measured_once_however_many_rates_are_asked(tmp_path, refused):
+    chip, ones = f"chip_map:{tmp_path / 'a.npz'}", np.eye(4, 16, dtype=bool)
+    np.savez(tmp_path / "a.npz", stuck_at_0=ones, stuck_at_1=np.roll(ones, 1, 1))
+    wanted = [(chip, 0.02), ("stuck_at", 0.02), ("stuck_at", 0.01)]
+    assert recipes.settings([chip, "stuck_at"], [0.02, 0.01]) == wanted
+    for names, word in (([], "at least one"), (["chip_map:nowhere.npz"], "nowhere"), (["stuck"], "stuck_at")):
+        with refused(word):
+            recipes.settings(names, [0.01])
 
 
 @pytest.mark.parametrize(

@@ -1,169 +1,163 @@
-"""Notebooks: strict parameters, short cells, and a run from nothing with other parameters than the defaults."""
+"""Notebooks: strict parameters, one form, cells before any kernel, and a run of each with other parameters."""
 
 import ast
-import json
+import subprocess
+import sys
 
 import jupytext
 import pytest
 
-from nflib import cli, notebooks, study
-from nflib.names import UserError
-from nflib.store import results
+from nflib import cli
+from nflib.names import ROOT, UserError
+from nflib.report.show import ClaimFails
+from nflib.study import notebooks, runner
+from nflib.study.records import Store, results
+
+OTHER = {"patterns": 2}  # parameters that differ from the defaults, for the notebooks that have them
 
 
 @pytest.mark.parametrize("name", notebooks.names())
-def test_a_notebook_has_one_parameters_cell_and_little_code(name):
+def test_a_notebook_has_the_form(name):
     cells = jupytext.read(notebooks.source(name)).cells
-    assert sum("parameters" in cell.metadata.get("tags", []) for cell in cells) == 1
-    assert all(len(cell.source.splitlines()) <= 20 for cell in cells if cell.cell_type == "code")
-    for node in ast.walk(ast.parse("\n".join(c.source for c in cells if c.cell_type == "code"))):
-        assert not isinstance(node, ast.FunctionDef) or node.end_lineno - node.lineno < 10
-    assert cells[0].source.startswith("# ")
+    tags = [tag for cell in cells for tag in cell.metadata.get("tags", [])]
+    assert tags.count("parameters") == 1 and tags.count("cells") <= 1
+    assert cells[0].cell_type == "markdown" and cells[0].source.startswith("# ")
+    text = notebooks.source(name).read_text()
+    assert len(text.splitlines()) <= 220 and max(map(len, text.splitlines())) <= 140
+    for node in ast.walk(ast.parse("\n".join(cell.source for cell in cells if cell.cell_type == "code"))):
+        assert not isinstance(node, ast.IfExp) or not isinstance(node.body, (ast.JoinedStr,)), "a sentence is chosen"
 
 
-def test_every_page_is_a_notebook_with_parameters_that_it_has():
-    for name, given in notebooks.PAGES.values():
-        assert notebooks.strict(name, given) == given
-
-
-def test_a_page_shows_its_parameters_once_and_no_line_that_only_shows_something(tmp_path):
-    def code(source: str, *tags: str) -> dict:
-        return {"cell_type": "code", "metadata": {"tags": list(tags), "papermill": {"duration": 3}}, "source": source, "outputs": [1]}
-
-    cells = [
-        {"cell_type": "markdown", "metadata": {}, "source": ["# Shift\n", "Text"]},
-        code("rate: float = 0.01\nlaw: str = 'a'", "parameters", "hide-input"),
-        code('# Parameters\nrate = 0.02\n', "injected-parameters"),
-        code("rows = frame(records)\nsummary(rows)", "hide-input"),
-        code("page.table(rows)", "hide-input"),
-        code("found = page.table(rows)", "hide-input"),
-    ]  # fmt: skip
-    path = tmp_path / "shift_smoke.ipynb"
-    path.write_text(json.dumps({"cells": cells, "metadata": {"papermill": {}}}))
-    notebooks._tidy(path, full_size="shift")
-    first, *rest = json.loads(path.read_text())["cells"]
-    assert first["source"].startswith("# Shift, at smoke scale\n\n:::{note}\nThis page is [Shift](shift.ipynb) at **smoke scale**") and first["source"].endswith("Text")
-    assert [cell["source"] for cell in rest] == ["rate: float = 0.01\nlaw: str = 'a'\n\n# on this page\nrate = 0.02\n", *(cell["source"] for cell in cells[3:])]
-    assert [cell["metadata"]["tags"][-1] for cell in rest] == ["hide-input", "hide-input", "remove-input", "hide-input"]
-    assert "duration" not in path.read_text() and all(cell["outputs"] == [1] for cell in rest)
+def test_every_parameter_set_is_of_its_notebook():
+    for name in notebooks.names():
+        for given in notebooks.sets(name).values():
+            assert notebooks.strict(name, given) == given
+    assert {name for name, _ in notebooks.pages().values()} <= set(notebooks.names())
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    "given, word",
     [
-        ({"rate": "0.01"}, "did you mean 'rates'"),
-        ({"rates": "2"}, r"bit-error rate is 2\.0"),
-        ({"rates": "0.01,-0.5"}, r"bit-error rate is -0\.5"),
-        ({"rates": "high"}, "'rates'.*like"),
-        ({"patterns": "ten"}, "'patterns' is 'ten'"),
-        ({"patterns": "0"}, "at least 1"),
-        ({"patterns": "2.5"}, "'patterns' is '2.5'"),
-        ({"measure": "perhaps"}, "'measure' is 'perhaps'"),
-        ({"base_models": "resnet81"}, "did you mean 'resnet18'"),
-        ({"generators": "conv_x"}, "did you mean 'conv_s'|did you mean 'conv_l'"),
-        ({"error_models": "bitflips"}, "did you mean 'bit_flips'"),
-        ({"datasets": "cifar11"}, "did you mean 'cifar10"),
-        ({"profile": "papre"}, "did you mean 'paper'"),
-        ({"device": "gpu"}, "allowed: auto, cpu, cuda"),
-        ({"base_recipe": "modem"}, "did you mean 'modern'"),
-        ({"error_models": "chip_map:/nowhere.npz"}, "chip map '/nowhere.npz' cannot be read"),
-        ({"error_models": "[]"}, "no error model given"),
-        ({"rates": "[]"}, "no bit-error rate given"),
+        ({"rate": "0.01"}, "rates"),
+        ({"rates": "2"}, "2.0"),
+        ({"rates": "0.01,-0.5"}, "-0.5"),
+        ({"rates": "high"}, "rates"),
+        ({"rates": ""}, "at least one"),
+        ({"patterns": "ten"}, "patterns"),
+        ({"patterns": "0"}, "patterns"),
+        ({"patterns": "2.5"}, "patterns"),
+        ({"patterns": "1e999"}, "patterns"),
+        ({"rates": "1" + "0" * 400}, "rate"),
+        ({"measure": "perhaps"}, "measure"),
+        ({"base_models": "vgg11,vgg12"}, "vgg1"),
+        ({"base_models": 3}, "base_models"),
+        ({"generators": "conv"}, "conv_"),
+        ({"error_models": "bit_flip"}, "bit_flips"),
+        ({"error_models": "chip_map:"}, "chip_map"),
+        ({"datasets": "nowhere"}, "nowhere"),
+        ({"profile": "smoek"}, "smoke"),
+        ({"trainings": "imitation"}, "distilled"),
+        ({"rates": "[" * 50000}, "rates"),
     ],
 )
-def test_bad_parameters_are_refused_in_one_line_before_anything_runs(given, message, capsys, monkeypatch):
-    monkeypatch.setattr(study, "run", lambda *a, **k: pytest.fail("work was begun"))
-    words = [word for key, value in given.items() for word in ("-p", key, value)]
-    assert cli.main(["run", "accuracy", *words]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and error.startswith("nflib: ")
-    with pytest.raises(UserError, match=message):
-        notebooks.strict("accuracy", given)
+def test_what_a_notebook_cannot_do_is_refused_before_a_kernel_starts(given, word, refused):
+    with refused(word):
+        notebooks.cells("accuracy", given)
+
+
+def test_texts_of_the_command_line_become_values_of_the_annotated_types():
+    given = {"rates": "0.02, 0.01", "patterns": "3", "measure": "false", "base_models": "vgg11", "profile": "smoke"}
+    assert notebooks.strict("accuracy", given) == {
+        "rates": [0.02, 0.01], "patterns": 3, "measure": False, "base_models": ["vgg11"], "profile": "smoke",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in notebooks.names() if notebooks.code(name, "cells")])
+def test_a_notebook_runs_with_other_parameters(name, trained_workshop, monkeypatch):
+    """From nothing but a base model or two: every cell measured, every table and picture made."""
+    defaults = notebooks.parameters(name)
+    given = {key: value for key, value in OTHER.items() if key in defaults}
+    namespace = notebooks.inline(name, given, trained_workshop / "shown")
+    stored = {cell.digest for cell in notebooks.cells(name, given)}
+    assert stored and stored == {path.stem for path in Store("smoke").root.rglob("*.json")}
+    assert len(namespace["rows"]) == len(stored)
+    assert list((trained_workshop / "shown").glob("*.csv"))
+
+
+def test_plain_papermill_is_guarded_too(workshop, monkeypatch):
+    """What is refused where cells are built is refused in the kernel, and nothing is stored."""
+    import papermill
+
+    plain = workshop / "accuracy.ipynb"
+    jupytext.write(jupytext.read(notebooks.source("accuracy")), plain)
+    with pytest.raises(papermill.PapermillExecutionError, match="patterns"):
+        papermill.execute_notebook(
+            plain, workshop / "out.ipynb", {"patterns": -1}, kernel_name="python3", progress_bar=False, log_output=False
+        )
+    assert not results().exists()
+
+
+def test_a_run_leaves_its_tables_and_a_claim_that_fails_stops_the_book(trained_workshop, capsys, monkeypatch):
+    monkeypatch.chdir(trained_workshop)
+    few = ["-p", "base_models", "vgg11", "-p", "generators", "unet_s", "-p", "patterns", "2"]
+    assert cli.main(["run", "accuracy", "--output", "with {braces}.ipynb", *few]) == 0
+    told = capsys.readouterr()
+    assert "2 cells, 2 of them without a record" in told.err and (trained_workshop / "with {braces}.ipynb").exists()
+    assert (trained_workshop / "with {braces}" / "accuracy.csv").exists()
+    given = {"base_models": ["vgg11"], "generators": ["unet_s"], "patterns": 2}
+    with pytest.raises(UserError, match="claim"):
+        notebooks.execute("accuracy", trained_workshop / "strict.ipynb", given, trained_workshop / "x", strict_claims=True)
+
+
+def test_a_record_that_says_otherwise_fails_the_claim_with_its_sentence(workshop, monkeypatch):
+    """Break stored results on purpose: every generator makes things worse."""
+    real, given = Store("paper", ROOT / "results"), notebooks.sets("accuracy")["paper"] | {"measure": False}
+    cells = [cell for cell in notebooks.cells_of("paper", "accuracy") if real.has(cell)]
+    here = Store("paper")
+    for cell in cells:
+        record = real.read(real.path(cell))
+        accuracies = record["metrics"]["perturbed"]
+        worse = [0.0] * len(accuracies) if cell.generator else accuracies
+        here.write(cell, record["metrics"] | {"perturbed": worse}, record["provenance"])
+    with pytest.raises(ClaimFails, match="generator recovers"):
+        notebooks.inline("accuracy", given, workshop / "shown", strict_claims=True)
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    "words, word",
     [
-        (["accuracy", "-p", "patterns", "2", "-p", "patterns", "3"], "parameter 'patterns' is given twice, as '2' and '3'"),
-        (["accuracy", "--profile", "paper", "-p", "profile", "smoke"], "parameter 'profile' is given twice"),
-        (["/elsewhere/accuracy.py"], "/elsewhere/accuracy.py is no notebook of this study"),
-        (["accuracy", "--output", "page.html"], "output page.html must be a file that ends in .ipynb"),
+        (["run", "acuracy"], "accuracy"),
+        (["run", "accuracy", "-p", "patterns"], "expected 2"),
+        (["run", "accuracy", "-p", "rates", "9"], "9"),
+        (["run", "accuracy", "-p", "rates", "0.1", "-p", "rates", "0.2"], "twice"),
+        (["run", "/etc/passwd"], "notebook"),
+        (["run", "accuracy", "--output", "x.txt"], "ipynb"),
+        (["sweep", "accuracy", "--only", "colour=red"], "colour"),
+        (["sweep", "nothing"], "notebook"),
+        (["sweep", "--budget", "soon"], "time"),
+        (["sweep", "--workers", "10000000"], "workers"),
+        (["sweep", "--profile", "smok"], "smoke"),
+        (["sweep", "--device", "tpu"], "tpu"),
+        (["status", "--profile", "x"], "profile"),
+        (["dance"], "dance"),
     ],
 )
-def test_a_run_that_contradicts_itself_is_refused_in_one_line(words, message, capsys):
-    assert cli.main(["run", *words]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and message in error
+def test_a_wrong_word_is_answered_in_one_line_and_a_status(words, word, workshop, capsys):
+    try:
+        status = cli.main(words)
+    except SystemExit as left:
+        status = left.code
+    told = capsys.readouterr()
+    assert status == 2 and word in told.err and told.err.count("\n") == 1 and not results().exists()
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["tradeoff", "-p", "profile", "paper"], "-p dataset cifar10"),
-        (["accuracy", "--profile", "paper"], "-p datasets cifar10"),
-        (["tradeoff", "-p", "profile", "paper", "-p", "dataset", "digits"], ""),
-        (["tradeoff"], ""),
-        (["tradeoff", "-p", "profile", "paper", "-p", "measure", "False"], ""),  # it shows the records that there are
-        (["questions", "-p", "profile", "paper"], ""),
-    ],
-)
-def test_who_asks_for_full_size_is_told_that_the_data_set_is_the_small_one(words, said, capsys, monkeypatch):
-    monkeypatch.setattr(notebooks, "execute", lambda *given: None)
-    assert cli.main(["run", *words]) == 0
-    error = capsys.readouterr().err
-    assert error.count("\n") == bool(said) and said in error
+def test_help_comes_without_torch():
+    code = "import sys; from nflib import cli; cli.parser().format_help(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("name", "given", "message"),
-    [
-        ("tradeoff", {"safe_ber": "0.01"}, "safe_ber is 0.01; it must be above 0 and below 0.01"),
-        ("energy", {"safe_ber": "0"}, "safe_ber is 0"),
-        ("accuracy", {"base_recipe": "awp"}, "unknown base recipe 'awp'; allowed: release, modern"),
-    ],
-)
-def test_what_a_page_could_not_show_is_refused(name, given, message):
-    with pytest.raises(UserError, match=message):
-        notebooks.strict(name, given)
-
-
-@pytest.mark.parametrize("text", ["vgg11,resnet18", "vgg11, resnet18", "[vgg11, resnet18]", "['vgg11', 'resnet18']"])
-def test_a_list_may_be_spelt_in_several_ways(text):
-    assert notebooks.strict("accuracy", {"base_models": text}) == {"base_models": ["vgg11", "resnet18"]}
-
-
-def test_an_image_size_that_is_not_counted_is_refused_in_one_line(capsys):
-    assert cli.main(["run", "energy", "-p", "image_size", "33"]) == 2
-    assert capsys.readouterr().err == "nflib: unknown image size 33; allowed: 32, 224\n"
-
-
-def test_texts_become_values_of_the_parameters_type():
-    given = {"rates": "0.02", "base_models": "vgg11,resnet18", "measure": "false", "patterns": "3", "generators": "[]"}
-    wanted = {"rates": [0.02], "base_models": ["vgg11", "resnet18"], "measure": False, "patterns": 3, "generators": []}
-    assert notebooks.strict("accuracy", given) == wanted
-
-
-def test_the_accuracy_notebook_runs_from_nothing_with_other_parameters(workshop, tmp_path, monkeypatch):
-    given = {"base_models": "vgg11", "generators": "conv_s", "error_models": "bit_flips", "rates": "0.02", "patterns": "3"}
-    output = notebooks.execute("accuracy", tmp_path / "out.ipynb", given)
-    records = list((results() / "records" / "smoke" / "accuracy").glob("*.json"))
-    cells = [json.loads(path.read_text())["cell"] for path in records]
-    assert {cell["rate"] for cell in cells} == {0.02} and {cell["patterns"] for cell in cells} == {3}
-    assert sorted(str(cell["generator"] and cell["generator"]["name"]) for cell in cells) == ["None", "conv_s"]
-    shown = json.dumps([cell.get("outputs") for cell in json.loads(output.read_text())["cells"]])
-    assert "BitFlips" in shown and "ConvS" in shown and "recovery from" in shown and "brings accuracy back" in shown
-
-
-def test_the_accuracy_notebook_runs_without_generators_and_by_the_other_recipe(workshop, tmp_path):
-    given = {"base_models": "vgg16", "generators": "[]", "base_recipe": "modern", "patterns": "2", "rates": "0.03", "error_models": "release_map,stuck_at"}
-    output = notebooks.execute("accuracy", tmp_path / "out.ipynb", given)
-    shown = json.dumps([cell.get("outputs") for cell in json.loads(output.read_text())["cells"]])
-    assert "VGG16" in shown and "StuckAt" in shown and "at 3 % bit-error rate" in shown and "There is nothing to conclude yet" in shown
-
-
-@pytest.mark.parametrize("name", ["index", "questions", "performance"])
-def test_a_notebook_that_only_shows_runs_on_no_records(name, workshop, tmp_path, monkeypatch):
-    monkeypatch.setenv("NFLIB_RESULTS", str(results()))
-    given = {"profile": "smoke"} if "profile" in notebooks.parameters(name) else {}
-    cells = json.loads(notebooks.execute(name, tmp_path / "out.ipynb", given).read_text())["cells"]
-    assert not [output for cell in cells for output in cell.get("outputs", []) if output["output_type"] == "error"]
+def test_status_counts_what_is_measured(workshop, monkeypatch, capsys):
+    assert cli.main(["status", "--profile", "smoke"]) == 0
+    count = len(notebooks.cells_of("smoke", "accuracy"))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("accuracy")]
+    assert line.split()[1:3] == ["0", str(count)] and runner.pending(Store("smoke"), notebooks.cells_of("smoke", "accuracy"))

@@ -1,10 +1,10 @@
 """What notebooks show: the tidy frame, five shapes of pictures, tables, claims, and the published numbers."""
 
 from nflib.report.figures import COLOURS, Picture, bars, colours, curve, head, heatmap, ladder, panels, scatter
-from nflib.report.frame import arrays, measured, metrics, ordered, paired
+from nflib.report.frame import arrays, measured, metrics, ordered, paired, stored
 from nflib.report.show import claim, say, show
 
 __all__ = [
     *("COLOURS", "Picture", "bars", "colours", "curve", "head", "heatmap", "ladder", "panels", "scatter"),
-    *("arrays", "measured", "metrics", "ordered", "paired", "claim", "say", "show"),
+    *("arrays", "measured", "metrics", "ordered", "paired", "stored", "claim", "say", "show"),
 ]

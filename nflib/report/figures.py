@@ -21,7 +21,6 @@ from nflib import generators
 from nflib.report.show import HEADS, keep, values_of
 
 STYLE = {
-    **{name: value for name, value in matplotlib.rcParamsDefault.items() if name.startswith(("font.", "text.", "axes.", "lines."))},
     "svg.hashsalt": "nflib",
     "svg.fonttype": "path",
     "font.family": "DejaVu Sans",  # comes with matplotlib: equal letters on every machine
@@ -31,8 +30,9 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
-    "figure.dpi": 100,
-}  # fmt: skip
+}
+matplotlib.rcdefaults()  # a user's matplotlibrc changes no picture of the book
+matplotlib.rcParams.update(STYLE)
 PALETTE = sns.color_palette("colorblind", 10).as_hex()
 COLOURS = {  # one colour a thing, in the whole book
     "alone": "#222222", "none": "#222222",
@@ -51,8 +51,7 @@ class Picture:
 
     def __init__(self, figure: Figure, alt: str, name: str = ""):
         out = io.StringIO()
-        with matplotlib.rc_context(STYLE):
-            figure.savefig(out, format="svg", metadata={"Date": None})
+        figure.savefig(out, format="svg", metadata={"Date": None})
         self.svg, self.alt = out.getvalue(), alt
         if name:
             keep(f"{name}.svg", self.svg)
@@ -72,9 +71,8 @@ def panels(count: int = 1, height: float = 3.2, columns: int = 0, **options) -> 
     """A figure in house style with `count` axes side by side (or in `columns` columns); height: of one row, in inches."""
     columns = columns or max(1, min(count, 3))
     rows = -(-max(count, 1) // columns)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
-        axes = list(figure.subplots(rows, columns, squeeze=False, **options).flat)
+    figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False, **options).flat)
     for axis in axes[count:]:
         axis.remove()
     for axis in axes[:count]:
@@ -92,21 +90,24 @@ def head(column: str) -> str:
     return HEADS.get(column, column.replace("_", " "))
 
 
-def ladder(rows: pd.DataFrame, by: str = "generator", panel: str | None = None, alt: str = "", name: str = "") -> Picture:
+def ladder(
+    rows: pd.DataFrame, by: str = "generator", panel: str | None = None, alt: str = "", name: str = "", hue: str | None = None
+) -> Picture:
     """From the base model alone (hollow) to the system (filled), a line a row; bar: standard deviation over chips.
 
-    A red diamond is the paper's number.  by: what names a line; panel: a column with a panel for each value.
+    A red diamond is the paper's number.  by: what names a line; panel: a column with a panel for each value; hue: one with a
+    colour for each (else a line has one).
     """
     groups = _groups(rows[rows["recovery"].notna()], panel)
     labels = list(dict.fromkeys(label for _, some in groups for label in some[by]))
     figure, axes = panels(len(groups), 1.2 + 0.32 * len(labels), sharey=True)
-    paint = colours(labels)
+    paint = colours(rows[hue or by])
     for (title, some), axis in zip(groups, axes):
         for row in some.to_dict("records"):
             y = labels.index(row[by])
             axis.plot([row["perturbed_alone"], row["perturbed"]], [y, y], color="0.75", linewidth=3, zorder=1)
             axis.plot(row["perturbed_alone"], y, "o", color="white", markeredgecolor="black", zorder=2)
-            axis.errorbar(row["perturbed"], y, xerr=row["std"], fmt="o", color=paint[row[by]], zorder=3)
+            axis.errorbar(row["perturbed"], y, xerr=row["std"], fmt="o", color=paint[row[hue or by]], zorder=3)
             axis.plot(row["published_perturbed"], y, "D", color="none", markeredgecolor=COLOURS["published"], markersize=8, zorder=4)
         axis.set(title=title, xlim=(0, 102), xlabel="accuracy under errors (%)")
         axis.set_yticks(range(len(labels)), labels)

@@ -10,7 +10,7 @@ from nflib.mitigations import MITIGATIONS
 from nflib.names import UserError
 from nflib.report import published
 from nflib.study import runner
-from nflib.study.cells import Cell, digest_of
+from nflib.study.cells import Cell, cell_of, digest_of
 from nflib.study.measures import DERIVED
 from nflib.study.recipes import PROFILES, is_official
 from nflib.study.records import Store
@@ -54,6 +54,7 @@ def _row(cell: Cell, record: dict) -> dict:
     """Everything that a cell says, and what was measured of it."""
     base, recipe, metrics = cell.base, cell.generator, record["metrics"]
     trainings = [metrics.get(f"{what}_training") or {} for what in ("base", "generator", "selector")]
+    taught = [*trainings[1:], trainings[1].get("teacher", {})]  # all that the system in front was trained with
     row = {
         "kind": cell.kind,
         "dataset": data.LABELS.get(base.dataset, base.dataset),
@@ -93,7 +94,8 @@ def _row(cell: Cell, record: dict) -> dict:
         "images": metrics.get("images", 0),
         "clean": metrics.get("clean", np.nan),
         "changed_bits": float(np.mean(metrics["changed_bits"])) if metrics.get("changed_bits") else np.nan,
-        "training_minutes": sum(t.get("seconds", 0.0) for t in trainings[1:]) / 60,
+        "training_minutes": sum(t.get("seconds", 0.0) for t in taught) / 60,
+        "model_images": sum(t.get("model_images", 0) for t in taught),
         "base_minutes": trainings[0].get("seconds", 0.0) / 60,
         "device": record["provenance"]["device"],
         "trained_with": " and ".join(dict.fromkeys(t["provenance"]["device"] for t in trainings if "provenance" in t)),
@@ -113,8 +115,10 @@ def frame(cells: Iterable[Cell], records: dict[str, dict]) -> pd.DataFrame:
     clean, perturbed (mean over error patterns), worst: accuracies in per cent of this row's system; std (over patterns,
     ddof 0), se (standard error of the mean); accuracies: one a pattern.  clean_alone, perturbed_alone: of the base model
     alone under the same errors on the same images; recovery and recovery_se: mean of the paired differences, in percentage
-    points; NaN where that was not measured.  published_*: the paper's numbers for the setting, where base recipe and error
-    model are the official code's.  A kind of measurement adds the columns of `measures.DERIVED`.
+    points; NaN where that was not measured.  training_minutes, model_images (images times perturbed models): of all that
+    stands in front of the base model, the class-wise perturbations that it learned from included.  published_*: the paper's
+    numbers for the setting, where base recipe and error model are the official code's.  A kind of measurement adds the
+    columns of `measures.DERIVED`.
     """
     found = [(cell, records[cell.digest]) for cell in dict.fromkeys(cells) if cell.digest in records]
     rows = []
@@ -168,6 +172,12 @@ def measured(cells: Iterable[Cell], profile: str, measure: bool = True, device: 
     if rows.empty:
         raise UserError(f"none of the {len(cells)} cells has a record in {store.root}; measure=True measures them")
     return rows
+
+
+def stored(profile: str) -> pd.DataFrame:
+    """The tidy frame (`frame`) of all records of a profile; without rows where it has none."""
+    records = {digest_of(record["cell"]): {**record, "profile": profile} for record in Store(profile).records()}
+    return frame([cell_of(record["cell"]) for record in records.values()], records)
 
 
 def arrays(rows: pd.DataFrame) -> list[dict[str, np.ndarray]]:

@@ -154,8 +154,11 @@ def is_official(recipe: GeneratorRecipe) -> bool:
 def settings(error_models: list[str], rates: list[float]) -> list[tuple[str, float]]:
     """Each error model at each bit-error rate; a profiled chip once, for its map decides, not the rate.
 
-    Raises UserError without any.
+    Raises UserError without any, and for a chip's map that cannot be read.
     """
     if not error_models or not rates:
         raise UserError("at least one error model and one bit-error rate are needed")
+    for name in error_models:
+        if isinstance(chip := faults.named(name, rates[0]), faults.ChipMap):
+            chip.load()
     return [(name, rate) for name in error_models for rate in (rates[:1] if name.startswith("chip_map:") else rates)]

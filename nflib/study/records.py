@@ -52,7 +52,7 @@ def _check(record: dict, path: Path, attachment: bytes | None) -> None:
         raise ValueError("its cell is not in canonical form")
     if path.stem != cell.digest or path.parent.name != cell.kind:
         raise ValueError("it does not lie where its cell belongs")
-    if "perturbed" in metrics:
+    if "diverged" not in metrics and ("perturbed" in metrics or cell.kind in ("accuracy", "validation", "mitigation", "shift")):
         accuracies, patterns = [metrics["clean"], *metrics["perturbed"]], cell.patterns
         if len(accuracies) != patterns + 1 or not all(0 <= a <= 100 for a in accuracies):
             raise ValueError("its accuracies are incomplete or out of range")
@@ -147,17 +147,26 @@ def git(*words: str) -> str | None:
 
 
 @functools.cache
+def code_digest(names: str = "*") -> str:
+    """Digest of the sources that compute and measure (nflib/ and nflib/study/), or of those modules of nflib/ whose names are
+    given, separated by spaces; as they were when this process first asked."""
+    found = {path for name in names.split() for path in SOURCES.glob(f"{name}.py")}
+    found |= set((SOURCES / "study").glob("*.py")) if names == "*" else set()
+    whole = hashlib.sha256()
+    for path in sorted(found):
+        whole.update(path.relative_to(SOURCES).as_posix().encode() + path.read_bytes())
+    return whole.hexdigest()[:16]
+
+
+@functools.cache
 def _code() -> dict:
     """Commit, state and digest of the computing code, as it was when this process began to measure.
 
     `NFLIB_COMMIT` says which commit a copy without a repository is; whether that is changed is then unknown.
     """
     commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", "nflib")
-    whole = hashlib.sha256()
-    for path in sorted([*SOURCES.glob("*.py"), *(SOURCES / "study").glob("*.py")]):
-        whole.update(path.relative_to(SOURCES).as_posix().encode() + path.read_bytes())
     commit = commit or os.environ.get("NFLIB_COMMIT") or "unknown"
-    return {"commit": commit, "dirty": None if changes is None else bool(changes), "sources": whole.hexdigest()[:16]}
+    return {"commit": commit, "dirty": None if changes is None else bool(changes), "sources": code_digest()}
 
 
 def provenance(device: torch.device, **more: object) -> dict:

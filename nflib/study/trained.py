@@ -17,16 +17,19 @@ from safetensors.torch import save_file
 
 from nflib import data, faults, generators, models
 from nflib.eopm import distill, train_generator
+from nflib.files import writing
 from nflib.names import ROOT, UserError
 from nflib.quantize import Quantized
 from nflib.study.cells import Base, Cell, as_json, canonical, digest_of
-from nflib.study.records import provenance
-from nflib.training import FORCED_PRECISION, train_base
+from nflib.study.records import code_digest, provenance
+from nflib.training import FORCED_PRECISION, Diverged, train_base
+
+TRAINS = "_kernels data eopm faults generators models quantize training"  # modules whose change may change a training
 
 
 def checkpoints() -> Path:
     """Where trained weights lie: `NFLIB_CHECKPOINTS`, otherwise checkpoints/ of the checkout."""
-    return Path(os.environ.get("NFLIB_CHECKPOINTS") or ROOT / "checkpoints")
+    return Path(os.environ.get("NFLIB_CHECKPOINTS") or ROOT / "checkpoints").resolve()
 
 
 def keep_freed_memory() -> None:
@@ -64,37 +67,61 @@ def _fingerprint(state: dict[str, torch.Tensor], facts: dict) -> str:
     return whole.hexdigest()
 
 
-def _trained(key: str, build: Callable[[], torch.nn.Module], train: Callable, device: torch.device, dataset: data.Dataset):
-    """A trained model: from its checkpoint, or built, trained and stored.  Returns (model, training facts, file's sha256).
+def _resume_path(key: str, dataset: data.Dataset) -> Path:
+    """Where the state of a training lies between two runs: its name says model and recipe (`key`), data and code.
 
-    Raises UserError for a checkpoint that is damaged, or that was trained on other images than `dataset` has now.
+    Raises UserError where there is a state of the same model that other data or other code wrote.
     """
-    path = checkpoints() / f"{key}.safetensors"
-    model = build().to(device)
-    if not path.exists():
-        facts = train(model, checkpoints() / f"{key}.resume.pt")
-        part = path.with_suffix(f".{os.getpid()}.part")
-        state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            facts |= {"provenance": provenance(device, data=dataset.digest)}
-            save_file(state, part, {"facts": json.dumps(facts), "sha256": _fingerprint(state, facts)})
-            os.replace(part, path)
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"checkpoint {path} cannot be written: {error}") from None
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
+    identity = hashlib.sha256(f"{dataset.digest} {code_digest(TRAINS)}".encode()).hexdigest()[:12]
+    path = checkpoints() / f"{key}.{identity}.resume.pt"
+    for other in sorted(checkpoints().glob(f"{key}.*.resume.pt")):
+        if other != path:
+            raise UserError(f"state of training {other} was written with other data or other code; move it away to begin again")
+    return path
+
+
+def _store(path: Path, model: torch.nn.Module, facts: dict) -> None:
+    """Write a checkpoint: tensors on the CPU by name, training facts, and a digest of both."""
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with writing(path) as part:
+        save_file(state, part, {"facts": json.dumps(facts), "sha256": _fingerprint(state, facts)})
+
+
+def _load(path: Path, model: torch.nn.Module) -> dict:
+    """Load a checkpoint into `model`; returns its training facts.  Raises UserError for one that is not whole."""
     try:
         with safe_open(path, "pt") as file:
             stored = file.metadata()
             facts = json.loads(stored["facts"])
             state = {name: file.get_tensor(name) for name in file.keys()}
-            if len(stored) > 1 and stored.get("sha256") != _fingerprint(state, facts):  # once, checkpoints had facts alone
-                raise ValueError("it is not what was stored")
-            model.load_state_dict(state)
-    except (SafetensorError, OSError, TypeError, KeyError, ValueError, RuntimeError):
-        raise UserError(f"checkpoint {path} is damaged; delete it to train again") from None
+        if stored["sha256"] != _fingerprint(state, facts):
+            raise ValueError("it is not what was stored")
+        model.load_state_dict(state)
+    except OSError as error:
+        raise UserError(f"checkpoint {path} cannot be read: {error.strerror or error}") from None
+    except (SafetensorError, TypeError, KeyError, ValueError, RuntimeError):
+        raise UserError(f"checkpoint {path} is damaged; move it away to train again") from None
+    return facts
+
+
+def _trained(key: str, build: Callable[[], torch.nn.Module], train: Callable, device: torch.device, dataset: data.Dataset):
+    """A trained model: from its checkpoint, or built, trained and stored.  Returns (model, training facts, file's sha256).
+
+    Raises UserError for a checkpoint that is damaged, or that was trained on other images than `dataset` has now; Diverged,
+    with the `provenance` of the attempt, where the loss is not finite.
+    """
+    path = checkpoints() / f"{key}.safetensors"
+    model = build().to(device)
+    with locked(path):
+        if not path.exists():
+            origin = provenance(device, data=dataset.digest)
+            try:
+                facts = train(model, _resume_path(key, dataset))
+            except Diverged as error:
+                error.provenance = origin
+                raise
+            _store(path, model, facts | {"provenance": origin})
+    facts = _load(path, model)
     if facts["provenance"].get("data", dataset.digest) != dataset.digest:
         raise UserError(f"checkpoint {path} was trained on another data set {dataset.name!r}; give the new one another name")
     return model, facts, hashlib.sha256(path.read_bytes()).hexdigest()
@@ -167,16 +194,23 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
 
     Gives whether it is held: without `wait`, False where another process holds it.
     """
-    lock = checkpoints() / f"{path.stem}.lock"
+    lock, held = checkpoints() / f"{path.stem}.lock", False
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with open(lock, "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True
-        lock.unlink(missing_ok=True)
+    while not held:
+        with open(lock, "a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                break
+            with contextlib.suppress(FileNotFoundError):
+                held = lock.stat().st_ino == os.fstat(file.fileno()).st_ino  # else it went with another process just now
+            if held:
+                try:
+                    yield True
+                finally:
+                    lock.unlink(missing_ok=True)
+    if not held:
+        yield False
 
 
 @contextlib.contextmanager

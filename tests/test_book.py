@@ -1,0 +1,189 @@
+"""What is derived for the book follows from the records alone, nothing changed goes unnoticed, and a page is one notebook."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from examples import TINY, fake
+from nflib.names import ROOT
+from nflib.report import book, compare
+from nflib.study import notebooks, runner
+from nflib.study.records import Store
+
+TOY = '''# ---
+# jupyter:
+#   jupytext: {text_representation: {extension: .py, format_name: percent}}
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+# ---
+
+# %% [markdown]
+# # Is this a toy?
+#
+# **Yes.**
+
+# %% tags=["parameters"]
+profile: str = "smoke"
+patterns: int = 2
+measure: bool = True
+
+# %% tags=["cells"]
+from nflib.study import Cell, base
+
+cells = [Cell(base(profile, "digits", "vgg11", epochs=1), patterns=patterns, images=50)]
+
+# %%
+from nflib.report import bars, claim, measured, show
+
+rows = measured(cells, profile, measure)
+claim(len(rows) == 1, "There is one row.")
+bars(rows, "system", "perturbed", name="toy")
+
+# %%
+show(rows, ["system", "perturbed"], "toy", "A toy.")
+'''
+
+
+def test_an_experiment_is_one_notebook_one_entry_and_one_line_of_contents(tmp_path):
+    """In a copy of the tree: the new files' difference, and that it runs, is swept, and is a page of the book."""
+    copy = tmp_path / "copy"
+    for name in ("nflib", "book", "_config.yml"):
+        source = ROOT / name
+        ignored = shutil.ignore_patterns("__pycache__", "_executed")
+        shutil.copytree(source, copy / name, ignore=ignored) if source.is_dir() else shutil.copy(source, copy)
+    (copy / "notebooks").mkdir()
+    before = {path for path in copy.rglob("*")}
+    (copy / "notebooks" / "toy.py").write_text(TOY)
+    (copy / "notebooks" / "parameters.yml").write_text("toy:\n  smoke: {}\n  book: [smoke]\n")
+    (copy / "_toc.yml").write_text("format: jb-book\nroot: book/_executed/toy\n")
+    assert {path.name for path in copy.rglob("*")} - {p.name for p in before} == {"toy.py", "parameters.yml", "_toc.yml"}
+    (copy / "book" / "references.bib").touch()
+
+    def nflib(*words: str) -> subprocess.CompletedProcess:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("NFLIB_")} | {"PYTHONPATH": str(copy)}
+        command = [sys.executable, "-m", "nflib.cli", *words]
+        return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
+
+    run = nflib("run", "toy", "-p", "patterns", "3")
+    assert run.returncode == 0, run.stderr
+    assert (copy / "_build" / "runs" / "toy" / "toy.csv").exists()
+    swept = nflib("sweep", "toy")
+    assert swept.returncode == 0 and len(list((copy / "results" / "records" / "smoke").rglob("*.json"))) == 2
+    built = nflib("book")
+    assert built.returncode == 0, built.stdout + built.stderr
+    page = (copy / "_build" / "html" / "book" / "_executed" / "toy.html").read_text()
+    assert "There is one row." in page and "toy.csv" in page and 'alt="' in page
+
+
+@pytest.fixture
+def shelf(workshop, monkeypatch) -> Path:
+    """A results folder with one page, derived from the stored records of the checkout."""
+    real = ROOT / "results"
+    for folder in ("paper", "paper12"):
+        shutil.copytree(real / "records" / folder, workshop / "results" / "records" / folder)
+    one = {"accuracy": ("accuracy", "paper")}
+    monkeypatch.setattr(notebooks, "pages", lambda: one)
+    monkeypatch.setattr(book, "_all", lambda work, *given: [work(page, *given) for page in one])
+    monkeypatch.setattr(book, "README", workshop / "README.md")
+    (workshop / "README.md").write_text("Before\n" + "".join(book.MARKS) + "\nAfter\n")
+    book.write()
+    (workshop / "README.md").write_text(book.readme((workshop / "README.md").read_text()))
+    book.write()
+    return workshop / "results"
+
+
+def test_any_changed_file_is_named(shelf, refused):
+    assert any("1 pages" in line for line in book.check())
+    tables, records = shelf / "tables" / "paper" / "accuracy", sorted((shelf / "records" / "paper").rglob("*.json"))
+    for path in (tables / "accuracy.csv", tables / "recovery.svg", tables / "claims.csv", records[0]):
+        content = path.read_bytes()
+        path.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+        with refused(path.name):
+            book.check()
+        path.write_bytes(content)
+        path.rename(shelf / "away")  # and one that was unwelcome
+        with refused(path.name):
+            book.check()
+        (shelf / "away").rename(path)
+    for stray in (tables / "more.csv", shelf / "tables" / "paper" / "nothing" / "x.csv", shelf / "records" / "paper" / "x.npz"):
+        stray.parent.mkdir(exist_ok=True)
+        stray.write_text("1\n")
+        with refused(stray.name):
+            book.check()
+        stray.unlink()
+
+
+def test_tables_follow_from_the_records_alone(shelf, refused):
+    before = {path: path.read_bytes() for path in (shelf / "tables").rglob("*.*")}
+    book.write()
+    assert {path: path.read_bytes() for path in (shelf / "tables").rglob("*.*")} == before
+    path = shelf / "tables" / "paper" / "accuracy" / "accuracy.csv"
+    path.write_text(path.read_text().replace("VGG11", "VGG12", 1))
+    (shelf / "manifest.sha256").write_text(book.manifest())  # somebody who knows of the manifest
+    with refused("accuracy.csv"):
+        book.check()
+
+
+def test_the_claims_of_the_book_are_listed_with_their_truth(shelf):
+    claims = book.claims()
+    assert len(claims) >= 3 and claims["holds"].all() and set(claims["page"]) == {"accuracy"}
+
+
+def measured_twice(monkeypatch, workshop, gap) -> Path:
+    """TINY measured here and in another folder, there with accuracies that differ by gap(cell's place)."""
+    monkeypatch.setattr(notebooks, "names", lambda: ["tiny"])
+    monkeypatch.setattr(notebooks, "cells_of", lambda profile, name: list(TINY))
+    fake(monkeypatch)
+    runner.run(TINY, "smoke", "cpu", quiet=True)
+    here, there = Store("smoke"), Store("smoke", workshop / "there")
+    for place, cell in enumerate(TINY):
+        record = here.read(here.path(cell))
+        values = [value + gap(place) for value in record["metrics"]["perturbed"]]
+        there.write(cell, record["metrics"] | {"perturbed": values}, record["provenance"])
+    return workshop / "there"
+
+
+def test_equal_studies_compare(workshop, monkeypatch):
+    other = measured_twice(monkeypatch, workshop, lambda place: 0.25)
+    assert any("0.25" in line for line in compare.compare("smoke", other))
+
+
+def test_gaps_of_alternating_sign_do_not_cancel(workshop, monkeypatch, refused):
+    other = measured_twice(monkeypatch, workshop, lambda place: 24.0 * (-1) ** place)
+    with refused("24.0"):
+        compare.compare("smoke", other)
+
+
+def test_a_study_without_a_record_or_with_what_is_no_number_does_not_compare(workshop, monkeypatch, refused):
+    other = measured_twice(monkeypatch, workshop, lambda place: 0.0)
+    monkeypatch.setattr(compare.np, "mean", lambda values: np.nan)
+    with refused("no number"):
+        compare.compare("smoke", other)
+    monkeypatch.undo()
+    with refused("no record|no cells"):
+        compare.compare("smoke", workshop / "nowhere")
+
+
+def test_a_page_has_its_parameters_once_a_box_and_links_to_its_other_scales(tmp_path, monkeypatch):
+    def code(source: str, *tags: str) -> dict:
+        return {"cell_type": "code", "metadata": {"tags": list(tags), "papermill": {"duration": 3}}, "source": source, "outputs": [1]}
+
+    cells = [
+        {"cell_type": "markdown", "metadata": {}, "source": ["# Accuracy?\n", "Text"]},
+        code("rate: float = 0.01", "parameters"),
+        code("# Parameters\nrate = 0.02\n", "injected-parameters"),
+        code("show(rows)", "hide-input"),
+    ]
+    path = tmp_path / "accuracy.ipynb"
+    path.write_text(json.dumps({"cells": cells, "metadata": {"papermill": {}}}))
+    monkeypatch.setattr(notebooks, "pages", lambda: {"accuracy": ("accuracy", "paper"), "accuracy_paper12": ("accuracy", "paper12")})
+    book._tidy(path, "accuracy")
+    first, parameters, shown, box = json.loads(path.read_text())["cells"]
+    assert first["source"].startswith("# Accuracy?\n") and "accuracy_paper12.ipynb" in first["source"] and "Text" in first["source"]
+    assert parameters["source"] == "rate: float = 0.01\n\n# on this page\nrate = 0.02\n" and "hide-cell" in parameters["metadata"]["tags"]
+    assert shown["outputs"] == [1] and "nflib run accuracy --profile paper" in box["source"] and "duration" not in path.read_text()
