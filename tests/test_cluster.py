@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from nflib import cluster, study
-from nflib.cells import Base, Cell
+from nflib.study import cluster, runner
+from nflib.study.cells import Base, Cell
 from nflib.eopm import GeneratorRecipe
 from nflib.names import UserError
-from nflib.store import Store
+from nflib.study.records import Store
 from nflib.training import BaseRecipe
 
 distributed = pytest.importorskip("dask.distributed")
@@ -22,7 +22,7 @@ RECIPE = GeneratorRecipe(
     "unet_s", "bit_flips", models_per_step=1, steps=3, batch=64, width=0.5, schedule="constant", momentum=0.1
 )
 CELLS = [
-    Cell("accuracy", BASE, generator, law="bit_flips", patterns=2, images=60, first_seed=seed)
+    Cell(BASE, generator, error_model="bit_flips", patterns=2, images=60, first_seed=seed)
     for generator in (None, RECIPE)
     for seed in (50000, 50002)
 ]
@@ -53,20 +53,20 @@ def test_cells_are_measured_once_each_although_a_worker_is_lost(workshop, monkey
         assert cluster.run(CELLS, "smoke", "cpu", scheduler="tcp://127.0.0.1:1") == 0  # nothing is left to do
     monkeypatch.setenv("NFLIB_RESULTS", str(workshop / "one process"))
     monkeypatch.setenv("NFLIB_CHECKPOINTS", str(workshop / "one process"))
-    assert study.run(CELLS, "smoke", "cpu") == 0
+    assert runner.run(CELLS, "smoke", "cpu") == 0
     for one, other in zip(here, measured()):
         assert one == pytest.approx(other, abs=4)  # threads differ, so rounding may
 
 
 def test_latencies_of_another_device_are_left_out_and_counted_as_missing(workshop):
-    cell = Cell("overhead", BASE, RECIPE, patterns=1, images=1, on="cuda")
-    assert cluster.run([cell], "smoke", "cpu", scheduler="tcp://127.0.0.1:1") == 1 == study.run([cell], "smoke", "cpu")
+    cell = Cell(BASE, RECIPE, kind="latency", patterns=1, images=1, device="cuda")
+    assert cluster.run([cell], "smoke", "cpu", scheduler="tcp://127.0.0.1:1") == 1 == runner.run([cell], "smoke", "cpu")
 
 
 def test_what_a_generator_is_made_from_is_trained_before_it():
     """Teacher, imitation alone, the whole: each has a checkpoint of its own."""
-    teacher = dataclasses.replace(RECIPE, name="class_patterns", width=1.0)
-    whole = dataclasses.replace(RECIPE, teacher=teacher, imitation_steps=4)
+    teacher = dataclasses.replace(RECIPE, name="class_wise", width=1.0)
+    whole = dataclasses.replace(RECIPE, teacher=teacher, distillation_steps=4)
     stages = [cell.generator for cell in cluster._stages(dataclasses.replace(CELLS[2], generator=whole))]
     assert stages == [teacher, dataclasses.replace(whole, steps=0), whole]
     assert [cell.generator for cell in cluster._stages(CELLS[2])] == [RECIPE]

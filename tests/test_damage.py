@@ -8,16 +8,16 @@ import torch
 from torch import nn
 
 from nflib import damage, faults, mitigations, models, training
-from nflib.cells import Base, Cell
+from nflib.study.cells import Base, Cell
 from nflib.eopm import GeneratorRecipe
-from nflib.measures import measure
+from nflib.study.measures import measure
 from nflib.quantize import Quantized
-from nflib.store import Store
-from nflib.study import measure_and_store, work
+from nflib.study.records import Store
+from nflib.study.runner import measure_and_store, work
 from nflib.training import BaseRecipe
 
 CPU = torch.device("cpu")
-CELL = Cell("damage", Base("digits", "vgg11", BaseRecipe(epochs=0), width=0.0625), law="bit_flips", patterns=2, images=30)
+CELL = Cell(Base("digits", "vgg11", BaseRecipe(epochs=0), width=0.0625), kind="damage", error_model="bit_flips", patterns=2, images=30)
 LAW, SEEDS = faults.BitFlips(0.02), (7, 8)
 
 
@@ -143,7 +143,7 @@ def test_a_record_is_whole_and_its_cost_is_known(workshop, generator):
     record = store.read(store.path(cell))
     assert record["metrics"] == json.loads(json.dumps(metrics)) and len(metrics["perturbed"]) == 2
     assert {"base_training", "generator_training", "evaluation_seconds"} <= metrics.keys() and metrics["images"] == 30
-    alone = measure(dataclasses.replace(cell, table="accuracy"), CPU)[0]
+    alone = measure(dataclasses.replace(cell, kind="accuracy"), CPU)[0]
     assert metrics["perturbed"] == alone["perturbed"] and metrics["clean"] == alone["clean"]
     assert [row["cut"] for row in metrics["after_cuts"]] == list(damage.CUTS)
-    assert work(cell)["evaluation"] == 5 * work(dataclasses.replace(cell, table="accuracy"))["evaluation"]  # 15 passes to 3
+    assert work(cell)["evaluation"] == 5 * work(dataclasses.replace(cell, kind="accuracy"))["evaluation"]  # 15 passes to 3

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from nflib import energy, generators, models
-from nflib.published import load
+from nflib.report.published import load
 
 LABELS = {label: name for name, label in {**models.LABELS, **generators.LABELS}.items()}
 BASES, GENERATORS = list(models.LABELS.values()), list(generators.LABELS.values())

@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from nflib import evaluation, faults, grids, measures, trained
-from nflib.cells import Base, Cell, cell_of, plain
-from nflib.faults import changed_bits, error_model, perturbed
+from nflib import evaluation, faults
+from nflib.study import measures, recipes, trained
+from nflib.study.cells import Base, Cell, cell_of, as_json
+from nflib.faults import changed_bits, named, perturbed
 from nflib.mitigations import MITIGATIONS, WORD
 from nflib.quantize import Quantized
 from nflib.training import BaseRecipe
@@ -38,7 +39,7 @@ def bits(codes: np.ndarray) -> np.ndarray:
 
 
 def draw(base: Quantized, law: str, rate: float, seed: int):
-    return error_model(law, rate).draw(base.sizes, seed, base.bits)
+    return named(law, rate).draw(base.sizes, seed, base.bits)
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -140,20 +141,20 @@ def test_cut_weights_keep_all_but_the_largest_and_have_a_finer_code(base):
 
 
 def test_measuring_prepares_the_base_model(trained_workshop):
-    base, device = grids.base("smoke", "digits", "vgg11", "release"), torch.device("cpu")
-    with trained.precision_of("smoke"):
-        cell = Cell("mitigation", base, rate=0.02, patterns=2, images=100, mitigation="cut_weights")
+    base, device = recipes.base("smoke", "digits", "vgg11", "release"), torch.device("cpu")
+    with trained.arithmetic_of("smoke"):
+        cell = Cell(base, kind="mitigation", rate=0.02, patterns=2, images=100, mitigation="cut_weights")
         metrics = measures.measure(cell, device)[0]
         narrow = MITIGATIONS["cut_weights"].prepare(measures._models(cell, device, None)[0])
         batches = evaluation.prepared(measures.dataset_on("digits", device).test.first(100), None)
-        found, _ = evaluation.perturbed_accuracies(narrow, faults.error_model("release_map", 0.02), (50000, 50001), batches)
+        found, _ = evaluation.perturbed_accuracies(narrow, faults.named("release_map", 0.02), (50000, 50001), batches)
         assert metrics["perturbed"] == found and metrics["clean"] == evaluation.accuracy(narrow, batches)
 
 
 def test_evaluation_applies_the_mitigation(base):
     images = torch.rand(50, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     batches = [(images, torch.arange(50) % 7)]
-    law = faults.error_model("bit_flips", 0.05)
+    law = faults.named("bit_flips", 0.05)
     plain_ones, before = evaluation.perturbed_accuracies(base, law, (1, 2), batches)
     spared, after = evaluation.perturbed_accuracies(base, law, (1, 2), batches, mitigate=MITIGATIONS["spare_sign"].apply)
     assert all(a < b for a, b in zip(after, before))
@@ -165,13 +166,13 @@ BASE = Base("digits", "vgg11", BaseRecipe())
 
 
 def test_cells_of_before_keep_their_digest_and_a_mitigation_is_read_back():
-    assert "mitigation" not in plain(Cell("accuracy", BASE))
-    cell = Cell("mitigation", BASE, mitigation="secded")
-    assert cell_of(plain(cell)) == cell and cell.digest != Cell("accuracy", BASE).digest and cell.key("mitigation") == "secded"
+    assert "mitigation" not in as_json(Cell(BASE))
+    cell = Cell(BASE, kind="mitigation", mitigation="secded")
+    assert cell_of(as_json(cell)) == cell and cell.digest != Cell(BASE).digest
     assert "(secded)" in cell.words
 
 
 @pytest.mark.parametrize("kind,name,words", [("mitigation", "ecc", "unknown mitigation 'ecc'"), ("mitigation", "", "says what"), ("accuracy", "secded", "says what")])
 def test_a_mitigation_that_is_unknown_or_misplaced_is_refused(kind, name, words, refused):
     with refused(words):
-        Cell(kind, BASE, mitigation=name)
+        Cell(BASE, kind=kind, mitigation=name)

@@ -174,12 +174,12 @@ def test_generators_of_one_size_share_their_encoder(one, other):
     assert weights[0].keys() == weights[1].keys() and all(torch.equal(w, weights[1][k]) for k, w in weights[0].items())
 
 
-def test_class_patterns_can_be_told_the_class_by_a_classifier():
-    patterns, batch = generators.build("class_patterns", classes=3, image_size=16), images(4, 16)
+def test_class_wise_can_be_told_the_class_by_a_classifier():
+    patterns, batch = generators.build("class_wise", classes=3, image_size=16), images(4, 16)
     with torch.no_grad():
         patterns.raw.normal_(generator=torch.Generator().manual_seed(0))
     logits = torch.tensor([[0.0, 2, 1], [9, 2, 1], [0, 0, 1], [0, 1, 0]])
-    told = generators.Told(patterns, lambda x: logits)
+    told = generators.Selected(patterns, lambda x: logits)
     assert torch.equal(transform(told, batch), transform(patterns, batch, torch.tensor([1, 0, 2, 1])))
 
 
@@ -260,8 +260,8 @@ def test_the_universal_perturbation_starts_at_nothing_and_is_one_for_all_images(
     assert torch.equal(perturbation, torch.tanh(generator.raw).expand(3, 3, 16, 16))
 
 
-def test_class_patterns_start_at_nothing_and_are_one_for_all_images_of_a_class():
-    generator, batch, labels = generators.build("class_patterns", image_size=16, classes=4), images(3, 16), torch.tensor([3, 0, 3])
+def test_class_wise_start_at_nothing_and_are_one_for_all_images_of_a_class():
+    generator, batch, labels = generators.build("class_wise", image_size=16, classes=4), images(3, 16), torch.tensor([3, 0, 3])
     assert torch.equal(transform(generator, batch, labels), batch)
     with torch.no_grad():
         generator.raw.normal_(generator=torch.Generator().manual_seed(0))

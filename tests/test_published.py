@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from nflib.names import UserError
-from nflib.published import PUBLISHED, inconsistencies, load, select
+from nflib.report.published import PUBLISHED, inconsistencies, load, select
 
 # (origin, dataset, base model, generator, BER in per cent, metric): (printed, recomputed)
 KNOWN = {

@@ -9,7 +9,7 @@ import torch
 
 from examples import BASE, CELL, GENERATOR, METRICS, PROVENANCE, TINY, changed, fake
 from nflib import data
-from nflib.study import runner, trained
+from nflib.study.runner import runner, trained
 from nflib.study.cells import Cell, digest_of
 from nflib.study.records import Store, device_name
 from nflib.study.runner import run

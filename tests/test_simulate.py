@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from nflib import energy, generators, models, simulate
-from nflib.pages import energy as energy_page
 from nflib.simulate import AUTHORS_CYCLES, Layer, Simulated
 
 SMALL = [
@@ -179,7 +178,6 @@ def test_what_was_simulated_without_memory_is_kept_and_said(counted):
     assert all(isnan(said.stalls) for said in simulate.stored().values())
     run = json.loads(simulate.path().with_suffix(".json").read_text())["runs"][0]
     assert run["command"] == "python -m nflib.simulate --image-size 224 --array"
-    assert "for 5 of them its array without the memory" in energy_page.simulated_summary(224).data
     before = len(counted)
     assert simulate.main(["--image-size", "224"]) == 0 and len(counted) == before
 
@@ -203,9 +201,3 @@ def test_mistakes_are_told_in_one_line(workshop, refused, monkeypatch, capsys):
     simulate.path().write_text("a,b\n1,2\n")
     with refused("is damaged"):
         simulate.stored()
-
-
-def test_without_stored_counts_the_page_says_so(workshop):
-    assert "Nothing simulated yet" in energy_page.simulated_summary(224).data
-    assert "–" in energy_page.simulated_table(224).data and "–" in energy_page.cycles_table(224).data
-    assert "a generator adds from" in energy_page.cycles_summary(224).data

@@ -1,6 +1,7 @@
 """Training computes the textbook gradient, touches only what it trains, and ends the same however often it is stopped."""
 
 import copy
+import functools
 import time
 from dataclasses import replace
 
@@ -17,15 +18,15 @@ from nflib.eopm import (
     adversarial_pattern,
     ascent_bits,
     eopm_gradient,
-    imitate,
-    imitation_gradient,
+    distill,
+    distillation_gradient,
     set_initial_gain,
     train_generator,
 )
 from nflib.faults import BitFlips, LayerFaults, StuckAt, changed_bits, perturbed
 from nflib.generators import transform
 from nflib.quantize import Quantized, encode, plain, quantization_aware, weighted_layers
-from nflib.training import BaseRecipe, OutOfTime, Resumable, adversarial_weights, train_base
+from nflib.training import BaseRecipe, Diverged, OutOfTime, Resumable, adversarial_weights, train_base
 
 BASE = BaseRecipe("modern", epochs=3, batch=32, learning_rate=0.05, weight_decay=5e-4, schedule="one_cycle")
 RANDOM = replace(BASE, bit_errors=0.01)
@@ -35,8 +36,8 @@ GENERATOR = GeneratorRecipe(
     schedule="one_cycle", momentum=0.1, initial_gain=0.1, width=0.125,
 )  # fmt: skip
 ADVERSARIAL = replace(GENERATOR, models_per_step=1, adversarial_flips=50)
-TEACHER = replace(GENERATOR, name="class_patterns", width=1.0)
-IMITATION = replace(GENERATOR, imitation_steps=4, teacher=TEACHER)
+TEACHER = replace(GENERATOR, name="class_wise", width=1.0)
+DISTILLATION = replace(GENERATOR, distillation_steps=4, teacher=TEACHER)
 LAW = BitFlips(0.02)
 
 
@@ -110,6 +111,30 @@ def test_one_generator_pass_gives_the_textbook_gradient(name, surrogates, monkey
         assert (mine.grad - theirs.grad).norm() <= 1e-5 * theirs.grad.norm() + 1e-12 * size
 
 
+def test_over_the_rotations_of_its_parts_a_split_batch_gives_the_textbook_gradient(few, monkeypatch):
+    """Seven images in three parts: also where the number of models does not divide the batch."""
+    monkeypatch.setattr(training, "precision", lambda device: "fp32")
+    base, images, labels = Quantized(new_base().double()), data.to_float(few.images[:7]).double(), few.labels[:7]
+    drawn = [LAW.draw(base.sizes, k) for k in range(3)]
+    split = generators.build("conv_s", width=0.25).double()
+    whole = copy.deepcopy(split)
+    clean, perturbed = eopm_gradient(whole, [base], images, labels, lambda base, k, _: drawn[k], 3, 5.0)
+    losses = []
+    for r in range(3):
+        terms = eopm_gradient(split, [base], images, labels, lambda base, k, _: drawn[(k + r) % 3], 3, 5.0, True)
+        losses.append(torch.stack(terms))
+    assert torch.allclose(sum(losses) / 3, torch.stack([clean, perturbed]), rtol=1e-5)
+    size = torch.cat([parameter.grad.flatten() for parameter in whole.parameters()]).norm()
+    assert len({loss[1].item() for loss in losses}) == 3 and size > 0
+    for mine, textbook in zip(split.parameters(), whole.parameters(), strict=True):
+        assert (mine.grad / 3 - textbook.grad).norm() <= 1e-5 * size
+
+
+def test_a_split_batch_needs_an_image_for_each_model(refused):
+    with refused("models_per_step"):
+        GeneratorRecipe(batch=8, models_per_step=9, split_batch=True)
+
+
 def test_gradients_accumulate_and_leave_the_base_model_without_any(few):
     generator, base = generators.build("conv_s", width=0.125), frozen()
     images, before = data.to_float(few.images[:8]), state(base.model)
@@ -138,17 +163,17 @@ def train_new_generator(few: Split, recipe=GENERATOR, resume=None, deadline=None
     return state(generator), facts
 
 
-def class_patterns(size: float = 2.0) -> nn.Module:
+def class_wise(size: float = 2.0) -> nn.Module:
     """Class patterns as if trained: each class has its own."""
-    teacher = generators.build("class_patterns")
+    teacher = generators.build("class_wise")
     with torch.no_grad():
         teacher.raw.normal_(0, size, generator=torch.Generator().manual_seed(0))
     return teacher.eval().requires_grad_(False)
 
 
-def train_by_imitation(few: Split, recipe=IMITATION, resume=None, deadline=None) -> tuple[dict, dict]:
+def train_by_distillation(few: Split, recipe=DISTILLATION, resume=None, deadline=None) -> tuple[dict, dict]:
     generator = generators.build(recipe.name, recipe.width, recipe.seed)
-    facts = imitate(generator, class_patterns(), few, "crop", recipe, resume, deadline=deadline)
+    facts = distill(generator, class_wise(), few, "crop", recipe, resume, deadline=deadline)
     return state(generator), facts
 
 
@@ -156,7 +181,7 @@ def train_on_bit_errors(few: Split, **options) -> tuple[dict, dict]:
     return train_new_base(few, RANDOM, **options)
 
 
-TRAININGS = {"base": train_new_base, "bit errors": train_on_bit_errors, "generator": train_new_generator, "imitation": train_by_imitation}
+TRAININGS = {"base": train_new_base, "bit errors": train_on_bit_errors, "generator": train_new_generator, "imitation": train_by_distillation}
 
 
 @pytest.fixture(params=TRAININGS)
@@ -165,7 +190,7 @@ def train(request, few):
 
     def call(**options):
         final, facts = TRAININGS[request.param](few, **options)
-        return final, facts["losses"] or facts["imitation_losses"]
+        return final, facts["losses"] or facts["distillation_losses"]
 
     return call
 
@@ -185,30 +210,30 @@ def test_generator_training_leaves_the_base_models_as_they_were(recipe, few):
 
 def test_imitation_follows_the_textbook_gradient_and_rests_where_the_teacher_is(few, monkeypatch):
     monkeypatch.setattr(training, "precision", lambda device: "fp32")
-    teacher, images = class_patterns(), data.to_float(few.images[:8])
+    teacher, images = class_wise(), data.to_float(few.images[:8])
     one = generators.build("conv_s", width=0.125).eval()
     other = copy.deepcopy(one)
-    distance = imitation_gradient(one, teacher, images, few.labels[:8])
+    distance = distillation_gradient(one, teacher, images, few.labels[:8])
     added = torch.tanh(teacher.raw[few.labels[:8]])
     loss = ((images + added).clamp(-1, 1) - transform(other, images)).square().mean()
     loss.backward()
     assert distance.item() == pytest.approx(loss.item(), rel=1e-5) and loss > 0.1
     for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
         assert (mine.grad - theirs.grad).norm() <= 1e-4 * theirs.grad.norm() + 1e-9
-    assert imitation_gradient(copy.deepcopy(teacher).requires_grad_(), teacher, images, few.labels[:8]) == 0
+    assert distillation_gradient(copy.deepcopy(teacher).requires_grad_(), teacher, images, few.labels[:8]) == 0
 
 
 def test_imitation_needs_no_base_model_and_brings_the_generator_nearer(few):
     """The recorded distance falls; nothing of Eq. 3 is recorded."""
-    _, facts = train_by_imitation(few, replace(IMITATION, imitation_steps=60))
-    distances = [distance for _, distance in facts["imitation_losses"]]
-    assert [step for step, _ in facts["imitation_losses"]] == list(range(3, 61, 3))
+    _, facts = train_by_distillation(few, replace(DISTILLATION, distillation_steps=60))
+    distances = [distance for _, distance in facts["distillation_losses"]]
+    assert [step for step, _ in facts["distillation_losses"]] == list(range(3, 61, 3))
     assert distances[-1] < 0.9 * distances[0] and facts["losses"] == [] and facts["model_images"] == facts["steps"] == 0
 
 
 def test_eq_3_after_imitation_starts_from_it_and_goes_on_with_the_batches_that_follow(few, monkeypatch):
-    generator, used = generators.build(IMITATION.name, IMITATION.width, IMITATION.seed), []
-    imitated = imitate(generator, class_patterns(), few, "crop", IMITATION)
+    generator, used = generators.build(DISTILLATION.name, DISTILLATION.width, DISTILLATION.seed), []
+    distilled = distill(generator, class_wise(), few, "crop", DISTILLATION)
     kept = state(generator)
 
     def note(generator, bases, images, labels, *rest):
@@ -218,20 +243,20 @@ def test_eq_3_after_imitation_starts_from_it_and_goes_on_with_the_batches_that_f
         return torch.tensor(0.0), torch.tensor(0.0)
 
     monkeypatch.setattr(eopm, "eopm_gradient", note)
-    facts = train_generator(generator, [frozen()], few, "crop", IMITATION, LAW, imitated=imitated)
-    order = [labels for epoch in range(5) for _, labels in training.batches_of(few, 32, "crop", IMITATION.seed, epoch)]
+    facts = train_generator(generator, [frozen()], few, "crop", DISTILLATION, LAW, distilled=distilled)
+    order = [labels for epoch in range(5) for _, labels in training.batches_of(few, 32, "crop", DISTILLATION.seed, epoch)]
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(used, order[4:9], strict=True))
-    assert facts["imitation_losses"] == imitated["imitation_losses"] and facts["seconds"] >= imitated["seconds"]
+    assert facts["distillation_losses"] == distilled["distillation_losses"] and facts["seconds"] >= distilled["seconds"]
 
 
 def test_a_recipe_names_a_teacher_exactly_when_it_imitates(refused):
-    for change in ({"teacher": None}, {"imitation_steps": 0}, {"imitation_steps": -1}):
-        with refused("imitation_steps is"):
-            replace(IMITATION, **change)
+    for change in ({"teacher": None}, {"distillation_steps": 0}, {"distillation_steps": -1}):
+        with refused("distillation_steps is"):
+            replace(DISTILLATION, **change)
 
 
-def test_class_patterns_learn_to_bring_the_models_to_the_given_label(digits):
-    some, model, generator, law = digits.train.first(320), new_base(), generators.build("class_patterns"), BitFlips(0.002)
+def test_class_wise_learn_to_bring_the_models_to_the_given_label(digits):
+    some, model, generator, law = digits.train.first(320), new_base(), generators.build("class_wise"), BitFlips(0.002)
     train_base(model, some, "crop", replace(BASE, epochs=6))
     recipe = replace(TEACHER, steps=60, learning_rate=0.05, models_per_step=1)
     losses = train_generator(generator, [Quantized(model)], some, "crop", recipe, law)["losses"]
@@ -689,7 +714,7 @@ def test_interrupted_training_ends_bit_by_bit_the_same(train, tmp_path):
         except OutOfTime:
             stops += 1
             assert [path.name for path in tmp_path.iterdir()] == [resume.name]
-    assert stops in (BASE.epochs * BASE_STEPS, GENERATOR.steps, IMITATION.imitation_steps)
+    assert stops in (BASE.epochs * BASE_STEPS, GENERATOR.steps, DISTILLATION.distillation_steps)
     assert same(whole[0], final[0]) and whole[1] == final[1]
     assert not list(tmp_path.iterdir())
 
@@ -716,36 +741,30 @@ def stop_once(train, resume) -> None:
         train(resume=resume, deadline=0.0)
 
 
-@pytest.mark.parametrize("damage", [garbage, cut, empty])
-def test_a_damaged_resume_file_costs_its_progress_and_nothing_else(train, damage, tmp_path):
+def flipped(content: bytes) -> bytes:
+    return content[:5000] + bytes([content[5000] ^ 1]) + content[5001:]
+
+
+@pytest.mark.parametrize("damage", [garbage, cut, empty, flipped])
+def test_a_damaged_state_is_refused_and_left_where_it_is(damage, few, tmp_path, refused):
     resume = tmp_path / "training.resume.pt"
+    train = functools.partial(train_new_base, few)
     stop_once(train, resume)
-    resume.write_bytes(damage(resume.read_bytes()))
-    final = train(resume=resume)
-    assert same(train()[0], final[0]) and not resume.exists()
-
-
-def test_a_resume_file_that_lacks_a_part_leaves_no_trace(train, tmp_path):
-    """Loaded before the lack shows, the model's later weights must not stay."""
-    resume = tmp_path / "training.resume.pt"
-    stop_once(train, resume)
-    stored = torch.load(resume, weights_only=True)
-    del stored["optimizer"]
-    torch.save(stored, resume)
-    assert same(train()[0], train(resume=resume)[0])
-
-
-def test_a_resume_file_with_a_flipped_bit_in_its_weights_is_ignored(train, tmp_path):
-    resume = tmp_path / "training.resume.pt"
-    stop_once(train, resume)
-    stored = torch.load(resume, weights_only=True)
-    weight = next(tensor for tensor in stored["model"].values() if tensor.ndim == 4)
-    content = bytearray(resume.read_bytes())
-    place = content.find(weight.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy().tobytes())
-    assert place > 0
-    content[place + 2] ^= 1
+    content = damage(resume.read_bytes())
     resume.write_bytes(content)
-    assert same(train()[0], train(resume=resume)[0])
+    with refused("move it away"):
+        train(resume=resume)
+    assert resume.read_bytes() == content
+
+
+def test_a_training_whose_loss_is_not_finite_ends_early_and_leaves_no_state(few, tmp_path, monkeypatch):
+    with pytest.raises(Diverged, match="step"):
+        train_new_base(few, replace(BASE, weight_decay=1e4, epochs=40), tmp_path / "state.pt")
+    nothing = torch.full((), float("nan"))
+    monkeypatch.setattr(eopm, "eopm_gradient", lambda *given, **more: (nothing, nothing))
+    with pytest.raises(Diverged, match="nan"):
+        train_new_generator(few, GENERATOR, tmp_path / "state.pt")
+    assert not list(tmp_path.iterdir())
 
 
 def test_state_is_kept_now_and_then_and_when_time_is_over(tmp_path):

@@ -10,18 +10,26 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from nflib.pages import performance
-from nflib.store import ROOT, provenance, write_whole
-from nflib.trained import choose_device, keep_freed_memory
-from nflib.training import progress_bar
+from nflib.files import write_whole
+from nflib.names import ROOT
+from nflib.study.records import provenance, results
+from nflib.study.trained import choose_device, keep_freed_memory
+from nflib.training import precision, progress_bar
 
 from . import rivals
 from .clock import by_turns, peak_mb
-from .parts import H200_BF16, LAWS, PARTS, RATES, Comparison, stages
+from .parts import H200_BF16, ERROR_MODELS, PARTS, RATES, Comparison, stages
+
+
+def path_of(part: str, device: torch.device) -> Path:
+    """Where a part's results lie: each kind of hardware has a file of its own."""
+    kind = "_cuda" if device.type == "cuda" else "" if precision(device) == "bf16" else "_fp32"
+    return results() / "bench" / f"{part}{kind}.json"
 
 
 def say(text: str) -> None:
@@ -82,11 +90,11 @@ def measure(part: str, arguments: argparse.Namespace) -> None:
             say("  MRFI is not installed: its comparison is left out (`make bench` installs it where PyPI can be reached)")
         say("  ours by stage: draw, apply, undo, at five rates")
         rounds = min(arguments.rounds or 5, 5)
-        with progress_bar((rounds + 1) * len(RATES) * len(LAWS), "  ours by stage", unit="pattern") as progress:
+        with progress_bar((rounds + 1) * len(RATES) * len(ERROR_MODELS), "  ours by stage", unit="pattern") as progress:
             record["stages"] = stages(device, progress.update, rounds=rounds)
         for row in record["stages"]:
             parts = ", ".join(f"{stage} {1000 * np.median(row[stage]):.1f}" for stage in ("draw", "apply", "undo"))
-            say(f"    {row['law']:12} {100 * row['rate']:5g} %: {parts} ms")
+            say(f"    {row['error_model']:12} {100 * row['rate']:5g} %: {parts} ms")
     record["peak_mb"] = round(peak_mb())
     say("  peak memory, each side alone in a process")
     last = comparisons[-1]
@@ -94,7 +102,7 @@ def measure(part: str, arguments: argparse.Namespace) -> None:
         found[-1].setdefault("memory", {})[side] = alone(part, last.name, side, arguments)
         say(f"    {side:28} {found[-1]['memory'][side]['peak_mb']:,} MB")
     record["provenance"] = provenance(device, command="make bench")
-    path = performance.path(part, performance.kind(device))
+    path = path_of(part, device)
     write_whole(path, (json.dumps({"version": 1, **record}, indent=1, allow_nan=False) + "\n").encode())
     say(f"  {time.monotonic() - began:.0f} s; written to {os.path.relpath(path, ROOT)}")
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nflib import data, energy, evaluation, faults, generators, models
 from nflib.eopm import RELEASE_MOMENTUM, eopm_gradient
-from nflib.faults import error_model, perturbed
+from nflib.faults import named, perturbed
 from nflib.quantize import Quantized, quantization_aware
 from nflib.training import FORCED_PRECISION, precision
 
@@ -19,7 +19,7 @@ from .clock import Call, seconds_of
 
 RATE = 0.01
 RATES = (1e-4, 1e-3, 5e-3, 1e-2, 5e-2)
-LAWS = ("bit_flips", "stuck_at", "release_map")
+ERROR_MODELS = ("bit_flips", "stuck_at", "release_map")
 SEED = 50000
 LOSS_WEIGHT = 5.0
 H200_BF16 = 989e12  # dense bf16 FLOP/s of an H200, as NVIDIA states them
@@ -71,10 +71,10 @@ class _Inject:
 def injection(device: torch.device, model: str = "resnet18", rounds: int = 15) -> list[Comparison]:
     """One error pattern at 1 % into a base model's 8-bit weights: from a seed to perturbed weights and back."""
 
-    def ours(law: str) -> Callable[[], Call]:
-        return lambda: _Inject(rivals.Ours(_base(model, device), error_model(law, RATE)))
+    def ours(error_model: str) -> Callable[[], Call]:
+        return lambda: _Inject(rivals.Ours(_base(model, device), named(error_model, RATE)))
 
-    builders = {f"ours, {faults.LABELS[law]}": ours(law) for law in LAWS}
+    builders = {f"ours, {faults.LABELS[error_model]}": ours(error_model) for error_model in ERROR_MODELS}
     builders["dense sampling"] = lambda: _Inject(rivals.Dense(_base(model, device), RATE))
     builders["official path"] = lambda: _Inject(rivals.Official(_base(model, device), RATE))
     if rivals.has_mrfi():
@@ -91,15 +91,15 @@ def injection(device: torch.device, model: str = "resnet18", rounds: int = 15) -
 
 
 def stages(device: torch.device, tick: Callable[[], object], model: str = "resnet18", rounds: int = 5) -> list[dict]:
-    """Seconds of ours, by stage, law and rate: drawing the pattern, applying it, undoing it; by turns over all of them."""
+    """Seconds of ours, by stage, error_model and rate: drawing the pattern, applying it, undoing it; by turns over all of them."""
     base = Quantized(_base(model, device))
-    rows = [{"law": law, "rate": rate, "draw": [], "apply": [], "undo": []} for rate in RATES for law in LAWS]
+    rows = [{"error_model": error_model, "rate": rate, "draw": [], "apply": [], "undo": []} for rate in RATES for error_model in ERROR_MODELS]
     for number in range(rounds + 1):
         for row in rows:
-            law, made = error_model(row["law"], row["rate"]), {}
+            error_model, made = named(row["error_model"], row["rate"]), {}
 
             def draw() -> None:
-                made["pattern"] = law.draw(base.sizes, SEED + number)
+                made["pattern"] = error_model.draw(base.sizes, SEED + number)
 
             def apply() -> None:
                 made["context"] = perturbed(base, made["pattern"])
@@ -142,11 +142,11 @@ class OurStep:
                 layer.momentum = RELEASE_MOMENTUM
         images, self.labels = _batch(batch, like)
         self.images = images.contiguous(memory_format=torch.channels_last)  # as `data.augment` gives them
-        self.count, self.arithmetic, self.law = count, arithmetic, error_model("release_map", RATE)
+        self.count, self.arithmetic, self.error_model = count, arithmetic, named("release_map", RATE)
 
     def gradient(self, number: int) -> None:
         device, seeds = self.images.device, range(number * self.count, (number + 1) * self.count)
-        patterns = faults.ahead(lambda seed: self.law.draw(self.base.sizes, seed, device=device), seeds, device)
+        patterns = faults.ahead(lambda seed: self.error_model.draw(self.base.sizes, seed, device=device), seeds, device)
 
         def pattern(*_: object) -> faults.Pattern:
             return next(patterns)
@@ -250,11 +250,11 @@ class OurEvaluation:
         self.split, self.seeds = data.Split(images, labels), range(SEED, SEED + patterns)
 
     def __call__(self, number: int) -> dict[str, list[float]]:
-        found, law = {}, error_model("release_map", RATE)
+        found, error_model = {}, named("release_map", RATE)
         for end, generator in (("", None), ("_NF", self.generator)):
             batches = evaluation.prepared(self.split, generator)
             found[f"CA{end}"] = [evaluation.accuracy(self.base, batches)]
-            found[f"PA{end}"] = evaluation.perturbed_accuracies(self.base, law, self.seeds, batches)[0]
+            found[f"PA{end}"] = evaluation.perturbed_accuracies(self.base, error_model, self.seeds, batches)[0]
         return found
 
 

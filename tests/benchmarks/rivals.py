@@ -31,11 +31,11 @@ WORDS = MAP_COLUMNS // BITS
 class Ours:
     """A drawn pattern, patched in and taken out again."""
 
-    def __init__(self, model: nn.Module, law: ErrorModel):
-        self.base, self.law = Quantized(model, BITS), law
+    def __init__(self, model: nn.Module, error_model: ErrorModel):
+        self.base, self.error_model = Quantized(model, BITS), error_model
 
     def perturb(self, seed: int) -> None:
-        self.context = perturbed(self.base, self.law.draw(self.base.sizes, seed, BITS))
+        self.context = perturbed(self.base, self.error_model.draw(self.base.sizes, seed, BITS))
         self.context.__enter__()
 
     def undo(self) -> None:
