@@ -20,18 +20,19 @@ setup: .venv/.ready
 book: compare
 	$(BIN)/nflib book
 
-# The smoke study from nothing, into a folder of its own, compared with the committed records.
+# The smoke study from nothing, into a folder of its own that is emptied first, compared with the committed records.
 compare: setup
+	rm -rf $(SMOKE)
 	NFLIB_RESULTS=$(SMOKE) NFLIB_CHECKPOINTS=$(SMOKE)/checkpoints $(BIN)/nflib sweep --profile smoke --workers 2
 	$(BIN)/nflib check --against $(SMOKE)
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal # narrow models gain nothing from more threads
 
-# Measure what a profile has no record of, and derive its tables.
+# Measure what a profile has no record of, and derive the tables of all pages.
 reproduce: setup
-	$(BIN)/nflib sweep --profile $(PROFILE) $(if $(filter smoke,$(PROFILE)),--workers 2)
-	$(BIN)/nflib tables --profile $(PROFILE)
+	$(BIN)/nflib sweep --profile $(PROFILE) $(if $(filter smoke desk,$(PROFILE)),--workers 2)
+	$(BIN)/nflib tables
 
 # Speed beside other ways of doing the same work, into results/bench/; about six minutes on two cores.
 bench: setup

@@ -90,6 +90,16 @@ def _status(args: argparse.Namespace) -> int:
     return 0
 
 
+def _publish(args: argparse.Namespace) -> int:
+    from nflib.study import notebooks
+    from nflib.study.trained import publish
+
+    cells = dict.fromkeys(cell for name in notebooks.names() for cell in notebooks.cells_of(args.profile, name))
+    for path in publish(cell for cell in cells if cell.kind != "latency"):
+        print(path)
+    return 0
+
+
 def _tables(args: argparse.Namespace) -> int:
     from nflib.report import book
 
@@ -154,6 +164,7 @@ def parser() -> argparse.ArgumentParser:
     many.add_argument("--scheduler", help="address of a Dask scheduler that the cells are handed to")
     verb("status", _status, "per notebook: cells done, missing, and the time left on this device", device=True)
     verb("tables", _tables, "derive tables, pictures and claims of all pages from the records")
+    verb("publish", _publish, "store the trained models of a profile as 8-bit codes in results/models", "desk")
     check = verb("check", _check, "records valid, tables and claims equal to what they give, nothing changed")
     check.add_argument("--against", metavar="RESULTS", help="compare the records with those of another results folder")
     verb("book", _book, "execute every page on stored records and build the HTML, warnings as errors")

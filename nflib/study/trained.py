@@ -8,7 +8,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from nflib.eopm import distill, train_generator
 from nflib.files import writing
 from nflib.names import ROOT, UserError
 from nflib.quantize import Quantized
+from nflib.study import recipes, weights
 from nflib.study.cells import Base, Cell, as_json, canonical, digest_of
 from nflib.study.records import code_digest, provenance
 from nflib.training import FORCED_PRECISION, Diverged, train_base
@@ -104,14 +105,24 @@ def _load(path: Path, model: torch.nn.Module) -> dict:
     return facts
 
 
+def _same_data(path: Path, facts: dict, dataset: data.Dataset) -> None:
+    """Raise UserError where a model was trained on other images than `dataset` has now."""
+    if facts["provenance"].get("data", dataset.digest) != dataset.digest:
+        raise UserError(f"model {path} was trained on another data set {dataset.name!r}; give the new one another name")
+
+
 def _trained(key: str, build: Callable[[], torch.nn.Module], train: Callable, device: torch.device, dataset: data.Dataset):
-    """A trained model: from its checkpoint, or built, trained and stored.  Returns (model, training facts, file's sha256).
+    """A trained model: from its checkpoint, as published, or built, trained and stored.  Returns (model, training facts, file's sha256).
 
     Raises UserError for a checkpoint that is damaged, or that was trained on other images than `dataset` has now; Diverged,
     with the `provenance` of the attempt, where the loss is not finite.
     """
     path = checkpoints() / f"{key}.safetensors"
     model = build().to(device)
+    if not path.exists() and weights.path_of(key).exists():
+        facts, digest = weights.load(key, model)
+        _same_data(weights.path_of(key), facts, dataset)
+        return model, facts, digest
     with locked(path):
         if not path.exists():
             origin = provenance(device, data=dataset.digest)
@@ -122,8 +133,7 @@ def _trained(key: str, build: Callable[[], torch.nn.Module], train: Callable, de
                 raise
             _store(path, model, facts | {"provenance": origin})
     facts = _load(path, model)
-    if facts["provenance"].get("data", dataset.digest) != dataset.digest:
-        raise UserError(f"checkpoint {path} was trained on another data set {dataset.name!r}; give the new one another name")
+    _same_data(path, facts, dataset)
     return model, facts, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -225,3 +235,41 @@ def arithmetic_of(profile: str) -> Iterator[None]:
     finally:
         FORCED_PRECISION.reset(forced)
         torch.set_num_threads(threads)
+
+
+def publish(cells: Iterable[Cell]) -> list[Path]:
+    """Publish the base models, selectors and generators of cells that have a checkpoint here; returns the new files."""
+    made, device = [], torch.device("cpu")
+    for cell in cells:
+        bases = [base for base in (cell.base, *cell.trained_on, cell.selector) if base]
+        wanted = {f"base-{digest_of(base)}": (functools.partial(base_model, base, device), base.recipe.bits, base.words) for base in bases}
+        if cell.generator:
+            words = f"{cell.words} (trained on {', '.join(base.words for base in cell.trained_on)})"
+            wanted[generator_key(cell)] = functools.partial(_generator, cell, device, None), cell.generator.bits, words
+        for key, (load, bits, words) in wanted.items():
+            if (checkpoints() / f"{key}.safetensors").exists() and not weights.path_of(key).exists():
+                model, facts, _ = load()
+                model = getattr(model, "model", model)
+                made.append(weights.publish(key, model, bits, {k: v for k, v in facts.items() if "losses" not in k or k == "losses"}, words))
+    return made
+
+
+def load(
+    name: str, training: str = "eopm", error_model: str = "release_map", rate: float = 0.01, recipe: str = "release"
+) -> Quantized | torch.nn.Module:
+    """A published model on the CPU, in eval mode, for images [B, 3, H, W] in [-1, 1].
+
+    name: PROFILE/DATASET/BASE_MODEL, then a `Quantized` base model; or PROFILE/DATASET/BASE_MODEL/GENERATOR, then the
+    generator, which `generators.transform` applies.  training, error_model, rate: how that generator was trained.
+    Raises UserError for a name that is not published.
+    """
+    profile, dataset, model, front = [*name.split("/"), "", "", "", ""][:4]
+    cell = Cell(recipes.base(profile, dataset, model, recipe))
+    if front:
+        cell = dataclasses.replace(cell, generator=recipes.generator(profile, front, training, error_model, rate))
+    key = generator_key(cell) if front else f"base-{digest_of(cell.base)}"
+    if not weights.path_of(key).exists():
+        known = ", ".join(card["words"] for card in weights.cards()[:5])
+        raise UserError(f"{name} ({cell.words}) is not published; there are {known or 'none'} and others in results/models")
+    device = torch.device("cpu")
+    return generator_model(cell, device)[0] if front else base_model(cell.base, device)[0]

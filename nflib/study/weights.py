@@ -1,0 +1,70 @@
+"""Published models: 8-bit codes and what else inference needs, so that nobody trains again what this study trained.
+
+A file is results/models/KEY.safetensors, KEY as checkpoints have it (the digest of recipe and base models), with a card in
+its metadata: what it is, its training, commit, seconds, hardware.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from nflib.files import writing
+from nflib.names import UserError
+from nflib.quantize import decode, encode, weighted_layers
+from nflib.study.records import results
+
+
+def path_of(key: str) -> Path:
+    """Where the published model of a key lies."""
+    return results() / "models" / f"{key}.safetensors"
+
+
+def publish(key: str, model: nn.Module, bits: int, facts: dict, words: str) -> Path:
+    """Store a trained model as codes of `bits` bits, a scale a layer, and float32 for all that is no weight of a layer.
+
+    facts: of its training, as `trained` has them; losses are left out of the card.
+    """
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    for name, layer in weighted_layers(model).items():
+        codes, scale = encode(layer.weight.detach().cpu(), bits)
+        state[f"{name}.weight"], state[f"{name}.weight.scale"] = codes.contiguous(), scale.reshape(1).float()
+    card = {"words": words, "bits": bits, "facts": facts}
+    with writing(path_of(key)) as part:
+        save_file(state, part, {"card": json.dumps(card, sort_keys=True)})
+    return path_of(key)
+
+
+def load(key: str, model: nn.Module) -> tuple[dict, str]:
+    """Fill `model` with a published model's weights, decoded; returns (facts of its training, the file's sha256).
+
+    Raises UserError for a file that is damaged or of another architecture.
+    """
+    path = path_of(key)
+    try:
+        with safe_open(path, "pt") as file:
+            card = json.loads(file.metadata()["card"])
+            state = {name: file.get_tensor(name) for name in file.keys()}
+        scales = {name.removesuffix(".scale"): state.pop(name) for name in list(state) if name.endswith(".weight.scale")}
+        for name, scale in scales.items():
+            state[name] = decode(state[name], scale[0])
+        model.load_state_dict(state)
+    except OSError as error:
+        raise UserError(f"published model {path} cannot be read: {error.strerror or error}") from None
+    except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError):
+        raise UserError(f"published model {path} is damaged; git checkout restores it") from None
+    return card["facts"], hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def cards() -> list[dict]:
+    """What is published: key, words, bits, bytes and facts of each model, in the order of their words."""
+    found = []
+    for path in sorted((results() / "models").glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            card = json.loads(file.metadata()["card"])
+        found.append({"key": path.stem, "bytes": path.stat().st_size, **card})
+    return sorted(found, key=lambda card: card["words"])
+

@@ -1,0 +1,57 @@
+"""Published models give the accuracies of the checkpoints that they were made of, and need no training."""
+
+import dataclasses
+import shutil
+
+import pytest
+import torch
+
+import nflib
+from examples import TINY
+from nflib.study import recipes, runner, trained, weights
+from nflib.study.records import Store
+from nflib.study.runner import run
+
+
+def accuracies() -> list:
+    store = Store("smoke")
+    return [[store.read(store.path(cell))["metrics"][name] for name in ("clean", "perturbed")] for cell in TINY]
+
+
+def test_cells_are_measured_again_from_published_weights_to_the_digit(workshop, monkeypatch):
+    assert run(TINY, "smoke", "cpu", quiet=True) == 0
+    first, made = accuracies(), trained.publish(TINY)
+    assert len(made) == 2 and trained.publish(TINY) == [] and sum(path.stat().st_size for path in made) < 120_000
+    shutil.rmtree(workshop / "checkpoints")
+    shutil.rmtree(workshop / "results" / "records")
+    monkeypatch.setattr(trained, "train_base", None)  # calling it would fail
+    assert run(TINY, "smoke", "cpu", quiet=True) == 0 and accuracies() == first
+    assert not list((workshop / "checkpoints").glob("*.safetensors"))
+    assert {card["key"] for card in weights.cards()} == {path.stem for path in made}
+
+
+def test_a_damaged_published_model_is_refused(workshop, refused):
+    assert run(TINY[:1], "smoke", "cpu", quiet=True) == 0
+    (path,) = trained.publish(TINY[:1])
+    shutil.rmtree(workshop / "checkpoints")
+    path.write_bytes(path.read_bytes()[:-100])
+    with refused("damaged"):
+        run([dataclasses.replace(TINY[0], patterns=1)], "smoke", "cpu", quiet=True)
+
+
+def test_load_gives_a_published_model_by_its_name(workshop, monkeypatch, refused):
+    monkeypatch.setattr(recipes, "base", lambda profile, dataset, model, recipe: TINY[0].base)
+    monkeypatch.setattr(recipes, "generator", lambda *given: TINY[1].generator)
+    with refused("not published"):
+        nflib.load("smoke/digits/vgg11")
+    assert run(TINY, "smoke", "cpu", quiet=True) == 0 and trained.publish(TINY)
+    base, generator = nflib.load("smoke/digits/vgg11"), nflib.load("smoke/digits/vgg11/conv_s")
+    images = torch.zeros(2, 3, 32, 32)
+    assert base(images).shape == (2, 10) and generator(images).shape == images.shape
+    assert runner.macs("base", "vgg11", TINY[0].base.width, 32) > 0
+
+
+@pytest.mark.parametrize("name, word", [("smok/digits/vgg11", "smoke"), ("smoke/digits", "base model"), ("", "profile")])
+def test_a_name_that_is_none_is_refused(name, word, refused):
+    with refused(word):
+        nflib.load(name)
