@@ -82,7 +82,9 @@ def panels(count: int = 1, height: float = 3.2, columns: int = 0, **options) -> 
 
 
 def _groups(rows: pd.DataFrame, by: str | None) -> list[tuple[str, pd.DataFrame]]:
-    return [(str(name), some) for name, some in rows.groupby(by, sort=False)] if by else [("", rows)]
+    """Panels: (title, rows); where there are several, long titles take a line a part, so that they do not collide."""
+    found = [(str(name), some) for name, some in rows.groupby(by, sort=False)] if by else [("", rows)]
+    return [(title.replace(", ", "\n") if len(found) > 1 else title, some) for title, some in found]
 
 
 def head(column: str) -> str:

@@ -101,6 +101,7 @@ def _row(cell: Cell, record: dict) -> dict:
         "trained_with": " and ".join(dict.fromkeys(t["provenance"]["device"] for t in trainings if "provenance" in t)),
         "profile": record["profile"],
         "digest": digest_of(record["cell"]),
+        "alone_digest": cell.alone.digest,
         "accuracies": np.asarray(metrics.get("perturbed", ()), float),
     }
     if len(row["accuracies"]):
