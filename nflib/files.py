@@ -26,10 +26,10 @@ def part_suffix() -> str:
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike) -> Iterator[Path]:
-    """Give the path of an empty part for the body to write into (np.savez takes it as an open file: it adds endings to names).
+    """Give the path of an empty part to write into, which replaces `path` after the body or, after a failure, goes.
 
-    After the body the part replaces `path`; after any failure it is removed and `path` is as before.  The file's mode
-    follows the umask, whatever the body does.  Raises UserError in one line where the body or the disk fails.
+    Whatever fails, `path` is the old file or the new one, whole.  Its mode follows the umask, whatever the body does.
+    np.savez must be given the part as an open file: it adds an ending to names.  Raises UserError in one line.
     """
     target = Path(os.path.realpath(path))
     part = target.with_name(target.name + part_suffix())
@@ -43,8 +43,10 @@ def writing(path: str | os.PathLike) -> Iterator[Path]:
         part.chmod(mode)
         os.replace(part, target)
         _sync_folder(target.parent)
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch tells a full disk as a RuntimeError
+    except (OSError, RuntimeError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or (str(error) or type(error).__name__).splitlines()[0]
+        if isinstance(error, RuntimeError):  # torch's own word on a full disk is of positions in a stream
+            reason = f"the disk may be full ({reason})"
         raise UserError(f"{path} could not be written: {reason}") from None
     finally:
         with contextlib.suppress(OSError):
@@ -52,29 +54,38 @@ def writing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_whole(path: str | os.PathLike, content: bytes | str) -> None:
-    """Write a file whole or not at all, text as UTF-8 with its line ends as they are; UserError in one line on failure."""
+    """Write a file whole or not at all, text as UTF-8 with the line ends that it has; UserError in one line."""
     with writing(path) as part:
         part.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
 
 
-def sweep_parts(folder: str | os.PathLike) -> None:
-    """Remove the parts below `folder` that dead processes left: of this machine at once, of any other after a day."""
-    for part in Path(folder).rglob("*.part"):
-        with contextlib.suppress(OSError):  # it went meanwhile, or belongs to somebody else
-            if _abandoned(part):
-                shutil.rmtree(part) if part.is_dir() else part.unlink()
+def sweep_parts(folder: str | os.PathLike, below: bool = True) -> None:
+    """Remove the parts that dead processes left in `folder` and, if asked, below it.
+
+    Those of this machine's processes go at once, others (no machine sees another's processes) after a day.
+    """
+    for where, folders, files in os.walk(folder):
+        for part in (Path(where) / name for name in folders + files if name.endswith(".part")):
+            with contextlib.suppress(OSError):  # it went meanwhile, or belongs to somebody else
+                if _abandoned(part):
+                    shutil.rmtree(part) if part.is_dir() else part.unlink()
+        if not below:
+            break
 
 
 def _abandoned(part: Path) -> bool:
-    found = re.search(r"\.(\d+)(?:-\d+@(.+))?\.part$", part.name)
-    if not found or time.time() - part.stat().st_mtime > DAY:
-        return bool(found)
+    found = re.search(r"\.(\d{1,9})(?:-\d+@(.+))?\.part$", part.name)
+    if not found:
+        return False
+    if time.time() - part.stat().st_mtime > DAY:
+        return True
+    if found[2] not in (None, MACHINE):
+        return False
     try:
-        return found[2] in (None, MACHINE) and bool(os.kill(int(found[1]), 0))
+        os.kill(int(found[1]), 0)  # asks only whether the process is there
     except ProcessLookupError:
         return True
-    except OverflowError:
-        return False
+    return False
 
 
 def _sync_folder(folder: Path) -> None:
