@@ -13,7 +13,7 @@ import pytest
 from examples import TINY, fake
 from nflib.names import ROOT
 from nflib.report import book, compare
-from nflib.study.runner import notebooks, runner
+from nflib.study import notebooks, runner
 from nflib.study.records import Store
 
 TOY = '''# ---
@@ -33,7 +33,7 @@ patterns: int = 2
 measure: bool = True
 
 # %% tags=["cells"]
-from nflib.study.runner import Cell, base
+from nflib.study import Cell, base
 
 cells = [Cell(base(profile, "digits", "vgg11", epochs=1), patterns=patterns, images=50)]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from examples import BASE, CELL, GENERATOR, TINY
-from nflib.study.runner import notebooks, recipes
+from nflib.study import notebooks, recipes
 from nflib.study.cells import Cell, as_json, canonical, cell_of, digest_of, only
 
 DIGEST = "4b23e8f8044f0daf"

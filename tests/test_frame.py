@@ -12,7 +12,7 @@ from examples import BASE, METRICS
 from nflib.report import figures, published, show
 from nflib.report.frame import frame, measured, paired
 from nflib.report.show import ClaimFails, claim, to_csv
-from nflib.study.runner import base, generator
+from nflib.study import base, generator
 from nflib.study.cells import Cell
 
 VGG11 = base("paper", "cifar10", "vgg11")

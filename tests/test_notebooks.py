@@ -10,7 +10,7 @@ import pytest
 from nflib import cli
 from nflib.names import ROOT, UserError
 from nflib.report.show import ClaimFails
-from nflib.study.runner import notebooks, runner
+from nflib.study import notebooks, runner
 from nflib.study.records import Store, results
 
 OTHER = {"patterns": 2}  # parameters that differ from the defaults, for the notebooks that have them

@@ -13,7 +13,7 @@ import torch
 from examples import CELL, METRICS, PROVENANCE
 from nflib import files
 from nflib.names import UserError
-from nflib.study.runner import records
+from nflib.study import records
 from nflib.study.cells import canonical, cell_of
 from nflib.study.records import Store
 

@@ -9,7 +9,7 @@ import torch
 
 from examples import BASE, CELL, GENERATOR, METRICS, PROVENANCE, TINY, changed, fake
 from nflib import data
-from nflib.study.runner import runner, trained
+from nflib.study import measures, runner, trained
 from nflib.study.cells import Cell, digest_of
 from nflib.study.records import Store, device_name
 from nflib.study.runner import run
@@ -76,6 +76,20 @@ def test_an_interrupted_sweep_gives_the_metrics_of_an_uninterrupted_one(workshop
         assert len(counts) < 200
     assert counts == sorted(counts, reverse=True) and measured() == whole
     assert {path.suffix for path in (workshop / "again").rglob("*.*")} == {".json", ".safetensors"}
+
+
+def test_evaluation_that_is_stopped_goes_on_with_the_chips_that_are_left(workshop, monkeypatch):
+    cell = dataclasses.replace(TINY[0], patterns=13)
+    assert run(TINY[:1], "smoke", "cpu", quiet=True) == 0  # trains the base model
+    asked, real = [], measures.evaluation.perturbed_accuracies
+    count = lambda base, error_model, seeds, *rest, **more: asked.append(len(seeds)) or real(base, error_model, seeds, *rest, **more)  # noqa: E731
+    monkeypatch.setattr(measures.evaluation, "perturbed_accuracies", count)
+    runs = [run([cell], "smoke", "cpu", budget=1e-6 if k else 1e-3, quiet=True) for k in range(9)]
+    while runs[-1]:
+        runs.append(run([cell], "smoke", "cpu", budget=0.02, quiet=True))
+    assert sum(asked) == 13 and max(asked) == 5
+    assert measured([cell])[0]["perturbed"][:2] == measured(TINY[:1])[0]["perturbed"]
+    assert not list((workshop / "checkpoints").glob("*.json"))
 
 
 def test_a_generator_learns_against_its_surrogates_and_not_the_base_it_is_measured_with(workshop):

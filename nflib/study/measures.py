@@ -1,6 +1,7 @@
 """What can be measured of a cell, by kind: accuracy, damage, t-SNE embedding, transformed images, latency."""
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable
 
@@ -9,16 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from nflib import damage, data, energy, evaluation, faults, generators, models
+from nflib.files import write_whole
 from nflib.generators import transform
 from nflib.mitigations import MITIGATIONS
 from nflib.names import UserError
 from nflib.quantize import Quantized
 from nflib.shifts import shifted
 from nflib.study.cells import Cell
-from nflib.study.records import provenance
-from nflib.study.trained import base_model, dataset_on, generator_model
-from nflib.training import autocast, progress_bar
+from nflib.study.records import code_digest, provenance
+from nflib.study.trained import base_model, checkpoints, dataset_on, generator_model
+from nflib.training import OutOfTime, autocast, progress_bar
 
+CHIPS_AT_A_TIME, KEPT_SECONDS = 5, 60.0  # between two looks at the clock; between two writes of what is measured
 NEIGHBOURS = 5
 CONSTANT = 1e-10  # share of the mean square below which a variance is rounding
 SHOWN_CLASSES, SHOWN_EACH = 10, 2  # images kept beside a record of transformed images
@@ -57,13 +60,39 @@ def accuracies(cell: Cell, device: torch.device, deadline: float | None = None) 
     split = split.first(cell.images)
     batches = evaluation.prepared(shifted(split, cell.shift) if cell.shift else split, generator)
     clean = evaluation.accuracy(base, batches)
-    seeds = range(cell.first_seed, cell.first_seed + cell.patterns)
-    with progress_bar(cell.patterns, f"{cell.words}: patterns", unit="pattern") as progress:
-        error_model = faults.named(cell.error_model, cell.rate)
-        perturbed, shares = evaluation.perturbed_accuracies(base, error_model, seeds, batches, progress.update, **more)
+    perturbed, shares, before = _by_chip(cell, base, batches, digests, deadline, **more)
     metrics = {"clean": clean, "perturbed": perturbed, "changed_bits": shares} | facts
-    metrics |= {"images": sum(len(labels) for _, labels in batches), "evaluation_seconds": time.perf_counter() - began}
+    metrics["images"] = sum(len(labels) for _, labels in batches)
+    metrics["evaluation_seconds"] = time.perf_counter() - began + before
     return metrics, provenance(device, **digests), None
+
+
+def _by_chip(
+    cell: Cell, base: Quantized, batches: list, digests: dict, deadline: float | None, **more: Callable
+) -> tuple[list[float], list[float], float]:
+    """Accuracy and share of changed bits of each error pattern, and the seconds that earlier, stopped measurements took.
+
+    What is measured is kept now and then, and taken up again where models, data and code are the same.  Raises OutOfTime.
+    """
+    path, began, saved = checkpoints() / f"{cell.digest}.chips.json", time.monotonic(), time.monotonic()
+    whole = {"identity": digests | {"code": code_digest()}, "perturbed": [], "shares": [], "seconds": 0.0}
+    if path.exists() and (stored := json.loads(path.read_text()))["identity"] == whole["identity"]:
+        whole = stored
+    before, error_model = whole["seconds"], faults.named(cell.error_model, cell.rate)
+    seeds = range(cell.first_seed, cell.first_seed + cell.patterns)
+    with progress_bar(cell.patterns, f"{cell.words}: patterns", len(whole["perturbed"]), "pattern") as progress:
+        while rest := seeds[len(whole["perturbed"]) :]:
+            over = deadline is not None and time.monotonic() > deadline
+            if whole["perturbed"] and (over or time.monotonic() - saved > KEPT_SECONDS):
+                saved = time.monotonic()
+                write_whole(path, json.dumps(whole | {"seconds": before + saved - began}))
+            if over and whole["perturbed"]:
+                raise OutOfTime
+            found = evaluation.perturbed_accuracies(base, error_model, rest[:CHIPS_AT_A_TIME], batches, progress.update, **more)
+            for name, values in zip(("perturbed", "shares"), found):
+                whole[name] += values
+    path.unlink(missing_ok=True)
+    return whole["perturbed"], whole["shares"], before
 
 
 def limited(error_model: faults.ErrorModel, hit: str, base: Quantized) -> faults.ErrorModel:
@@ -371,7 +400,23 @@ def _of_latency(metrics: dict) -> dict:
     return {f"{row['network']}_{row['mode']}_ms": row["median_ms"] for row in metrics["rows"]}
 
 
-DERIVED = {"transformed_images": _of_images, "tsne": _of_tsne, "latency": _of_latency}  # columns that a kind adds to the frame
+def _of_damage(metrics: dict) -> dict:
+    """Columns of a record of damage, one number a model: ratios as geometric means over layers; silent (the last layer left
+    out) and offset, the record's shift, as means in per cent; logit_noise, the last layer's noise.  NaN where nothing varies."""
+
+    def layers(name: str) -> np.ndarray:
+        return np.array([value for value in metrics[name] if value is not None] or [np.nan], float)
+
+    ratios = ("own_noise", "weight_noise", "range_over_rms")
+    found = {name: float(np.exp(np.log(layers(name).clip(1e-300)).mean())) for name in ratios}
+    found |= {"gain": found["own_noise"] / found["weight_noise"], "logit_noise": float(metrics["noise"][-1] or np.nan)}
+    found |= {"silent": 100 * float(np.mean(metrics["silent"][:-1])), "offset": 100 * float(layers("shift").mean())}
+    return found | {"margin_over_noise": metrics["margin"] / (metrics["logit_noise"] or np.nan)}
+
+
+DERIVED = {  # columns that a kind adds to the frame
+    "damage": _of_damage, "transformed_images": _of_images, "tsne": _of_tsne, "latency": _of_latency
+}  # fmt: skip
 
 
 def measure(cell: Cell, device: torch.device, deadline: float | None = None) -> Measured:
