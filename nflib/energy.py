@@ -19,8 +19,9 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-# Energy of one SRAM read at 0.83 Vmin (BER 1 %) over that at Vmin.  The paper never prints it ("about 30 %" less); it
-# is the value that reproduces Table 8 from the MACs of Table 7, all 30 entries, and Table 2 from Table 6, 29 of 30.
+# Energy of one SRAM read at 0.83 Vmin (BER 1 %) over that at Vmin.  The paper never prints it ("about 30 %" less); it is
+# the value that reproduces Table 8 from the MACs of Table 7, all 30 entries, and Table 2 from Table 6 in 25 of 30; 0.69394
+# gives 29 of Table 2, but not Table 8: no single ratio gives both.
 ENERGY_RATIO = 0.6940
 LOW_VOLTAGE, LOW_BER = 0.83, 0.01  # the one point of the voltage's curve that the paper prints: 0.83 Vmin, BER 1 %
 SAFE_BER = 1e-5  # bit-error rate at Vmin, assumed: about one faulty cell in three arrays of 512 x 64

@@ -66,15 +66,12 @@ def parameters(name: str) -> dict[str, tuple[object, object]]:
 @functools.cache
 def _sets(changed: int) -> dict[str, dict[str, object]]:
     whole = yaml.safe_load((SOURCES / "parameters.yml").read_text("utf-8"))
-    for name in names():
-        if not isinstance(whole.get(name), dict):
-            raise UserError(f"notebook {name!r} has no entry in notebooks/parameters.yml")
-    return {choose("notebook of parameters.yml", name, names()): sets for name, sets in whole.items()}
+    return {choose("notebook of parameters.yml", name, names()): sets or {} for name, sets in whole.items()}
 
 
 def sets(name: str) -> dict[str, dict]:
-    """The parameter sets of a notebook, by profile (or another name, where it has no parameter `profile`)."""
-    known = _sets((SOURCES / "parameters.yml").stat().st_mtime_ns)[source(name).stem]
+    """The parameter sets of a notebook, by profile (or another name, where it has no parameter `profile`); {} without any."""
+    known = _sets((SOURCES / "parameters.yml").stat().st_mtime_ns).get(source(name).stem, {})
     has_profile = "profile" in parameters(name)
     return {key: (values or {}) | ({"profile": key} if has_profile else {}) for key, values in known.items() if key != BOOK}
 
