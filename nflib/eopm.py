@@ -43,6 +43,8 @@ class GeneratorRecipe:
     chooses, and `error_model` and `rate` have no effect on training; 0 trains on random patterns of `error_model`.
     teacher, distillation_steps: before the `steps` of Eq. 3, that many steps on the mean squared distance from the images
     as the teacher, itself trained by its recipe on Eq. 3, transforms them; they need no base model.
+    split_batch: each of the N perturbed models sees only its N-th part of the batch (see `eopm_gradient`): a step costs
+    as one on a single model, and its gradient is Eq. 3's on average.
     """
 
     name: str = "conv_l"
@@ -62,6 +64,7 @@ class GeneratorRecipe:
     adversarial_flips: int = 0
     distillation_steps: int = 0
     teacher: "GeneratorRecipe | None" = None
+    split_batch: bool = False
 
     def __post_init__(self):
         check_numbers(
@@ -75,6 +78,10 @@ class GeneratorRecipe:
         if self.adversarial_flips and self.models_per_step != 1:
             raise UserError(
                 f"models_per_step is {self.models_per_step}; with adversarial_flips it must be 1, for there is one worst case"
+            )
+        if self.split_batch and self.models_per_step > self.batch:
+            raise UserError(
+                f"models_per_step is {self.models_per_step}; with split_batch at most the batch, {self.batch}"
             )
 
     @property
@@ -149,6 +156,7 @@ def eopm_gradient(
     patterns: Callable[[Quantized, int, Tensor], Pattern],
     models_per_step: int,
     loss_weight: float,
+    split_batch: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Accumulate into the generator's .grad the gradient of Eq. 3, with one generator pass; returns both loss terms.
 
@@ -156,6 +164,9 @@ def eopm_gradient(
     the generator once.  Only one pattern is applied at a time, and no base model is copied.
     bases: surrogates, averaged.  patterns(base, k, transformed): the k-th pattern; it may depend on the transformed images.
     loss_weight: lambda.
+    split_batch: pattern k meets only the k-th of N consecutive parts of the batch, and the perturbed loss is the mean
+    over the batch.  Its expectation over patterns is Eq. 3's, and so is its mean over the rotations of the parts; the
+    clean model sees the whole batch.  Needs at least N images; patterns still get all transformed images.
     """
     device = images.device
     with autocast(device):
@@ -163,17 +174,21 @@ def eopm_gradient(
     leaf = transformed.detach().requires_grad_()
     clean_sum, perturbed_sum = torch.zeros((), device=device), torch.zeros((), device=device)
 
-    def backward(base: Quantized, weight: float) -> Tensor:
+    def backward(base: Quantized, weight: float, rows: slice = slice(None)) -> Tensor:
         with autocast(device):
-            loss = F.cross_entropy(base(leaf), labels)
+            loss = F.cross_entropy(base(leaf[rows]), labels[rows])
         (loss * (weight / len(bases))).backward()
         return loss.detach()
 
     for base in bases:
         clean_sum += backward(base, 1.0)
         for k in range(models_per_step):
+            rows, parts = slice(None), models_per_step
+            if split_batch:
+                rows = slice(len(images) * k // models_per_step, len(images) * (k + 1) // models_per_step)
+                parts = len(images) / (rows.stop - rows.start)  # N where N divides the batch
             with perturbed(base, patterns(base, k, leaf)):
-                perturbed_sum += backward(base, loss_weight / models_per_step)
+                perturbed_sum += backward(base, loss_weight / parts, rows) * (models_per_step / parts)
     transformed.backward(leaf.grad)
     return clean_sum / len(bases), perturbed_sum / (len(bases) * models_per_step)
 
@@ -323,15 +338,17 @@ def train_generator(
                 return adversarial_pattern(base, transformed, labels, recipe.adversarial_flips)
             return next(patterns)
 
-        return torch.stack(eopm_gradient(generator, bases, images, labels, pattern, count, recipe.loss_weight))
+        terms = (pattern, count, recipe.loss_weight, recipe.split_batch)
+        return torch.stack(eopm_gradient(generator, bases, images, labels, *terms))
 
     first = recipe.distillation_steps if distilled else 0
     steps = range(first, first + recipe.steps)
     losses, seconds = _optimise(generator, train, how, recipe, steps, recipe.schedule, gradient, resume, words, deadline)
+    patterns_an_image = (1 if recipe.split_batch else count) * len(bases)
     return {
         "seconds": seconds + (distilled["seconds"] if distilled else 0.0),
         "steps": recipe.steps,
-        "model_images": recipe.steps * min(recipe.batch, len(train.labels)) * count * len(bases),
+        "model_images": recipe.steps * min(recipe.batch, len(train.labels)) * patterns_an_image,
         "losses": losses,
         **({"distillation_losses": distilled["distillation_losses"]} if distilled else {}),
     }

@@ -2,39 +2,62 @@
 
 A pattern is sparse: for each layer the positions of the weights that it touches and, for each, two bytes, so that the
 stored code becomes (code & keep) ^ toggle.  A flipped bit keeps and toggles; a cell stuck at 0 does not keep; a cell
-stuck at 1 does not keep and toggles.  Patterns come from numpy generators on the host, seeded by an integer: equal on
-every device and for every number of threads, and nested in the rate (equal seeds, lower rate: a subset).
+stuck at 1 does not keep and toggles.  Patterns come from numpy generators on the host, seeded by a whole number: equal
+on every device and for every number of threads, and nested in the rate (equal seeds, lower rate: a subset).
+
+A memory holds the layers one after another, each weight in `bits` neighbouring cells, the lowest bit first: cell
+bits * w + b is bit b of weight w.
 """
 
 import functools
 import hashlib
+import io
 import itertools
-import math
+import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from nflib import _kernels
 from nflib.names import UserError, choose
-from nflib.quantize import Quantized, check_bits
+from nflib.quantize import Quantized, check_bits, decode
 
+CPU = torch.device("cpu")
 TRAINING_PATTERNS = 30001  # seeds 0 to 30000, as in the official code; evaluation starts at 50000
-MAP_ROWS, MAP_COLUMNS = 8192, 128
-_BANDS = [0.0, *(0.01 * 2.0**k for k in range(-10, 7)), 1.0]  # edges at which a rate costs no wasted draw
-_GAPS, _MARKS, _VALUES = range(3)
-_CHUNK = 1 << 15  # gaps drawn at a time: few enough for a processor's cache; how many does not change what is drawn
-_WINDOW = 1 << 13  # weights marked at a time: few enough for its fastest cache
-_DRAWS = 1 << 12  # of a map, made at a time
-_DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)  # times 2**k, its upper six bits differ for every k: where a lone bit is set
-_PLACES = np.zeros(64, np.uint8)
-_PLACES[[(int(_DE_BRUIJN) << k) % 2**64 >> 58 for k in range(64)]] = range(64)
+DRAWING_THREADS = 6  # that draw ahead for a GPU
+MAP_ROWS, MAP_COLUMNS = 8192, 128  # of the official code's map
+CHIP_BYTES = 2**28  # a chip map's file, and each of its two arrays, may have
+_BANDS = [0.0, *(0.01 * 2.0**k for k in range(-10, 7)), 1.0]  # of rates; one at an edge wastes no draw
+_GAPS, _MARKS, _VALUES = range(3)  # what a stream is for
+_CHUNK = 1 << 15  # gaps drawn at a time, which a processor's cache holds; how many does not change what is drawn
+K, T = TypeVar("K"), TypeVar("T")
+
+
+def check_rate(rate: float) -> float:
+    """Return `rate` if it is a bit-error rate, a fraction in [0, 1); raise UserError otherwise."""
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+        raise UserError(f"bit-error rate is {_shown(rate)}; allowed are fractions in [0, 1), for example 0.01 for 1 %")
+    return rate
+
+
+def _shown(value: object) -> str:
+    """`value` in one short line; Python itself refuses to write a whole number of thousands of digits."""
+    try:
+        words = " ".join(repr(value).split())
+    except ValueError:
+        return "a number too long to be shown"
+    return words if len(words) <= 80 else words[:77] + "..."
+
+
+# ------------------------------------------------------------------------------------------------------- error patterns
 
 
 @dataclass(frozen=True)
@@ -51,24 +74,40 @@ class LayerFaults:
     sign_slip: bool = False
 
     def to(self, device: torch.device) -> "LayerFaults":
+        """The same faults on `device`."""
         parts = (part.to(device, non_blocking=device.type == "cuda") for part in (self.index, self.keep, self.toggle))
         return LayerFaults(*parts, self.sign_slip)
 
     def hit(self, codes: Tensor, bits: int = 8) -> Tensor:
-        """Codes (int8 [n]) that are read back where `codes` (int8 [n], those at `index`) are stored with `bits` bits."""
+        """Codes (int8 [n]) that are read back where `codes` (int8 [n], those at `index`) of `bits` bits are stored."""
         raw = (codes.view(torch.uint8) & self.keep) ^ self.toggle
         return raw.view(torch.int8) if self.sign_slip else (raw << (8 - bits)).view(torch.int8) >> (8 - bits)
 
 
 Pattern = dict[str, LayerFaults]
-K, T = TypeVar("K"), TypeVar("T")
-CPU = torch.device("cpu")
-DRAWING_THREADS = 6  # that draw ahead for a GPU
+Faults = tuple[np.ndarray, np.ndarray, np.ndarray]  # index, keep and toggle, as in LayerFaults
+
+
+def _layer(faults: Faults, sign_slip: bool = False) -> LayerFaults:
+    return LayerFaults(*map(torch.from_numpy, faults), sign_slip)
+
+
+def _by_layer(sizes: Mapping[str, int], faults: Faults) -> Pattern:
+    """Cut the faults of a whole memory into those of its layers."""
+    (index, keep, toggle), pattern, start = faults, {}, 0
+    for name, size in sizes.items():
+        a, b = np.searchsorted(index, (start, start + size))
+        pattern[name] = _layer((index[a:b] - start, keep[a:b], toggle[a:b]))
+        start += size
+    return pattern
 
 
 def ahead(draw: Callable[[K], T], keys: Iterable[K], device: torch.device) -> Iterator[T]:
-    """draw(key) for each of the keys, in order.  For a GPU, threads of the host draw ahead of time: it would wait several times
-    as long for a pattern as it computes with one.  Where the host itself computes, it draws when it is asked to."""
+    """draw(key) for each of the keys, in order.
+
+    For a GPU, threads of the host draw ahead of time: it would wait several times as long for a pattern as it computes
+    with one.  Where the host itself computes, it draws when it is asked to.  What `draw` raises is raised in its turn.
+    """
     if device.type == "cpu":
         yield from map(draw, keys)
         return
@@ -85,194 +124,7 @@ def ahead(draw: Callable[[K], T], keys: Iterable[K], device: torch.device) -> It
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def check_rate(rate: float) -> float:
-    """Return `rate` if it is a bit-error rate in [0, 1); raise UserError otherwise."""
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
-        raise UserError(f"bit-error rate is {rate!r}; allowed are fractions in [0, 1), for example 0.01 for 1 %")
-    return rate
-
-
-def _stream(seed: int, band: int, purpose: int) -> np.random.Generator:
-    return np.random.Generator(np.random.SFC64(np.random.SeedSequence([seed, band, purpose])))
-
-
-@functools.cache
-def compiled(loop: Callable) -> Callable | None:
-    """A loop over faults as machine code that runs outside the interpreter's lock; None where numba is not installed."""
-    try:
-        import numba
-    except ImportError:
-        return None
-    return numba.njit(nogil=True, cache=True)(loop)
-
-
-def _place(gaps: np.ndarray, scale: float, last: int, positions: np.ndarray) -> int:
-    """Fill positions: each a geometric gap, an exponential one over `scale`, after the one before; returns the last."""
-    for k in range(len(gaps)):
-        last += int(gaps[k] / scale) + 1
-        positions[k] = last
-    return last
-
-
-def _place_by_numpy(gaps: np.ndarray, scale: float, last: int, positions: np.ndarray) -> int:
-    np.cumsum((gaps / scale).astype(np.int64) + 1, out=positions)
-    positions += last
-    return positions[-1]
-
-
-def _bernoulli_positions(stream: np.random.Generator, cells: int, probability: float) -> np.ndarray:
-    """Ascending positions (int64) of successes among `cells` independent trials, by geometric gaps: exact."""
-    if probability >= 1:
-        return np.arange(cells)
-    mean, scale = cells * probability, -np.log1p(-probability)
-    positions, filled, last = np.empty(int(mean + 6 * mean**0.5 + 16), np.int64), 0, -1
-    place = compiled(_place) or _place_by_numpy
-    while last < cells:
-        if filled == len(positions):
-            positions = np.append(positions, np.empty(16, np.int64))
-        chunk = positions[filled : filled + _CHUNK]
-        last = place(stream.standard_exponential(len(chunk)), scale, last, chunk)
-        filled += len(chunk)
-    return positions[: np.searchsorted(positions[:filled], cells)]
-
-
-def _faulty_cells(band: int, rates: np.ndarray, weights: int, seed: int, stuck: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The faulty cells of a band among weights * len(rates), ascending (int64), and, if `stuck`, which read one (bool).
-
-    Each cell has a uniform mark and is faulty at a rate above it.  Marks are drawn band by band: a cell is in band k
-    with probability width_k / (1 - lower_k) and counts in the lowest band that has it only, which gives it the
-    probability width_k exactly.  So the work goes with the rate, and a lower rate gives a subset.
-    """
-    low, high = _BANDS[band : band + 2]
-    cells = _bernoulli_positions(_stream(seed, band, _GAPS), weights * len(rates), (high - low) / (1 - low))
-    ones = _stream(seed, band, _VALUES).random(len(cells)) < 0.5 if stuck else np.zeros(0, bool)
-    if rates.min() < high:  # what is dropped here is dropped in higher bands too: marks are larger there
-        marks = low + (high - low) * _stream(seed, band, _MARKS).random(len(cells))
-        kept = marks < rates[cells % len(rates)]
-        cells, ones = cells[kept], ones[kept] if stuck else ones
-    return cells, ones
-
-
-def _mark(cells, ones, begins, ends, bits, weight, weights, index, masks):
-    """`_by_weight`, one window of weights after another: marks the faulty bits of its weights, lowest band first, and which
-    weights have some; then fills index and masks with those, in order, and returns how many.
-
-    Unsigned numbers spare a compiled loop the question whether an index counts from the end.
-    """
-    one, six, last_six = np.uint64(1), np.uint64(6), np.uint64(63)
-    marked, touched = np.zeros((len(masks), _WINDOW), np.uint8), np.zeros(_WINDOW // 64, np.uint64)
-    coming, count = begins.copy(), np.uint64(0)
-    for first in range(0, weights, _WINDOW):
-        start = (weight + first) * bits
-        end = start + _WINDOW * bits
-        for band in range(len(coming)):
-            k, stop = np.uint64(coming[band]), np.uint64(ends[band])
-            while k < stop and cells[k] < end:
-                cell = np.uint64(cells[k] - start)
-                here = cell >> np.uint64(3) if bits == 8 else cell // np.uint64(bits)
-                mask = np.uint8(one << (cell - np.uint64(bits) * here))
-                if len(masks) > 1 and ones[k]:
-                    marked[1, here] |= mask & ~marked[0, here]  # a cell counts in its lowest band
-                marked[0, here] |= mask
-                touched[here >> six] |= one << (here & last_six)
-                k += one
-            coming[band] = k
-        for word in range(len(touched)):
-            left, touched[word] = touched[word], 0
-            while left:
-                lowest = left & (~left + one)
-                here = (np.uint64(word) << six) + np.uint64(_PLACES[(lowest * _DE_BRUIJN) >> np.uint64(58)])
-                index[count] = first + np.int64(here)
-                for row in range(len(masks)):
-                    masks[row, count] = marked[row, here]
-                    marked[row, here] = 0
-                count += one
-                left ^= lowest
-    return count
-
-
-def _by_weight(cells, ones, begins, ends, bits: int, weight: int, weights: int, rows: int) -> list[np.ndarray]:
-    """The weights that some cells belong to (int64, ascending, counted from `weight`, the first of `weights`), the faulty bits
-    of each (uint8), and, where two rows are asked for, those of them that read one (uint8).
-
-    cells, ones: what `_faulty_cells` gives, of one band after another; begins, ends: which of them, in each band, are meant.
-    """
-    count = int((ends - begins).sum())
-    if mark := compiled(_mark):
-        index, masks = np.empty(count, np.int64), np.empty((rows, count), np.uint8)
-        count = mark(cells, ones, begins, ends, bits, weight, weights, index, masks)
-        return [index[:count], *masks[:, :count]]
-    marked = np.zeros((rows, weights), np.uint8)
-    for a, b in zip(begins, ends):
-        where = cells[a:b] // bits - weight
-        masks = (np.uint8(1) << (cells[a:b] % bits).astype(np.uint8)) & ~marked[0, where]
-        np.add.at(marked[0], where, masks)  # many times as fast as or, and the same: each bit is set once
-        if rows > 1:
-            np.add.at(marked[1], where, masks * ones[a:b])
-    index = np.flatnonzero(marked[0].view(bool))
-    return [index, *marked[:, index]]
-
-
-@functools.cache
-def _threads(count: int) -> ThreadPoolExecutor:
-    """Threads that work on one pattern together; they stay, for new ones would ask for their memory anew at every pattern."""
-    return ThreadPoolExecutor(count)
-
-
-def _shared_out(work: Callable[[int], T], costs: list[int]) -> list[T]:
-    """work(number) for each of the costs, the dearest first, by as many threads as torch may use, this one being among them; in the
-    order of the costs.
-
-    torch itself should compute nothing in it: its own threads would wait for these.
-    """
-    coming, found = iter(sorted(range(len(costs)), key=costs.__getitem__, reverse=True)), [None] * len(costs)
-
-    def share() -> None:
-        for number in coming:  # what is next is handed out under the interpreter's lock, each once
-            found[number] = work(number)
-
-    others = torch.get_num_threads() - 1
-    running = [_threads(others).submit(share) for _ in range(others)]
-    try:
-        share()
-    finally:
-        wait(running)  # also where one fails: nothing goes on behind the caller's back
-    for one in running:
-        one.result()
-    return found
-
-
-def _independent(sizes: Mapping[str, int], rates: np.ndarray, seed: int, stuck: bool) -> Pattern:
-    """The pattern of a model in which every cell is faulty by itself: flips, or, if `stuck`, cells stuck at 0 or 1."""
-    bits, weights = len(rates), list(sizes.values())
-    ends = np.cumsum([0, *weights])
-
-    def band(number: int) -> tuple[np.ndarray, np.ndarray]:
-        return _faulty_cells(number, rates, int(ends[-1]), seed, stuck)
-
-    def layer(number: int) -> LayerFaults:
-        index, faulty, *read = _by_weight(cells, ones, cuts[number], cuts[number + 1], bits, int(ends[number]), weights[number], 1 + stuck)
-        keep, toggle = (~faulty, read[0]) if stuck else (np.full_like(faulty, 255), faulty)
-        return LayerFaults(*map(torch.from_numpy, (index, keep, toggle)))
-
-    count = max(1, int(np.searchsorted(_BANDS, rates.max())))
-    bands = _shared_out(band, list(range(count)))  # a higher band is a longer one
-    starts = np.cumsum([0, *(len(cells) for cells, _ in bands[:-1])])
-    cuts = np.stack([start + np.searchsorted(cells, bits * ends) for start, (cells, _) in zip(starts, bands)], axis=1)
-    cells, ones = map(np.concatenate, zip(*bands))
-    return dict(zip(sizes, _shared_out(layer, weights)))
-
-
-def _split(sizes: Mapping[str, int], keep: np.ndarray, toggle: np.ndarray) -> Pattern:
-    """Cut model-wide bytes (uint8 [weights]) into the layers' sparse faults."""
-    index = np.flatnonzero((keep != 255) | (toggle != 0))
-    ends = np.cumsum([0, *sizes.values()])
-    cuts = np.searchsorted(index, ends)
-    pattern = {}
-    for name, start, a, b in zip(sizes, ends[:-1], cuts[:-1], cuts[1:]):
-        rows = index[a:b]
-        pattern[name] = LayerFaults(*map(torch.from_numpy, (rows - start, keep[rows], toggle[rows])))
-    return pattern
+# ------------------------------------------------------------------------------------ error models by independent cells
 
 
 @dataclass(frozen=True)
@@ -280,8 +132,9 @@ class ErrorModel:
     """How bits err.
 
     rate: share of cells that are faulty, a fraction in [0, 1).  bit_rates: a rate of its own for each bit, lowest bit
-    first, in place of `rate` (which then only names the error model); 0 spares a bit.  layers: names of the layers hit; empty
-    means all.  A limited pattern is the full pattern of the same seed with the other bits and layers left out.
+    first, in place of `rate` (which then only names the error model); 0 spares a bit.  layers: names of the layers hit;
+    empty means all.  A limited pattern is the full pattern of the same seed with the other bits and layers left out.
+    Raises UserError for a rate outside [0, 1).
     """
 
     rate: float
@@ -289,12 +142,26 @@ class ErrorModel:
     layers: tuple[str, ...] = ()
 
     def __post_init__(self):
-        check_rate(self.rate)
-        for rate in self.bit_rates:
+        for rate in (self.rate, *self.bit_rates):
             check_rate(rate)
 
+    def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8, device: torch.device = CPU) -> Pattern:
+        """The pattern of `seed` (whole number >= 0) for layers of `sizes` (weights each, in memory order), on `device`.
+
+        Raises UserError where `layers` or `bit_rates` do not fit the model, ValueError for a width outside 2 to 8.
+        """
+        for name in self.layers:
+            choose("layer", name, sizes)
+        pattern = self._pattern(sizes, seed, check_bits(bits))
+        return {name: faults.to(device) for name, faults in pattern.items() if name in (self.layers or sizes)}
+
+    def _pattern(self, sizes: Mapping[str, int], seed: int, bits: int) -> Pattern:
+        """The pattern of all layers, on the host."""
+        raise NotImplementedError
+
     def _rates(self, bits: int) -> np.ndarray:
-        rates = np.array(self.bit_rates or (self.rate,) * check_bits(bits), float)
+        """The rate of each bit, float [bits]."""
+        rates = np.array(self.bit_rates or (self.rate,) * bits, float)
         if len(rates) != bits:
             raise UserError(f"{len(rates)} bit rates for codes of {bits} bits; one for each bit is needed")
         return rates
@@ -306,22 +173,14 @@ class ErrorModel:
             raise UserError(f"{type(self).__name__}: a bit rate must be 0 or the map's rate {self.rate:g}")
         return np.uint8(sum(1 << bit for bit in np.flatnonzero(rates)))
 
-    def _limited(self, pattern: Pattern, device: torch.device) -> Pattern:
-        for name in self.layers:
-            choose("layer", name, pattern)
-        return {name: faults.to(device) for name, faults in pattern.items() if name in (self.layers or pattern)}
-
-    def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8, device: torch.device = CPU) -> Pattern:
-        """The pattern of `seed` (whole number >= 0) for layers of `sizes` (weights each, in memory order), on `device`."""
-        raise NotImplementedError
-
 
 @dataclass(frozen=True)
 class BitFlips(ErrorModel):
     """Every stored bit flips with probability `rate`, independently: the definition in the paper's text."""
 
-    def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8, device: torch.device = CPU) -> Pattern:
-        return self._limited(_independent(sizes, self._rates(bits), seed, stuck=False), device)
+    def _pattern(self, sizes: Mapping[str, int], seed: int, bits: int) -> Pattern:
+        index, faulty, _ = _faulty_weights(sum(sizes.values()), self._rates(bits), seed, stuck=False)
+        return _by_layer(sizes, (index, np.full_like(faulty, 255), faulty))
 
 
 @dataclass(frozen=True)
@@ -331,70 +190,102 @@ class StuckAt(ErrorModel):
     Where the stored bits are as often 0 as 1, half as many bits change as are faulty.
     """
 
-    def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8, device: torch.device = CPU) -> Pattern:
-        return self._limited(_independent(sizes, self._rates(bits), seed, stuck=True), device)
+    def _pattern(self, sizes: Mapping[str, int], seed: int, bits: int) -> Pattern:
+        index, faulty, ones = _faulty_weights(sum(sizes.values()), self._rates(bits), seed, stuck=True)
+        return _by_layer(sizes, (index, ~faulty, ones))
 
 
-def _look_through(states, cells, limit, found, ones):
-    """`_faulty_on_map` from the Mersenne Twisters' states (uint32 [2, 624]): fills found and ones, returns how many.
+def _faulty_weights(weights: int, rates: np.ndarray, seed: int, stuck: bool) -> tuple[np.ndarray, ...]:
+    """The weights with a faulty cell (int64 [n], ascending), their faulty bits, and those that read one (uint8 [n]).
 
-    A draw of numpy's `rand` is made of two numbers of a twister: (a >> 5) * 2**26 + (b >> 6), over 2**53.  Kept in a row, its
-    numbers follow from those 624 places before, which a compiled loop does for many at once.
+    Each cell has a uniform mark in [0, 1) and is faulty where its rate is above the mark: hence the nestedness.  Marks
+    are drawn band by band of rates, and only for the cells in a band, so that the work goes with the rate.  A cell is
+    drawn into a band with probability width / (1 - lower edge) and counts in the lowest band that it is drawn into:
+    it is there with probability (1 - lower edge) * width / (1 - lower edge), which is the band's width.
     """
-    one, upper, lower, matrix = np.uint32(1), np.uint32(0x80000000), np.uint32(0x7FFFFFFF), np.uint32(0x9908B0DF)
-    row, row_of_ones = np.empty(624 + 2 * _DRAWS, np.uint32), np.empty(624 + 2 * _DRAWS, np.uint32)
-    drawn, drawn_for_ones = np.empty(2 * _DRAWS, np.uint32), np.empty(2 * _DRAWS, np.uint32)
-    row[-624:], row_of_ones[-624:] = states[0], states[1]
-    count = 0
-    for start in range(0, cells, _DRAWS):
-        for x, tempered in ((row, drawn), (row_of_ones, drawn_for_ones)):
-            x[:624] = x[-624:]
-            for k in range(2 * _DRAWS):
-                y = (x[k] & upper) | (x[k + 1] & lower)
-                x[k + 624] = x[k + 397] ^ (y >> one) ^ (np.uint32(-(y & one)) & matrix)
-            for k in range(2 * _DRAWS):
-                y = x[k + 624] ^ (x[k + 624] >> np.uint32(11))
-                y ^= (y << np.uint32(7)) & np.uint32(0x9D2C5680)
-                y ^= (y << np.uint32(15)) & np.uint32(0xEFC60000)
-                tempered[k] = y ^ (y >> np.uint32(18))
-        for k in range(min(_DRAWS, cells - start)):
-            if np.int64((drawn[2 * k] >> 5 << 26) + (drawn[2 * k + 1] >> 6)) < limit:
-                found[count], ones[count] = start + k, drawn_for_ones[2 * k] < upper
-                count += 1
-    return count
+    bands = max(1, int(np.searchsorted(_BANDS, rates.max())))
+    parts = (_in_band(band, weights, rates, seed, stuck) for band in range(bands))
+    return _kernels.bytes_of_weights(*functools.reduce(_kernels.merged, parts), len(rates))
 
 
-def _faulty_on_map(seed: int, cells: int, rate: float) -> tuple[np.ndarray, np.ndarray]:
-    """Where, among `cells` draws of RandomState(seed).rand, those below `rate` are (int64), and at which of these the draw
-    of RandomState(seed + 1) is below a half (bool)."""
-    streams = np.random.RandomState(seed), np.random.RandomState(seed + 1)
-    if look := compiled(_look_through):
-        found, ones = np.empty(cells, np.int64), np.empty(cells, bool)
-        states = np.stack([stream.get_state()[1] for stream in streams])
-        count = look(states, cells, math.ceil(rate * 2.0**53), found, ones)
-        return found[:count], ones[:count]
-    found = np.flatnonzero(streams[0].rand(cells) < rate)
-    return found, streams[1].rand(cells)[found] < 0.5
+def _in_band(band: int, weights: int, rates: np.ndarray, seed: int, stuck: bool) -> _kernels.Cells:
+    """The faulty ones of the cells drawn into a band, and, if `stuck`, which of them read one."""
+    low, high = _BANDS[band : band + 2]
+    cells = _successes(_stream(seed, band, _GAPS), weights * len(rates), (high - low) / (1 - low))
+    ones = _stream(seed, band, _VALUES).random(len(cells)) < 0.5 if stuck else np.zeros(len(cells), bool)
+    if rates.min() >= high:  # every mark is below every rate
+        return cells, ones
+    marks = low + (high - low) * _stream(seed, band, _MARKS).random(len(cells))
+    rate = rates[0] if len(set(rates)) == 1 else rates[cells % len(rates)]
+    faulty = marks < rate  # a cell that is dropped here is so in higher bands, too: marks are larger there
+    return cells[faulty], ones[faulty]
+
+
+def _stream(seed: int, band: int, purpose: int) -> np.random.Generator:
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence([seed, band, purpose])))
+
+
+def _successes(stream: np.random.Generator, trials: int, probability: float) -> np.ndarray:
+    """Ascending positions (int64) of the successes among `trials` independent trials.
+
+    The gap from one to the next is geometric: an exponential number over -log(1 - probability), rounded up.
+    """
+    if probability >= 1:
+        return np.arange(trials)
+    mean, scale = trials * probability, -np.log1p(-probability)
+    positions, filled, last = np.empty(int(mean + 6 * mean**0.5 + 16), np.int64), 0, -1
+    while last < trials:
+        if filled == len(positions):  # six standard deviations were too few
+            positions = np.append(positions, np.empty(16, np.int64))
+        chunk = positions[filled : filled + _CHUNK]
+        chunk[:] = stream.standard_exponential(len(chunk)) / scale
+        chunk += 1
+        chunk[0] += last
+        np.cumsum(chunk, out=chunk)
+        last, filled = chunk[-1], filled + len(chunk)
+    return positions[: np.searchsorted(positions[:filled], trials)]
+
+
+# ------------------------------------------------------------------------------------------------- error models by maps
 
 
 def _words(cells: np.ndarray, bits: int) -> np.ndarray:
-    """Pack a boolean cell array [rows, columns] into words (uint8 [rows, columns // bits]); unused columns are left out."""
-    per_row = cells.shape[1] // bits
-    if per_row * bits == cells.shape[1] and bits == 8:
-        return np.packbits(cells.ravel(), bitorder="little").reshape(len(cells), per_row)  # many times as fast
-    used = cells[:, : per_row * bits].reshape(len(cells), per_row, bits)
-    return np.packbits(used, axis=-1, bitorder="little")[..., 0]
+    """Words (uint8 [rows, columns // bits]) of a map's cells (bool [rows, columns]); columns left over are unused."""
+    words = cells.shape[1] // bits
+    return cells[:, : words * bits].reshape(len(cells), words, bits) @ (1 << np.arange(bits)).astype(np.uint8)
+
+
+class _Memory(NamedTuple):
+    """Words of a map in the order in which weights are read from it; it starts over when it is full."""
+
+    words: int
+    index: np.ndarray  # int64 [n], ascending: the words with a stuck cell
+    keep: np.ndarray  # uint8 [n]
+    toggle: np.ndarray  # uint8 [n]
+
+    @classmethod
+    def of(cls, stuck: np.ndarray, ones: np.ndarray) -> "_Memory":
+        """stuck: the faulty bits of each word (uint8 [words]).  ones: those of them that read one."""
+        index = np.flatnonzero(stuck != 0)
+        return cls(len(stuck), index, ~stuck[index], ones[index])
+
+    def faults(self, weights: int) -> Faults:
+        """Faults of as many weights, the first of which is in the first word."""
+        passes = -(-weights // self.words)
+        index = (self.index + self.words * np.arange(passes)[:, None]).ravel()
+        index = index[: np.searchsorted(index, weights)]
+        return index, np.resize(self.keep, len(index)), np.resize(self.toggle, len(index))
 
 
 @dataclass(frozen=True)
 class ReleaseMap(ErrorModel):
-    """The official code's stuck-at map of 8192 x 128 cells, bit for bit; what the published numbers were measured under.
+    """The official code's stuck-at map of 8192 x 128 cells, bit for bit: the published numbers were measured under it.
 
     Seeds are the official ones (training 0 to 30000, evaluation 50000 to 50009).  Each layer starts at row 0.
     tiling_slip: True lays each row out as often as it has words (the code's slip: weight i reads row i // 256 and word
     i % 16 at 8 bits); False reads row after row, as was meant.  map_per_layer: True draws a map of its own for each
     layer (seed + 100003 * layer number); False uses one for all, as the code does.
-    sign_slip: True reads codes of fewer than 8 bits back as the code does (see LayerFaults); False, as two's complement.
+    sign_slip: True reads codes of fewer than 8 bits back as the code does (see LayerFaults); False, two's complement.
     Source: `randomfault.py` and `zs_faultinjection_ops.py` of the official code; golden cases in tests/data.
     """
 
@@ -402,45 +293,37 @@ class ReleaseMap(ErrorModel):
     map_per_layer: bool = False
     sign_slip: bool = False
 
-    def _memory(self, seed: int, bits: int, weights: int) -> tuple[np.ndarray, np.ndarray]:
-        """Bytes (keep, toggle), uint8, of the weights that one pass over the map holds; at least of the first `weights`.
-
-        The map is drawn row by row, so that a narrow model, which ends within its first rows, needs no others.
-        """
-        per_row = (MAP_COLUMNS // bits) ** (2 if self.tiling_slip else 1)
-        shape = min(MAP_ROWS, max(1, -(-weights // per_row))), MAP_COLUMNS
-        cells, read_one = _faulty_on_map(seed, shape[0] * MAP_COLUMNS, self.rate)
-        faulty, ones = np.zeros((2, *shape), bool)
-        faulty.flat[cells], ones.flat[cells[read_one]] = True, True
-        hit = self._hittable(bits)
-        faulty, toggle = _words(faulty, bits) & hit, _words(ones, bits) & hit
-        repeats = faulty.shape[1] if self.tiling_slip else 1
-        return tuple(np.repeat(words, repeats, axis=0).ravel() for words in (~faulty, toggle))
-
-    def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8, device: torch.device = CPU) -> Pattern:
-        check_bits(bits)
-        pattern, once = {}, None
+    def _pattern(self, sizes: Mapping[str, int], seed: int, bits: int) -> Pattern:
+        pattern, memory = {}, None
         for number, (name, size) in enumerate(sizes.items()):
-            if once is None or self.map_per_layer:
-                own = (seed + 100003 * number * self.map_per_layer) % 2**32
-                keep, toggle = self._memory(own, bits, size if self.map_per_layer else max(sizes.values()))
-                faulty = np.flatnonzero(keep != 255)
-                once = LayerFaults(*map(torch.from_numpy, (faulty, keep[faulty], toggle[faulty]))).to(device)
-            passes, rest = divmod(size, len(keep))
-            cut = int(np.searchsorted(faulty, rest))
-            index = torch.cat([once.index + len(keep) * k for k in range(passes)] + [once.index[:cut] + len(keep) * passes])
-            bytes_of = (torch.cat([part.repeat(passes), part[:cut]]) for part in (once.keep, once.toggle))
-            pattern[name] = LayerFaults(index, *bytes_of, self.sign_slip)
-        return self._limited(pattern, device)
+            if self.map_per_layer:
+                memory = self._memory((seed + 100003 * number) % 2**32, bits, size)
+            elif memory is None:
+                memory = self._memory(seed, bits, max(sizes.values()))
+            pattern[name] = _layer(memory.faults(size), self.sign_slip)
+        return pattern
+
+    def _memory(self, seed: int, bits: int, weights: int) -> _Memory:
+        """The map, drawn row by row: rows that the first `weights` weights do not reach are left out."""
+        words = MAP_COLUMNS // bits
+        repeats = words if self.tiling_slip else 1
+        rows = min(MAP_ROWS, max(1, -(-weights // (repeats * words))))
+        stuck = np.random.RandomState(seed).rand(rows, MAP_COLUMNS) < self.rate
+        ones = stuck & (np.random.RandomState(seed + 1).rand(rows, MAP_COLUMNS) < 0.5)
+        bytes_of = (_words(cells, bits) & self._hittable(bits) for cells in (stuck, ones))
+        return _Memory.of(*(np.repeat(each, repeats, axis=0).ravel() for each in bytes_of))
 
 
 @dataclass(frozen=True)
 class ChipMap(ErrorModel):
-    """A profiled chip, read from an .npz with boolean arrays `stuck_at_0` and `stuck_at_1` [rows, columns].
+    """A profiled chip, read from an .npz file.
 
+    The file holds arrays `stuck_at_0` and `stuck_at_1` [rows, columns], boolean or of 0 and 1, of at most CHIP_BYTES.
     Weights lie in the rows one after another, layer after layer, lowest bit first, and start over when the map is full.
-    The seed rotates the map by a drawn number of rows (seed 0: none).  `rate` only names the chip: the map decides.
-    Raises UserError when the file is missing, damaged or contradicts itself.
+    The seed rotates the map by a drawn number of rows (seed 0: none).  The map decides which cells are faulty: their
+    share is `ber`; `rate` says nothing about the chip, it is only what a bit rate other than 0 has to be.
+    Drawing, loading and `ber` raise UserError where the file is missing, damaged, too large, of another kind, or
+    contradicts itself.
     """
 
     rate: float = 0.0
@@ -448,31 +331,64 @@ class ChipMap(ErrorModel):
 
     def load(self) -> tuple[np.ndarray, np.ndarray]:
         """The cells stuck at 0 and at 1, bool [rows, columns]."""
+        content = self._content()
         try:
-            with np.load(Path(self.path)) as file:
-                zero, one = file["stuck_at_0"].astype(bool), file["stuck_at_1"].astype(bool)
-        except Exception as error:
-            reason = "it is no .npz file" if isinstance(error, ValueError) else str(error).splitlines()[0]
-            raise UserError(f"chip map {self.path!r} cannot be read: {reason}") from None
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                zero, one = (self._cells(archive, name) for name in ("stuck_at_0", "stuck_at_1"))
+        except UserError:
+            raise
+        except Exception as error:  # zipfile, zlib and numpy have a dozen of them
+            kind = "a single .npy array" if content.startswith(b"\x93NUMPY") else _shown(error)
+            raise self._refusal(f"cannot be read as an .npz file: {kind}") from None
         if zero.ndim != 2 or not zero.size or zero.shape != one.shape or (zero & one).any():
-            raise UserError(f"chip map {self.path!r}: two filled arrays [rows, columns] without a cell in both are needed")
+            raise self._refusal("is not two filled arrays [rows, columns] of one shape without a cell in both")
         return zero, one
+
+    @property
+    def ber(self) -> float:
+        """The chip's own bit-error rate: the share of its cells that are stuck, a fraction."""
+        zero, one = self.load()
+        return float((zero | one).mean())
 
     @property
     def digest(self) -> str:
         """sha256 of the file."""
-        return hashlib.sha256(Path(self.path).read_bytes()).hexdigest()
+        return hashlib.sha256(self._content()).hexdigest()
 
-    def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8, device: torch.device = CPU) -> Pattern:
+    def _content(self) -> bytes:
+        path = Path(self.path)
+        try:
+            if not path.is_file():
+                raise self._refusal("cannot be read: there is no such file")
+            if path.stat().st_size > CHIP_BYTES:
+                raise self._refusal(f"is too large: {path.stat().st_size} bytes, allowed are {CHIP_BYTES}")
+            return path.read_bytes()
+        except OSError as error:
+            raise self._refusal(f"cannot be read: {error.strerror}") from None
+
+    def _cells(self, archive: zipfile.ZipFile, name: str) -> np.ndarray:
+        """The array `name`, as bool; no more is unpacked than its declared size, which is looked at first."""
+        member = archive.getinfo(f"{name}.npy")
+        if member.file_size > CHIP_BYTES:
+            raise self._refusal(f"is too large: {name} unpacks to {member.file_size} bytes, allowed are {CHIP_BYTES}")
+        cells = np.lib.format.read_array(io.BytesIO(archive.read(member)), allow_pickle=False)
+        if cells.dtype.kind not in "biuf":
+            raise self._refusal(f"{name} holds {cells.dtype.name}, not booleans or 0 and 1")
+        if (wrong := cells[(cells != 0) & (cells != 1)]).size:
+            raise self._refusal(f"{name} holds {wrong[0]:g}, not booleans or 0 and 1 only")
+        return cells.astype(bool)
+
+    def _refusal(self, reason: str) -> UserError:
+        return UserError(f"chip map {self.path!r} {reason}")
+
+    def _pattern(self, sizes: Mapping[str, int], seed: int, bits: int) -> Pattern:
         zero, one = self.load()
-        if zero.shape[1] < check_bits(bits):
-            raise UserError(f"chip map {self.path!r} has {zero.shape[1]} columns, fewer than the {bits} bits of a code")
+        if zero.shape[1] < bits:
+            raise self._refusal(f"has {zero.shape[1]} columns, fewer than the {bits} bits of a code")
         start = 0 if seed == 0 else int(np.random.default_rng(seed).integers(len(zero)))
-        hit = self._hittable(bits)
-        faulty, toggle = (np.roll(_words(cells, bits), -start, axis=0).ravel() & hit for cells in (zero | one, one))
-        weights = sum(sizes.values())
-        pattern = _split(sizes, np.resize(~faulty, weights), np.resize(toggle, weights))
-        return self._limited(pattern, device)
+        bytes_of = (_words(cells, bits) & self._hittable(bits) for cells in (zero | one, one))
+        memory = _Memory.of(*(np.roll(each, -start, axis=0).ravel() for each in bytes_of))
+        return _by_layer(sizes, memory.faults(sum(sizes.values())))
 
 
 ERROR_MODELS = {
@@ -494,83 +410,67 @@ LABELS = {
 
 
 def named(name: str, rate: float) -> ErrorModel:
-    """The error model of a name in LAWS at a bit-error rate (fraction), or a ChipMap for "chip_map:PATH".
+    """The error model of a name in ERROR_MODELS at a bit-error rate (fraction), or a ChipMap for "chip_map:PATH".
 
-    Raises UserError for an unknown name or a rate outside [0, 1).
+    Raises UserError for an unknown name or a rate outside [0, 1).  A chip has its own (`ber`): `rate` is not looked at.
     """
-    if name.startswith("chip_map:"):
+    if isinstance(name, str) and name.startswith("chip_map:"):
         return ChipMap(path=name.removeprefix("chip_map:"))
     return ERROR_MODELS[choose("error model", name, ERROR_MODELS)](check_rate(rate))
 
 
-def _patch(weight, codes, scale, index, keep, toggle, unused, slip, old):
-    """What `LayerFaults.hit` and a copy do, one weight after another: fills `old` and overwrites `weight`."""
-    for k in range(len(index)):
-        i = index[k]
-        old[k] = weight[i]
-        raw = (codes[i] & keep[k]) ^ toggle[k]
-        raw = raw if slip else (raw << unused) & 255
-        read = raw - 256 if raw > 127 else raw
-        weight[i] = (read if slip else read >> unused) * scale
-
-
-def _restore(weight, index, old):
-    for k in range(len(index)):
-        weight[index[k]] = old[k]
-
-
-def _patched(base: Quantized, name: str, faults: LayerFaults, patch: Callable | None) -> Callable[[], None]:
-    """Patch a layer's weights, with `patch` (`_patch`, compiled) or by torch; returns what puts the old ones back."""
-    weight, codes, scale = base.layers[name].weight.data.view(-1), base.codes[name], base.scales[name]
-    if patch:
-        index, keep, toggle = faults.index.numpy(), faults.keep.numpy(), faults.toggle.numpy()
-        if len(index) and not 0 <= index[0] <= index[-1] < len(weight):
-            raise IndexError(f"layer {name!r} has {len(weight)} weights, none at {index[-1]}")
-        weight = weight.numpy()
-        old = np.empty(len(index), weight.dtype)
-        patch(weight, codes.numpy(), scale.numpy()[()], index, keep, toggle, 8 - base.bits, faults.sign_slip, old)
-        return functools.partial(compiled(_restore), weight, index, old)
-    faults = faults.to(weight.device)
-    old = weight.index_select(0, faults.index)
-    hit = faults.hit(codes.index_select(0, faults.index), base.bits)
-    weight.index_copy_(0, faults.index, hit.to(scale.dtype) * scale)
-    return lambda: weight.index_copy_(0, faults.index, old)
-
-
-def _one_by_one(work: Callable[[int], T], costs: list[int]) -> list[T]:
-    return list(map(work, range(len(costs))))
+# ------------------------------------------------------------------------------------------ patterns applied to weights
 
 
 @contextmanager
 def perturbed(base: Quantized, pattern: Pattern) -> Iterator[Quantized]:
     """Patch the weights of `base` that `pattern` changes; put the old ones back on leaving, whatever happens."""
-    names, costs, undo = list(pattern), [len(faults.index) for faults in pattern.values()], []
-    patch = compiled(_patch) if all(codes.device == CPU for codes in base.codes.values()) else None
-    each = _shared_out if patch else _one_by_one
+    undo = []
     try:
-        each(lambda number: undo.append(_patched(base, names[number], pattern[names[number]], patch)), costs)
+        for name, faults in pattern.items():
+            undo.append(_patched(base, name, faults))
         yield base
     finally:
-        each(lambda number: undo[number](), [1] * len(undo))
+        for weight, index, old in reversed(undo):  # layers may share a weight
+            weight.index_copy_(0, index, old)
+
+
+def _patched(base: Quantized, name: str, faults: LayerFaults) -> tuple[Tensor, Tensor, Tensor]:
+    """Patch one layer; returns its flat weights, where they were patched, and what stood there."""
+    weight, codes, scale = base.layers[name].weight.data.view(-1), base.codes[name], base.scales[name]
+    faults = faults.to(weight.device)
+    index = faults.index
+    if weight.device == CPU and len(index) and 0 <= index[0] <= index[-1] < len(weight):
+        old = torch.empty(len(index), dtype=weight.dtype)
+        arrays = (part.numpy() for part in (weight, codes, old, index, faults.keep, faults.toggle))
+        if _kernels.patch(*arrays, scale.numpy()[()], 8 - base.bits, faults.sign_slip):
+            return weight, index, old
+    old = weight.index_select(0, index)
+    weight.index_copy_(0, index, decode(faults.hit(codes.index_select(0, index), base.bits), scale))
+    return weight, index, old
 
 
 def wrong_bits(base: Quantized, name: str, faults: LayerFaults) -> Tensor:
-    """The bits of layer `name` that read differently under `faults`, as marks in a byte for each weight at `faults.index`
-    (uint8 [n], on the base model's device)."""
+    """The bits of layer `name` that read differently under `faults`.
+
+    Marks in a byte for each weight at `faults.index` (uint8 [n]), on the base model's device.
+    """
     faults = faults.to(base.codes[name].device)
     codes = base.codes[name].index_select(0, faults.index)
     return (codes ^ faults.hit(codes, base.bits)).view(torch.uint8) & (2**base.bits - 1)
+
+
+def changed_bits(base: Quantized, pattern: Pattern) -> Tensor:
+    """Number of stored bits that read differently under `pattern`.
+
+    int64 scalar on the base model's device: a GPU is not waited for.
+    """
+    device = next(iter(base.codes.values())).device
+    marks = (wrong_bits(base, name, faults) for name, faults in pattern.items())
+    return sum((_ones(device)[some.int()].sum() for some in marks), torch.zeros((), dtype=torch.int64, device=device))
 
 
 @functools.cache
 def _ones(device: torch.device) -> Tensor:
     """The number of ones in each byte (uint8 [256])."""
     return torch.tensor([byte.bit_count() for byte in range(256)], dtype=torch.uint8, device=device)
-
-
-def changed_bits(base: Quantized, pattern: Pattern) -> Tensor:
-    """Number of stored bits that read differently under `pattern` (int64 scalar on the base model's device: a GPU is not
-    waited for)."""
-    device = next(iter(base.codes.values())).device
-    marks = (wrong_bits(base, name, faults) for name, faults in pattern.items())
-    return sum((_ones(device)[some.int()].sum() for some in marks), torch.zeros((), dtype=torch.int64, device=device))

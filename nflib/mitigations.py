@@ -113,8 +113,8 @@ class Mitigation:
 
 
 MITIGATIONS = {
-    "spare_sign": Mitigation("sign bit spared", 7, 1, spare_sign),
-    "zero_by_parity": Mitigation("zero where parity fails", 9, 0, zero_by_parity),
-    "secded": Mitigation("SECDED code", 9, 0, secded),
-    "cut_weights": Mitigation(f"weights cut at {CUT:g} × rms", 8, prepare=functools.partial(cut, multiple=CUT)),
+    "spare_sign": Mitigation("sign bit protected", 7, 1, spare_sign),
+    "zero_by_parity": Mitigation("parity, zero on error", 9, 0, zero_by_parity),
+    "secded": Mitigation("SECDED", 9, 0, secded),
+    "cut_weights": Mitigation(f"weights clipped at {CUT:g} × rms", 8, prepare=functools.partial(cut, multiple=CUT)),
 }

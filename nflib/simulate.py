@@ -24,9 +24,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from nflib import cli, energy, generators, models, published
+from nflib import cli, energy, generators, models
+from nflib.files import write_whole
 from nflib.names import UserError, choose
-from nflib.store import provenance, results, write_whole
+from nflib.report import published
+from nflib.study.records import provenance, results
 from nflib.training import progress_bar
 
 SIZES = (32, 224)  # pixels
@@ -123,7 +125,7 @@ def layers(shapes: list[energy.LayerShape], proxy: bool = True) -> Counter[Layer
 @functools.cache
 def _shapes(image_size: int) -> dict[str, list[energy.LayerShape]]:
     """Layers of the five base models and six generators, by label."""
-    with torch.device("meta"):
+    with torch.device("meta" if image_size > 32 else "cpu"):  # drawing weights on "meta" loads torch's compiler: seconds
         built = {label: models.build(name, 10, image_size) for name, label in models.LABELS.items()}
         built |= {label: generators.build(name) for name, label in generators.LABELS.items()}
     return {label: energy.layer_shapes(model, image_size) for label, model in built.items()}

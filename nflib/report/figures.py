@@ -39,6 +39,7 @@ COLOURS = {  # one colour a thing, in the whole book
     **dict(zip(generators.LABELS.values(), PALETTE)),
     "ReleaseMap": PALETTE[0], "BitFlips": PALETTE[1], "StuckAt": PALETTE[2],
     "distillation": PALETTE[4], "EOPM": PALETTE[3], "official EOPM": PALETTE[5], "published": "#c1121f",
+    "the image": PALETTE[9], "the perturbation": "#5e3c99",
 }  # fmt: skip
 WIDTH = 7.0  # inches: the book's column
 
@@ -63,8 +64,10 @@ class Picture:
 
 def colours(values: Iterable) -> dict:
     """The colour of each value: the book's own where it has one, else others of the palette in order."""
-    others = itertools.cycle([c for c in PALETTE[6:]] + PALETTE)
-    return {value: COLOURS.get(value) or next(others) for value in dict.fromkeys(values)}
+    values = list(dict.fromkeys(values))
+    taken = {COLOURS.get(value) for value in values}
+    others = itertools.cycle([c for c in PALETTE[6:] + PALETTE[:6] if c not in taken] or PALETTE)
+    return {value: COLOURS.get(value) or next(others) for value in values}
 
 
 def panels(count: int = 1, height: float = 3.2, columns: int = 0, **options) -> tuple[Figure, list[Axes]]:

@@ -31,12 +31,11 @@ SYSTEM = ["dataset", "base_model", "base_recipe", "bits", "generator", "trained_
 
 
 @functools.cache
-def accuracies() -> pd.DataFrame:
-    """Printed accuracies as a tidy frame, a row for each system that the paper measured, named as `nflib.report.frame` does.
+def systems() -> pd.DataFrame:
+    """Printed accuracies and recoveries, a row a number, with the columns SYSTEM and rate, named as `nflib.report.frame` does.
 
-    Columns: SYSTEM, rate, the published_* numbers in per cent (clean, perturbed) and points (recovery), and origin, the
-    first table that prints the setting (tables before figures).  Rates are fractions.  Generators whose training rate is not
-    printed: those of the figures were trained at 0.5 %, the universal perturbation at the rate that it meets.
+    The index is the number's row in published.csv; tables come before figures.  Rates are fractions.  Generators whose training
+    rate is not printed: those of the figures were trained at 0.5 %, the universal perturbation at the rate that it meets.
     """
     lines = load().replace({"CA_UIP": "CA_NF", "PA_UIP": "PA_NF"})
     lines = lines[lines["metric"].isin(["CA", "PA", "CA_NF", "PA_NF", "RP"]) & lines["base_model"].notna()].copy()
@@ -54,6 +53,14 @@ def accuracies() -> pd.DataFrame:
     lines["train_rate"], lines["rate"] = (at / 100).round(8), (lines["ber_percent"] / 100).round(8)
     alone = lines["generator"] == "none"
     lines.loc[alone, ["trained_on", "train_rate", "loss_weight", "flips"]] = ["none", 0.0, 0.0, 0]
+    return lines
+
+
+@functools.cache
+def accuracies() -> pd.DataFrame:
+    """Printed accuracies as a tidy frame, a row for each system that the paper measured: SYSTEM, rate, the published_* numbers
+    in per cent (clean, perturbed) and points (recovery), and origin, the first table that prints the setting."""
+    lines = systems()
     clean = lines[lines["metric"].isin(["CA", "CA_NF"])].drop_duplicates(SYSTEM)
     perturbed, gain = (lines[lines["metric"].isin(names)].drop_duplicates([*SYSTEM, "rate"]) for names in (["PA", "PA_NF"], ["RP"]))
     whole = perturbed[[*SYSTEM, "rate", "mean", "origin"]].rename(columns={"mean": "published_perturbed"})

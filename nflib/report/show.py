@@ -5,6 +5,7 @@ import csv
 import html
 import os
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -119,6 +120,16 @@ def show(
 def say(text: str) -> None:
     """A sentence with numbers in it, typed in the notebook as an f-string; a hyphen before a digit becomes a minus."""
     display(Markdown(re.sub(r"(?<![\w.\]`-])-(?=\.?\d)", "−", text)))
+
+
+def page(name: str, key: str) -> dict:
+    """The names of another notebook, executed with one of its parameter sets on stored records; nothing of it is shown or kept."""
+    from IPython.utils.capture import capture_output
+
+    from nflib.study import notebooks
+
+    with tempfile.TemporaryDirectory() as folder, capture_output():
+        return notebooks.inline(name, notebooks.sets(name)[key] | {"measure": False}, Path(folder))
 
 
 class ClaimFails(AssertionError):
