@@ -80,7 +80,7 @@ claim(
     f"{rows['commit'].nunique()} commits of this repository, without uncommitted changes.",
 )
 claim(
-    trainings.groupby("key")["losses"].agg(lambda some: some.map(tuple).nunique()).max() == 1,
+    trainings.groupby("key")["losses"].agg(lambda some: some.map(str).nunique()).max() == 1,
     f"They rest on {trainings['key'].nunique()} trained models. Those that were trained more than once (in number: "
     f"{again['key'].nunique()}) ended with the same losses to the last digit.",
 )

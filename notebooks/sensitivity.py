@@ -8,9 +8,10 @@
 # %% [markdown]
 # # Which bits and which layers matter?
 #
-# **The sign bit and the first layers matter: errors in the sign bit alone cause most of the loss.** We measured a
-# full-size VGG11 on CIFAR-10 with 1 % bit errors under the error map of the official code, alone and behind generators
-# that were trained by distillation, not by the paper's algorithm ([method](../method.md)).
+# **Errors in the sign bit alone cost about three quarters of what errors in all bits cost, and the first three layers
+# are the most sensitive.** We measured a full-size VGG11 on CIFAR-10 with 1 % bit errors under the error map of the
+# official code, alone and behind generators that were trained by distillation, not by the paper's algorithm
+# ([method](../method.md)).
 #
 # A weight is stored as an 8-bit two's complement code: an error in bit 0 moves it by one quantisation step, in bit 6 by
 # 64 steps, in bit 7, the sign, by 128. We kept each chip's errors in one bit of every code, or in one layer, and removed
@@ -52,8 +53,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from nflib.report import Picture, claim, colours, measured, paired, panels, show
-from nflib.report.frame import metrics
+from nflib.report import Picture, claim, colours, measured, metrics, paired, panels, show
 
 rows = measured(cells, profile, measure, device)
 rows["loss"] = rows["clean"] - rows["perturbed"]
@@ -73,7 +73,7 @@ def surely(better, worse):
 
 
 # %% [markdown]
-# ## The sign bit and the first layers carry the loss
+# ## The sign bit and the first layers are the most sensitive
 #
 # Bars are the accuracy that errors in one bit, or in one layer, take away; thin lines are the standard deviation over
 # chips. "All" has errors everywhere. Below a layer's number stands its share of the weights.
@@ -106,8 +106,8 @@ for setting, some in parts["bit"].groupby("setting", sort=False):
     ranked, whole = some.sort_values("loss", ascending=False), parts["all"].set_index("setting")["loss"][setting]
     low = some[some["place"] < 5]
     claim(
-        ranked["place"].iloc[0] == 7 and surely(ranked[1:], ranked) and ranked["loss"].iloc[0] > whole / 2,
-        f"{setting}: errors in the sign bit alone cost {some['loss'].iloc[-1]:.1f} points, those in all bits {whole:.1f}.",
+        ranked["place"].iloc[0] == 7 and surely(ranked[1:], ranked) and 0.65 < ranked["loss"].iloc[0] / whole < 0.85,
+        f"{setting}: errors in the sign bit alone cost {ranked['loss'].iloc[0]:.1f} points, in all bits {whole:.1f}.",
     )
     claim(
         len(low) > 4 and low["loss"].max() < 1,
@@ -139,16 +139,15 @@ claim(
     f"cost at most {large['loss'].max():.1f} points.",
 )
 small = single[~single["generator"].isin(large["generator"])]
-worst = single.loc[single.groupby("system")["loss"].idxmax()]
-small = worst[worst["system"].isin(small["system"])]
+worst = small.sort_values("loss").drop_duplicates(["setting", "system"], keep="last")
 claim(
-    len(small) and set(small["hit"]) == {"bit 7"} and (small["loss"] > 2 * small["se"]).all(),
-    f"Behind {' or '.join(small['generator'])}, the sign bit remains the most sensitive place: it costs "
-    f"{small['loss'].max():.1f} points.",
+    len(worst) and (worst["hit"] == "bit 7").all() and (worst["loss"] > 2 * worst["se"]).all(),
+    f"Behind {' or '.join(worst['generator'].unique())}, the sign bit remains the most sensitive place: it costs up to "
+    f"{worst['loss'].max():.1f} points.",
 )
 
 # %% [markdown]
-# ## The generator's own memory must be free of errors
+# ## Errors in the generator's own memory cost more than it recovers
 
 # %% tags=["hide-input"]
 too = behind[behind["hit"] == "generator too"]
@@ -169,7 +168,7 @@ show(rows, columns, "sensitivity", caption)
 # %% [markdown]
 # ## Limits
 #
-# This is one base model under ten chips and a thousand images, each trained once. The official error map gives every
+# This is one base model with two generators, each trained once, under ten chips and a thousand images. The official error map gives every
 # layer the same pattern of faulty cells, so layers are not independent samples. A layer's loss depends on its number of
 # weights, its place and its quantisation scale together; we did not separate these. The generators were not trained to
 # withstand errors of their own, and the sensitivity to each of their layers was not measured.
