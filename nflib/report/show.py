@@ -65,15 +65,16 @@ def to_csv(rows: pd.DataFrame) -> str:
 
 
 def _text(value: object, digits: int) -> str:
+    """A cell of a table; a missing number is "-", which sorts as one."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
-        return "–"
+        return "-"
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"
     if isinstance(value, (int, np.integer)):
-        return f"{value:,}".replace("-", "−")
+        return f"{value:,}"
     if isinstance(value, (float, np.floating)):
         text = f"{value:,.{digits}f}"
-        return text.replace("-", "" if not float(text.replace(",", "")) else "−")
+        return text.removeprefix("-") if not float(text.replace(",", "")) else text
     return str(value)
 
 
@@ -104,8 +105,8 @@ def show(
         shown[head] = [f"{v:g}" for v in values_of(rows, c).round(6)]
     options = {"paging": len(rows) > 15, "lengthMenu": [15, 50, 200], "info": len(rows) > 15, "searching": len(rows) > 5}
     table = to_html_datatable(
-        shown, connected=False, use_to_html=True, showIndex=False, classes="display compact nowrap nflib",
-        order=[], allow_html=False, scrollX=True, warn_on_undocumented_option=False, **options,
+        shown.style.hide(axis="index").format(escape="html"), connected=False, use_to_html=True, allow_html=True,
+        classes="display compact nowrap nflib", order=[], scrollX=True, warn_on_undocumented_option=False, **options,
     )  # fmt: skip
     head = "" if _INITIALISED else generate_init_offline_itables_html(_bundle())
     _INITIALISED.append(True)
@@ -150,7 +151,7 @@ def claim(condition: object, sentence: str) -> None:
     if not holds and os.environ.get("NFLIB_STRICT"):
         raise ClaimFails(sentence)
     mark, after = ("✓", "") if holds else ("✗", " *(not in this run)*")
-    say(f"<span class='nflib-claim'>{mark}</span> {sentence}{after}")
+    say(f"<span class='nflib-claim nflib-{'holds' if holds else 'fails'}'>{mark}</span> {sentence}{after}")
 
 
 def _bundle() -> Path:
