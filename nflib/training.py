@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from nflib.data import Split, augment
+from nflib.augment import augment
+from nflib.data import Split
 from nflib.faults import TRAINING_PATTERNS, BitFlips, Pattern, ahead, check_rate
 from nflib.files import write_whole
 from nflib.names import UserError, check_numbers, choose
@@ -299,7 +300,7 @@ def train_base(
 ) -> dict:
     """Train `model` in place on `train` (on the model's device); it ends plain, with the float weights behind the codes.
 
-    how: augmentation, as in `data.augment`.  resume: file for the state between steps.  words: text of the progress bar.
+    how: augmentation, as in `augment.augment`.  resume: file for the state between steps.  words: text of the progress bar.
     Returns {"seconds", "epochs", "losses" (mean training loss of each epoch, at the moved weights if they are moved, over codes
     with and without errors if there are any)}.
     """

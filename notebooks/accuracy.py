@@ -107,7 +107,7 @@ claim(calmer.mean() > 0.9, f"Chips differ less behind a large generator in {calm
 # %% tags=["hide-input"]
 show(
     rows,
-    ["dataset", "base_model", "generator", "training", "rate", "perturbed_alone", "perturbed", "published_perturbed"],
+    ["dataset", "base_model", "error_model", "rate", "generator", "training", "perturbed", "published_perturbed"],
     "accuracy",
     "Means over chips. The column training says how each generator was trained; the paper's were trained by EOPM.",
 )

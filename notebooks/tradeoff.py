@@ -145,8 +145,8 @@ low, high = alone["at_1"].min(), alone["at_1"].max()
 claim(
     pairs["sure"].max() < 0.05 and 2 * pairs["at_1"].max() < low,
     f"At one point of accuracy lost, the base model alone saves {low:.0f} to {high:.0f} %, the best generator "
-    f"({', '.join(pairs['system'].head(1))}) {pairs['at_1'].max():.1f} %; {sum(pairs['at_1'] == 0)} of {len(pairs)} save "
-    "nothing.",
+    f"({', '.join(pairs['system'].head(1))}) {pairs['at_1'].max():.1f} %; {sum(pairs['at_1'] == 0)} of {len(pairs)} "
+    "save nothing.",
 )
 fixed = every[every["rate"] == train_rate].sort_values("perturbed")  # the voltage that generators are trained for
 memory = fixed[fixed["mitigation"] != "none"].groupby("setting")["accuracies"].last()

@@ -52,7 +52,7 @@ show(rows, ["system", "perturbed"], "toy", "A toy.")
 def test_an_experiment_is_one_notebook_one_entry_and_one_line_of_contents(tmp_path):
     """In a copy of the tree: the new files' difference, and that it runs, is swept, and is a page of the book."""
     copy = tmp_path / "copy"
-    for name in ("nflib", "book", "_config.yml"):
+    for name in ("nflib", "book", "results/published", "_config.yml"):
         source = ROOT / name
         ignored = shutil.ignore_patterns("__pycache__", "_executed")
         shutil.copytree(source, copy / name, ignore=ignored) if source.is_dir() else shutil.copy(source, copy)
@@ -106,10 +106,10 @@ def test_any_changed_file_is_named(shelf, refused):
         with refused(path.name):
             book.check()
         path.write_bytes(content)
-        path.rename(shelf / "away")  # and one that was unwelcome
+        path.rename(shelf.parent / "away")  # and one that was unwelcome
         with refused(path.name):
             book.check()
-        (shelf / "away").rename(path)
+        (shelf.parent / "away").rename(path)
     for stray in (tables / "more.csv", shelf / "tables" / "paper" / "nothing" / "x.csv", shelf / "records" / "paper" / "x.npz"):
         stray.parent.mkdir(exist_ok=True)
         stray.write_text("1\n")

@@ -1,5 +1,6 @@
-"""A Dask cluster of local processes: the same metrics as one process, also when a worker is lost."""
+"""A Dask cluster: the same metrics as one process, also when a worker is lost; what is not there is said in one line."""
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -8,10 +9,11 @@ import time
 
 import pytest
 
+from examples import TINY, changed, fake
+from nflib import data
+from nflib.eopm import GeneratorRecipe
 from nflib.study import cluster, runner
 from nflib.study.cells import Base, Cell
-from nflib.eopm import GeneratorRecipe
-from nflib.names import UserError
 from nflib.study.records import Store
 from nflib.training import BaseRecipe
 
@@ -23,13 +25,21 @@ RECIPE = GeneratorRecipe(
 )
 CELLS = [
     Cell(BASE, generator, error_model="bit_flips", patterns=2, images=60, first_seed=seed)
-    for generator in (None, RECIPE)
-    for seed in (50000, 50002)
+    for generator, seed in ((None, 50000), (RECIPE, 50000), (RECIPE, 50002))
 ]
+NOBODY = "tcp://127.0.0.1:1"
 
 
-def measured() -> list[list[float]]:
-    return [Store("smoke").read(Store("smoke").path(cell))["metrics"]["perturbed"] for cell in CELLS]
+def metrics(cells=CELLS) -> list[dict]:
+    return [Store("smoke").read(Store("smoke").path(cell))["metrics"] for cell in cells]
+
+
+@pytest.fixture(scope="module")
+def in_process():
+    """The address of a scheduler whose one worker is a thread of this process, so that tests can replace what it calls."""
+    options = {"processes": False, "protocol": "tcp", "dashboard_address": ":0"}
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, **options) as local:
+        yield local.scheduler_address
 
 
 def lose_a_busy_worker(local, victims: list[int]) -> None:
@@ -42,37 +52,81 @@ def lose_a_busy_worker(local, victims: list[int]) -> None:
 
 def test_cells_are_measured_once_each_although_a_worker_is_lost(workshop, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as local:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as local:
         victims = []
         killer = threading.Thread(target=lose_a_busy_worker, args=(local, victims), daemon=True)
         killer.start()
         assert cluster.run(CELLS, "smoke", "cpu", scheduler=local.scheduler_address) == 0
         killer.join(0)
         assert len(victims) == 1 and victims[0] not in [nanny.pid for nanny in local.workers.values()]
-        here = measured()
-        assert cluster.run(CELLS, "smoke", "cpu", scheduler="tcp://127.0.0.1:1") == 0  # nothing is left to do
+    here = metrics()
+    assert cluster.run(CELLS, "smoke", "cpu", scheduler=NOBODY) == 0  # nothing is left to do
     monkeypatch.setenv("NFLIB_RESULTS", str(workshop / "one process"))
     monkeypatch.setenv("NFLIB_CHECKPOINTS", str(workshop / "one process"))
     assert runner.run(CELLS, "smoke", "cpu") == 0
-    for one, other in zip(here, measured()):
-        assert one == pytest.approx(other, abs=4)  # threads differ, so rounding may
+    assert [one["perturbed"] for one in here] == [other["perturbed"] for other in metrics()]
+
+
+def test_a_data_set_that_cannot_be_had_costs_its_own_cells_only(workshop, in_process, monkeypatch, capsys):
+    def unreachable():
+        raise OSError("no route to host")
+
+    monkeypatch.setitem(data.SOURCES, "gtsrb", [("torchvision", unreachable)])
+    order = fake(monkeypatch)
+    base = dataclasses.replace(TINY[0].base, dataset="gtsrb")
+    lost = [dataclasses.replace(TINY[0], base=base, patterns=patterns) for patterns in (1, 2)]
+    assert cluster.run(lost, "smoke", "cpu", scheduler=NOBODY) == 2  # no cluster is needed for nothing
+    assert capsys.readouterr().err.count("no route to host") == 1
+    monkeypatch.setattr(cluster.trained, "base_model", lambda *given, **more: None)
+    monkeypatch.setattr(cluster.trained, "generator_model", lambda *given, **more: None)
+    assert cluster.run([*lost, *TINY], "smoke", "cpu", scheduler=in_process) == 2 and set(order) == set(TINY)
+    assert capsys.readouterr().err.count("no route to host") == 1
+
+
+def test_a_training_that_diverges_is_stored_and_a_cell_that_fails_is_named(workshop, in_process, monkeypatch, refused):
+    diverging = changed(TINY[0], weight_decay=1e4, epochs=5)
+    assert cluster.run([diverging], "smoke", "cpu", scheduler=in_process) == 0
+    assert "loss" in metrics([diverging])[0]["diverged"]
+    monkeypatch.setattr(runner, "measure", lambda *given: 1 / 0)
+    monkeypatch.setattr(cluster.trained, "base_model", lambda *given, **more: None)
+    with refused(f"1 .*{TINY[0].base.recipe.name}.*zero"):
+        cluster.run(TINY[:1], "smoke", "cpu", scheduler=in_process)
 
 
 def test_latencies_of_another_device_are_left_out_and_counted_as_missing(workshop):
     cell = Cell(BASE, RECIPE, kind="latency", patterns=1, images=1, device="cuda")
-    assert cluster.run([cell], "smoke", "cpu", scheduler="tcp://127.0.0.1:1") == 1 == runner.run([cell], "smoke", "cpu")
+    assert cluster.run([cell], "smoke", "cpu", scheduler=NOBODY) == 1 == runner.run([cell], "smoke", "cpu")
 
 
 def test_what_a_generator_is_made_from_is_trained_before_it():
-    """Teacher, imitation alone, the whole: each has a checkpoint of its own."""
+    """Teacher, distillation alone, the whole: each has a checkpoint of its own."""
     teacher = dataclasses.replace(RECIPE, name="class_wise", width=1.0)
     whole = dataclasses.replace(RECIPE, teacher=teacher, distillation_steps=4)
-    stages = [cell.generator for cell in cluster._stages(dataclasses.replace(CELLS[2], generator=whole))]
-    assert stages == [teacher, dataclasses.replace(whole, steps=0), whole]
-    assert [cell.generator for cell in cluster._stages(CELLS[2])] == [RECIPE]
+    alone = dataclasses.replace(whole, steps=0)
+    for recipe, stages in ((None, []), (RECIPE, [RECIPE]), (alone, [teacher, alone]), (whole, [teacher, alone, whole])):
+        cell = dataclasses.replace(CELLS[0], generator=recipe)
+        assert [stage.generator for stage in cluster._stages(cell)] == stages
 
 
-def test_a_scheduler_that_is_not_there_is_refused_in_one_line(workshop, monkeypatch):
+@pytest.mark.parametrize("address, words", [
+    ("login", "'login' .*port"), ("tcp://login", "port"), ("login:port", "port"), ("tcp://:8786", "port"),
+    (NOBODY, f"{NOBODY}.* reached"), ("http://login:80", "reached.*http"), ("tls://127.0.0.1:1", "reached.*TLS"),
+])  # fmt: skip
+def test_a_scheduler_that_is_not_there_is_refused_in_one_line(address, words, workshop, monkeypatch, refused, capsys):
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
-    with pytest.raises(UserError, match="cannot be reached"):
-        cluster.run([dataclasses.replace(CELLS[0], patterns=1)], "smoke", "cpu", scheduler="tcp://127.0.0.1:1")
+    with refused(words):
+        cluster.run(CELLS[:1], "smoke", "cpu", scheduler=address)
+    assert (address in capsys.readouterr().err) == ("reached" in words)  # what is waited for
+
+
+def test_a_scheduler_without_workers_is_waited_for_and_refused_in_one_line(workshop, monkeypatch, refused, capsys):
+    monkeypatch.setattr(cluster, "WORKER_SECONDS", 1)
+    with distributed.LocalCluster(n_workers=0, dashboard_address=":0") as local:
+        with refused("has no worker"):
+            cluster.run(CELLS[:1], "smoke", "cpu", scheduler=local.scheduler_address)
+        assert "worker" in capsys.readouterr().err
+
+
+def test_there_are_as_many_local_workers_as_are_asked_for():
+    with contextlib.ExitStack() as stack:
+        assert len(cluster._client(stack, 1, None).nthreads()) == 1

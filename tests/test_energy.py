@@ -1,5 +1,6 @@
-"""The cost model against every number of Tables 2, 6, 7 and 8, and its own laws."""
+"""The cost model against every number of Tables 2, 6, 7 and 8, and against counts by hand."""
 
+import copy
 import functools
 
 import numpy as np
@@ -53,6 +54,11 @@ def published() -> pd.DataFrame:
     return load()
 
 
+def printed_macs(*labels: str) -> list[float]:
+    where = {"origin": "table07_params_macs", "dataset": "CIFAR-10", "metric": "MACs_million"}
+    return [printed(label=label, **where) for label in labels]
+
+
 def printed(origin: str, label: str, generator: str = "none", dataset: str | None = None, metric: str | None = None):
     """The one number that a table prints for a base model, with or without a generator, or for a generator alone."""
     rows = published()[published()["origin"] == origin]
@@ -66,39 +72,40 @@ def printed(origin: str, label: str, generator: str = "none", dataset: str | Non
 
 
 @pytest.mark.parametrize("label", BASES + GENERATORS)
-def test_weight_reads_equal_table_6(label):
-    assert reads_of(label) == printed("table06_twma", label)
-
-
-@pytest.mark.parametrize("label", ["UNetL", "UNetS"])
-def test_zero_border_does_not_change_the_reads_of_table_6(label):
-    assert energy.weight_reads(generators.build(LABELS[label])) == reads_of(label)
-
-
-@pytest.mark.parametrize("label", BASES + GENERATORS)
-def test_true_reads_never_exceed_the_authors_proxy(label):
-    """They agree where nothing is transposed or strided, and differ everywhere else."""
+def test_weight_reads_equal_table_6_and_true_ones_never_exceed_them(label):
+    """The authors' proxy and the truth agree where nothing is transposed or strided, and differ everywhere else; a
+    U-Net's border of zeros makes no difference."""
     true, proxy = reads_of(label, proxy=False), reads_of(label)
+    assert proxy == printed("table06_twma", label)
     assert true == proxy if label.startswith(("VGG", "Conv")) else true < proxy
+    if label.startswith("UNet"):
+        assert energy.weight_reads(generators.build(LABELS[label])) == proxy
 
 
 @pytest.mark.parametrize("base, generator", PAIRS)
 def test_energy_saving_equals_table_2(base, generator):
-    """Half a last digit of rounding, and 0.007 for the ratio, known to four digits; VGG19 with ConvS is a misprint."""
-    saving = energy.energy_saving(reads_of(base), reads_of(generator))
+    """At the ratio that Table 2 needs; VGG19 with ConvS is a misprint."""
+    saving = energy.energy_saving(reads_of(base), reads_of(generator), 0.69394)
     reported = printed("table02_energy_saving", base, generator)
-    if (base, generator) == ("VGG19", "ConvS"):
-        assert (round(saving, 1), reported) == (29.3, 29.7)
-    else:
-        assert abs(saving - reported) <= 0.05 + 0.007
+    expected = (29.3, 29.7) if (base, generator) == ("VGG19", "ConvS") else (reported, reported)
+    assert (round(saving, 1), reported) == expected
+
+
+def test_no_single_ratio_gives_tables_2_and_8():
+    """At the stated ratio Table 2 comes out in 25 of 30 entries; at Table 2's own, Table 8 does not."""
+    savings = [energy.energy_saving(reads_of(base), reads_of(generator)) for base, generator in PAIRS]
+    assert sum(round(s, 1) == printed("table02_energy_saving", *pair) for s, pair in zip(savings, PAIRS)) == 25
+    found = [energy.mac_energy_saving(*printed_macs(base, generator), 0.69394) for base, generator in PAIRS]
+    assert sum(round(s, 1) == printed("table08_mac_es", *pair) for s, pair in zip(found, PAIRS)) < 30
 
 
 @pytest.mark.parametrize("base, generator", PAIRS)
-def test_mac_energy_saving_equals_table_8(base, generator):
-    where = {"origin": "table07_params_macs", "dataset": "CIFAR-10", "metric": "MACs_million"}
-    macs = [printed(label=label, **where) for label in (base, generator)]
-    saving = energy.mac_energy_saving(*macs)
+def test_mac_energy_saving_equals_table_8_and_what_follows_from_corrected_macs(base, generator):
+    """Over the printed base MACs; ResNet50 has 1.31G there, and its exact 1.3076G would give 24.4 for ConvL."""
+    saving = energy.mac_energy_saving(*printed_macs(base, generator))
     assert round(saving, 1) == printed("table08_mac_es", base, generator)
+    saving = energy.mac_energy_saving(*printed_macs(base), corrected_macs_of(generator) / 1e6)
+    assert round(saving, 1) == CORRECTED_SAVING[base][GENERATORS.index(generator)]
 
 
 @pytest.mark.parametrize("dataset, image_size", [("CIFAR-10", 32), ("ImageNet-10", 224)])
@@ -123,26 +130,16 @@ def test_corrected_macs(label):
     assert round(energy.macs(model_of(label)) / 1e6, 2) == PLAIN_MACS[label]
 
 
-@pytest.mark.parametrize("base, generator", PAIRS)
-def test_corrected_mac_energy_saving(base, generator):
-    """Over the printed base MACs; ResNet50 has 1.31G there, and its exact 1.3076G would give 24.4 for ConvL."""
-    base_macs = printed("table07_params_macs", base, dataset="CIFAR-10", metric="MACs_million")
-    saving = energy.mac_energy_saving(base_macs, corrected_macs_of(generator) / 1e6)
-    assert round(saving, 1) == CORRECTED_SAVING[base][GENERATORS.index(generator)]
-
-
 @pytest.mark.parametrize("label", BASES + GENERATORS)
 def test_macs_follow_from_layer_shapes(label):
     """Weights times the positions where they are applied: outputs of a convolution, inputs of a transposed one."""
-    shapes = energy.layer_shapes(model_of(label))
+    model = model_of(label)
+    shapes = energy.layer_shapes(model)
     positions = [s.in_height * s.in_width if s.kind == "deconv" else s.out_height * s.out_width for s in shapes]
-    assert energy.macs(model_of(label)) == sum(s.weights * n for s, n in zip(shapes, positions))
+    assert energy.macs(model) == sum(s.weights * n for s, n in zip(shapes, positions))
     assert all(s.weights == s.kernel**2 * s.cin * s.cout for s in shapes)
-
-
-def test_macs_of_a_convolutional_generator_scale_with_the_area():
-    generator = model_of("DeConvS")
-    assert energy.macs(generator, 224) == 49 * energy.macs(generator, 32)
+    if label == "DeConvS":
+        assert energy.macs(model, 224) == 49 * energy.macs(model, 32)
 
 
 def test_shapes_of_one_strided_and_one_transposed_convolution():
@@ -153,9 +150,6 @@ def test_shapes_of_one_strided_and_one_transposed_convolution():
     assert energy.weight_reads(model, 16, proxy=False) == (2 * 108 + 2 * 320) // 8  # 64 positions: 2 folds each
     # By hand, as the authors ran it: ceil(15 / 2) + 1 = 9, 81 positions; 18 - 4 + 1 = 15, 225 positions.
     assert energy.weight_reads(model, 16) == (3 * 108 + 8 * 320 + 7) // 8
-
-
-def test_oblong_kernels_are_refused():
     with pytest.raises(ValueError, match="kernel_size"):
         energy.layer_shapes(nn.Conv2d(3, 3, (1, 3)))
 
@@ -163,8 +157,7 @@ def test_oblong_kernels_are_refused():
 def test_counting_leaves_the_model_as_it_was():
     model = models.build("vgg11", width=0.1)
     model[1].eval()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    modes = [module.training for module in model.modules()]
+    before, modes = copy.deepcopy(model.state_dict()), [module.training for module in model.modules()]
     for count in (energy.layer_shapes, energy.weight_reads, energy.macs, energy.macs_as_published):
         count(model)
     assert [module.training for module in model.modules()] == modes
@@ -172,13 +165,8 @@ def test_counting_leaves_the_model_as_it_was():
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_energy_saving_of_a_free_and_of_an_equal_generator():
-    assert energy.energy_saving(10, 0) == pytest.approx(30.6)
-    assert energy.energy_saving(10, 10) == pytest.approx(-100 * energy.ENERGY_RATIO)
-
-
 def test_latencies_are_medians_of_the_counted_calls_by_turns(monkeypatch):
-    """Of each network, counted calls of 5 (warm-up), 1, 2, 3, 4 and 100 ms, the other's ten times as long: median 3, quartiles 2 and 4."""
+    """Calls of 5 (warm-up), 1, 2, 3, 4 and 100 ms, and of ten times as long: median 3, quartiles 2 and 4."""
     durations = [ms * scale for ms in (5, 1, 2, 3, 4, 100) for scale in (1, 10)]
     ticks = iter([tick for duration in durations for tick in (0, duration / 1000)])
     monkeypatch.setattr(energy.time, "perf_counter", lambda: next(ticks))
@@ -189,9 +177,6 @@ def test_latencies_are_medians_of_the_counted_calls_by_turns(monkeypatch):
     assert calls == 6 * ["short", "short", "long", "long"]
     with pytest.raises(ValueError, match="rounds is 0"):
         energy.latencies(networks, torch.zeros(1), rounds=0)
-
-
-# -------------------------------------------------------------------------------------------------------------- voltage
 
 
 def test_the_voltage_goes_through_its_two_points_and_falls_by_equal_steps_a_decade():
@@ -206,9 +191,8 @@ def test_a_read_costs_the_printed_ratio_at_one_per_cent_and_about_the_square_of_
     for ber in (1e-4, 1e-3, 0.02):
         assert energy.read_energy(ber) == pytest.approx(energy.voltage(ber) ** 2, abs=0.01)
     assert energy.read_energy(0.01, ratio=0.5) == pytest.approx(0.5)
-
-
-# ------------------------------------------------------------------------------------------------- the whole inference
+    savings = [energy.energy_saving(10, reads) for reads in (0, 10)]  # of a generator that is free, of an equal one
+    assert savings == pytest.approx([30.6, -100 * energy.ENERGY_RATIO])
 
 
 @pytest.mark.parametrize("image_size", [32, 224])
@@ -223,11 +207,11 @@ def test_accesses_agree_with_the_counts_of_reads_and_macs(label, image_size):
 
 
 def test_accesses_and_their_energy_by_hand():
-    """40 channels of 7x7 positions behind windows of 27 numbers; a transposed convolution of 4x4 weights over 8x8 pixels."""
+    """40 channels of 7x7 positions behind windows of 27 numbers; a transposed 4x4 convolution over 8x8 pixels."""
     counts = energy.accesses(nn.Conv2d(3, 40, 3), 9)
     assert counts == (2 * 27 * 40 / 8, 2 * 49 * 27 / 8, 49 * 40 / 8, 49 * 27 * 40)
     deconv = energy.accesses(nn.ConvTranspose2d(3, 5, 4, 2, 1), 8)
     assert deconv == (2 * 16 * 15 / 8, 64 * 48 / 8, 256 * 5 / 8, 64 * 16 * 15)
     whole = counts.picojoules()
-    assert whole == {"weights": 100 * 270, "maps": pytest.approx(20 * (330.75 + 245)), "macs": pytest.approx(0.3 * 52920)}
+    assert whole == pytest.approx({"weights": 100 * 270, "maps": 20 * (330.75 + 245), "macs": 0.3 * 52920})
     assert counts.picojoules(0.5, 100) == {"weights": 50 * 270, "maps": 57575, "macs": whole["macs"]}

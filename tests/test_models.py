@@ -20,14 +20,15 @@ PARAMETERS = {
     ("vgg11", 224): 128_812_810,
     ("vgg16", 224): 134_309_962,
     ("vgg19", 224): 139_622_218,
+    ("preact_resnet18", 32): 11_172_170,  # counted by hand below
 }
-BASES = [*PARAMETERS, ("preact_resnet18", 32)]
 FAULTABLE = {
     "resnet18": 11_164_352,
     "resnet50": 23_467_712,
     "vgg11": 9_222_848,
     "vgg16": 14_715_584,
     "vgg19": 20_024_000,
+    "preact_resnet18": 11_164_352,  # ResNet18's convolutions, in another order
 }
 GENERATOR_PARAMETERS = {
     "conv_l": 723_273,
@@ -46,42 +47,31 @@ def meta(build, *args, **options) -> nn.Module:
         return build(*args, **options)
 
 
-def faultable(model: nn.Module) -> int:
-    return sum(layer.weight.numel() for layer in weighted_layers(model).values())
-
-
 def equal(one: nn.Module, other: nn.Module) -> bool:
-    states = one.state_dict(), other.state_dict()
-    return states[0].keys() == states[1].keys() and all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    mine, theirs = one.state_dict(), other.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def images(count: int = 2, size: int = 32) -> torch.Tensor:
-    return 2 * torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0)) - 1
+    return 2 * torch.rand(count, 3, size, size, generator=seeded()) - 1
 
 
 # ------------------------------------------------------------------------------------------------------- base models
 
 
 @pytest.mark.parametrize("name, size", PARAMETERS)
-def test_base_models_have_the_published_number_of_parameters(name, size):
-    assert parameter_count(meta(models.build, name, image_size=size)) == PARAMETERS[name, size]
-
-
-@pytest.mark.parametrize("name", models.NAMES)
-def test_base_models_have_the_published_number_of_faultable_weights(name):
-    assert faultable(meta(models.build, name)) == FAULTABLE[name]
-
-
-@pytest.mark.parametrize("name, size", BASES)
-def test_all_but_biases_and_batch_norm_is_faultable(name, size):
-    """Weights have two dimensions or more; they are 99.7 to 99.99 % of all parameters."""
+def test_base_models_have_the_published_numbers_of_parameters_and_of_faultable_weights(name, size):
+    """All but biases and batch norm is faultable: what has two dimensions or more, 99.7 to 99.99 % of parameters."""
     model = meta(models.build, name, image_size=size)
-    assert faultable(model) == sum(p.numel() for p in model.parameters() if p.ndim > 1)
-    assert 0.997 < faultable(model) / parameter_count(model) < 0.9999 + 5e-5
-
-
-@pytest.mark.parametrize("name, size", BASES)
-def test_base_models_map_images_to_logits(name, size):
+    faultable = sum(layer.weight.numel() for layer in weighted_layers(model).values())
+    assert parameter_count(model) == PARAMETERS[name, size]
+    assert size == 224 or faultable == FAULTABLE[name]
+    assert faultable == sum(p.numel() for p in model.parameters() if p.ndim > 1)
+    assert 0.997 < faultable / parameter_count(model) < 0.9999 + 5e-5
     model = meta(models.build, name, classes=43, image_size=size).eval()
     assert model(torch.empty(2, 3, size, size, device="meta")).shape == (2, 43)
 
@@ -94,15 +84,15 @@ def test_a_narrow_base_model_classifies_real_images(name):
     assert logits.shape == (2, 7) and torch.isfinite(logits).all()
 
 
-@pytest.mark.parametrize("name", models.ALL_NAMES)
+@pytest.mark.parametrize("name", [*models.ALL_NAMES, *generators.NAMES])
 def test_width_is_a_factor_on_every_channel_count(name):
-    """All but the image's three channels and the classes."""
-    whole, half = (weighted_layers(meta(models.build, name, width=width)) for width in (1, 0.5))
+    """All but the three channels of images and of perturbations, and the classes."""
+    build = models.build if name in models.ALL_NAMES else generators.build
+    whole, half = (weighted_layers(meta(build, name, width=width)) for width in (1, 0.5))
     assert whole.keys() == half.keys()
-    shapes = [(whole[key].weight.shape, half[key].weight.shape) for key in whole]
-    first, *middle, last = shapes
-    assert first[1][:2] == (first[0][0] // 2, 3) and last[1] == (10, last[0][1] // 2)
-    assert all(small == (large[0] // 2, large[1] // 2, *large[2:]) for large, small in middle)
+    for large, small in ((whole[key].weight.shape, half[key].weight.shape) for key in whole):
+        assert large[2:] == small[2:]
+        assert all(b == (a if a in (3, 10) else a // 2) for a, b in zip(large[:2], small[:2]))
 
 
 @pytest.mark.parametrize("name, blocks", [("resnet18", 8), ("resnet50", 16)])
@@ -123,30 +113,29 @@ def test_the_cifar_form_has_no_early_pooling_and_the_imagenet_form_has():
 
 
 def test_the_preact_resnet18_has_the_parameters_counted_by_hand():
-    """Block: batch norm, conv3x3, batch norm, conv3x3, and a bare conv1x1 where channels change; batch norm at the end."""
+    """Block: batch norm, conv3x3, batch norm, conv3x3, a bare conv1x1 where channels change; batch norm at the end."""
     total = 3 * 64 * 9
     for cin, cout in [(64, 64), (64, 128), (128, 256), (256, 512)]:
         first = 2 * cin + cin * cout * 9 + 2 * cout + cout * cout * 9 + (cin * cout if cin != cout else 0)
         total += first + 2 * (2 * cout + cout * cout * 9)
     total += 2 * 512 + 512 * 10 + 10
-    model = meta(models.build, "preact_resnet18")
-    assert parameter_count(model) == total == 11_172_170
-    assert faultable(model) == FAULTABLE["resnet18"]  # the same convolutions, in another order
+    assert total == PARAMETERS["preact_resnet18", 32] and FAULTABLE["preact_resnet18"] == FAULTABLE["resnet18"]
 
 
 @torch.no_grad()
 def test_a_pre_activation_block_passes_its_input_on_and_its_shortcut_sees_the_activated_one():
     """With nothing in the body: x itself, negative values and all, or conv1x1(relu(bn(x)))."""
-    blocks = [m for m in models.build("preact_resnet18", width=0.125).eval() if isinstance(m, models.PreActivation)]
+    model = models.build("preact_resnet18", width=0.125).eval()
+    assert [*map(type, model[-5:-2])] == [nn.BatchNorm2d, nn.ReLU, nn.AdaptiveAvgPool2d]
+    blocks = [m for m in model if isinstance(m, models.PreActivation)]
     assert [block.body[0].stride[0] for block in blocks] == [1, 1, 2, 1, 2, 1, 2, 1]
     assert [block.shortcut is None for block in blocks] == [True, True, False, True, False, True, False, True]
     for block in blocks:
         norm = block.activation[0]
         for values in (norm.running_mean, norm.weight, norm.bias):
-            values.normal_(generator=torch.Generator().manual_seed(1))
+            values.normal_(generator=seeded(1))
         block.body[-1].weight.zero_()
-        x = torch.randn(2, norm.num_features, 8, 8, generator=torch.Generator().manual_seed(0))
-        expected = x
+        expected = x = torch.randn(2, norm.num_features, 8, 8, generator=seeded())
         if block.shortcut is not None:
             mean, scale, shift = (v.view(-1, 1, 1) for v in (norm.running_mean, norm.weight, norm.bias))
             active = (scale * (x - mean) / (1 + norm.eps) ** 0.5 + shift).relu()
@@ -154,18 +143,11 @@ def test_a_pre_activation_block_passes_its_input_on_and_its_shortcut_sees_the_ac
         assert torch.allclose(block(x), expected, atol=1e-5)
 
 
-@torch.no_grad()
-def test_the_preact_resnet18_ends_in_batch_norm_and_relu_before_pooling():
-    model = models.build("preact_resnet18", width=0.125).eval()
-    assert [type(layer).__name__ for layer in model[-5:]] == ["BatchNorm2d", "ReLU", "AdaptiveAvgPool2d", "Flatten", "Linear"]
-    assert (model[:-1](images()) >= 0).all()
-
-
-def test_the_five_of_the_grids_stay_five_and_every_base_model_has_a_label():
+def test_the_five_of_the_grids_stay_five_and_every_base_model_has_a_label_of_its_own():
     assert models.NAMES == tuple(models.LABELS) == ("resnet18", "resnet50", "vgg11", "vgg16", "vgg19")
-    assert models.ALL_NAMES == (*models.NAMES, "preact_resnet18", *models.ENCODERS)
-    labels = [models.label(name) for name in models.ALL_NAMES]
-    assert labels[:6] == [*models.LABELS.values(), "PreActResNet18"] and labels[6] == "ConvL encoder"
+    assert set(models.ALL_NAMES) == {*models.NAMES, "preact_resnet18", *models.ENCODERS}
+    labels = {models.label(name) for name in models.ALL_NAMES}
+    assert len(labels) == len(models.ALL_NAMES) and {*models.LABELS.values(), "ConvL encoder"} < labels
 
 
 @pytest.mark.parametrize(("one", "other"), [("conv_l", "deconv_l"), ("conv_s", "deconv_s")])
@@ -174,42 +156,32 @@ def test_generators_of_one_size_share_their_encoder(one, other):
     assert weights[0].keys() == weights[1].keys() and all(torch.equal(w, weights[1][k]) for k, w in weights[0].items())
 
 
-def test_class_wise_can_be_told_the_class_by_a_classifier():
-    patterns, batch = generators.build("class_wise", classes=3, image_size=16), images(4, 16)
-    with torch.no_grad():
-        patterns.raw.normal_(generator=torch.Generator().manual_seed(0))
-    logits = torch.tensor([[0.0, 2, 1], [9, 2, 1], [0, 0, 1], [0, 1, 0]])
-    told = generators.Selected(patterns, lambda x: logits)
-    assert torch.equal(transform(told, batch), transform(patterns, batch, torch.tensor([1, 0, 2, 1])))
-
-
 @pytest.mark.parametrize("name", models.ENCODERS.values())
 def test_an_encoder_is_the_first_half_of_its_generator_and_classifies(name):
-    """It holds the generator's own weights, down to its smallest maps, and a linear layer; it needs fewer operations."""
+    """It holds the generator's weights, down to its smallest maps, and a linear layer; it needs fewer operations."""
     whole, alone = generators.build(name, seed=3), models.build(f"{name}_encoder", 7, seed=3)
-    own = {id(w): w for w in alone.state_dict().values()}
-    shared = [w for w in own.values() if any(w.shape == v.shape and torch.equal(w, v) for v in whole.state_dict().values())]
+    own, theirs = ({id(w): w for w in model.state_dict().values()}.values() for model in (alone, whole))
+    shared = [w for w in own if any(w.shape == v.shape and torch.equal(w, v) for v in theirs)]
     assert len(shared) >= len(own) - 2  # all but the linear layer's
     assert alone(images(2)).shape == (2, 7)
     assert 0 < models.parameter_count(alone) < models.parameter_count(whole)
     assert 0 < energy.macs(alone) < energy.macs(whole)
 
 
-def test_the_preact_resnet18_has_no_imagenet_form(refused):
-    with refused("image size is 224; preact_resnet18 has the CIFAR form only"):
-        models.build("preact_resnet18", image_size=224)
+REFUSED = [
+    (models.build, "resnet81", 32, "'resnet81'.*'resnet18'"),
+    (models.build, "alexnet", 32, "'alexnet'.*resnet18, resnet50, vgg11, vgg16, vgg19"),
+    (models.build, "vgg11", 28, "28.*32 and 224"),
+    (models.build, "preact_resnet18", 224, "224.*preact_resnet18"),
+    (generators.build, "convl", 32, "'convl'.*'conv_l'"),
+    (generators.build, "diffusion", 32, "'diffusion'.*conv_l, .*universal"),
+]
 
 
-def test_unknown_base_models_are_refused_with_the_nearest_name(refused):
-    with refused("unknown base model 'resnet81'; did you mean 'resnet18'"):
-        models.build("resnet81")
-    with refused("unknown base model 'alexnet'; allowed: resnet18, resnet50, vgg11, vgg16, vgg19"):
-        models.build("alexnet")
-
-
-def test_other_image_sizes_are_refused():
-    with pytest.raises(ValueError, match="image size is 28; allowed are 32 and 224"):
-        models.build("vgg11", image_size=28)
+@pytest.mark.parametrize("build, name, size, words", REFUSED)
+def test_unknown_names_and_other_image_sizes_are_refused(build, name, size, words, refused):
+    with refused(words):
+        build(name, image_size=size)
 
 
 # -------------------------------------------------------------------------------------------------------- generators
@@ -235,47 +207,27 @@ def test_transformed_images_stay_in_range(name):
     assert transformed.shape == (2, 3, 32, 32) and transformed.abs().max() <= 1
 
 
-@pytest.mark.parametrize("name", generators.NAMES)
-def test_width_is_a_factor_on_the_generator_s_channel_counts(name):
-    """All but the three channels of images and of perturbations."""
-    whole, half = (weighted_layers(meta(generators.build, name, width=width)) for width in (1, 0.5))
-    for large, small in zip(whole.values(), half.values()):
-        for a, b in zip(large.weight.shape[:2], small.weight.shape[:2]):
-            assert b == (3 if a == 3 else a // 2)
-
-
 @pytest.mark.parametrize("name", [name for name in generators.NAMES if not name.startswith("unet")])
 def test_convolutional_generators_end_in_tanh_and_unets_do_not(name):
     assert isinstance(generators.build(name, 0.1)[-1], nn.Tanh)
     assert not any(isinstance(m, nn.Tanh) for m in generators.build("unet_s").modules())
 
 
-def test_the_universal_perturbation_starts_at_nothing_and_is_one_for_all_images():
-    generator = generators.build("universal", image_size=16)
-    batch = images(3, 16)
-    assert torch.equal(transform(generator, batch), batch)
-    with torch.no_grad():
-        generator.raw.normal_(generator=torch.Generator().manual_seed(0))
-    perturbation = generator(batch)
-    assert torch.equal(perturbation, torch.tanh(generator.raw).expand(3, 3, 16, 16))
-
-
-def test_class_wise_start_at_nothing_and_are_one_for_all_images_of_a_class():
-    generator, batch, labels = generators.build("class_wise", image_size=16, classes=4), images(3, 16), torch.tensor([3, 0, 3])
-    assert torch.equal(transform(generator, batch, labels), batch)
-    with torch.no_grad():
-        generator.raw.normal_(generator=torch.Generator().manual_seed(0))
-    assert generator.raw.shape == (4, 3, 16, 16)
-    assert torch.equal(generator(batch, labels), torch.tanh(generator.raw[[3, 0, 3]]))
-    moved = transform(generator, batch, labels)
-    assert torch.equal(moved, (batch + generator(batch, labels)).clamp(-1, 1)) and not torch.equal(moved[:1], batch[:1])
-
-
-def test_unknown_generators_are_refused_with_the_nearest_name(refused):
-    with refused("unknown generator 'convl'; did you mean 'conv_l'"):
-        generators.build("convl")
-    with refused("unknown generator 'diffusion'; allowed: conv_l, .*universal"):
-        generators.build("diffusion")
+@torch.no_grad()
+def test_universal_and_class_wise_perturbations_start_at_nothing_and_know_no_image():
+    """One for all images, and one for all images of a class, whether the class is given or comes from a selector."""
+    batch, labels = images(3, 16), torch.tensor([3, 0, 3])
+    universal, class_wise = (generators.build(n, image_size=16, classes=4) for n in ("universal", "class_wise"))
+    for generator in (universal, class_wise):
+        assert torch.equal(transform(generator, batch, labels), batch)
+        generator.raw.normal_(generator=seeded())
+    assert torch.equal(universal(batch), torch.tanh(universal.raw).expand(3, 3, 16, 16))
+    assert class_wise.raw.shape == (4, 3, 16, 16)
+    assert torch.equal(class_wise(batch, labels), torch.tanh(class_wise.raw[labels]))
+    moved = transform(class_wise, batch, labels)
+    assert torch.equal(moved, (batch + class_wise(batch, labels)).clamp(-1, 1)) and not torch.equal(moved, batch)
+    logits = torch.tensor([[0.0, 2, 1, 3], [9, 2, 1, 0], [0, 0, 1, 2]])  # of labels 3, 0, 3
+    assert torch.equal(transform(generators.Selected(class_wise, lambda x: logits), batch), moved)
 
 
 class Constant(nn.Module):
@@ -290,21 +242,13 @@ class Constant(nn.Module):
 
 
 def test_transform_clips_and_passes_no_gradient_where_it_saturates():
-    generator = Constant(torch.tensor([0.25, 0.75, -0.25, -0.75, 0.0, 3.0, -3.0]))
-    transformed = transform(generator, torch.tensor([0.5, 0.5, -0.5, -0.5, 0.0, -1.0, 1.0]))
-    assert transformed.tolist() == [0.75, 1.0, -0.75, -1.0, 0.0, 1.0, -1.0]
-    transformed.sum().backward()
-    assert generator.values.grad.tolist() == [1, 0, 1, 0, 1, 0, 0]
-
-
-def test_black_and_white_pixels_still_pass_their_gradient():
     """At exactly -1 and 1 the gradient is 1, as in the torch of the official code; else a universal perturbation that
     starts at nothing never moves where all images are black."""
-    generator = Constant(torch.tensor([0.0, 0.0, 0.5, -0.5]))
-    transformed = transform(generator, torch.tensor([1.0, -1.0, 0.5, -0.5]))
-    assert transformed.tolist() == [1, -1, 1, -1]
+    generator = Constant(torch.tensor([0.25, 0.75, -0.25, -0.75, 0, 3, -3, 0, 0]))
+    transformed = transform(generator, torch.tensor([0.5, 0.5, -0.5, -0.5, 0, -1, 1, 1, -1]))
+    assert transformed.tolist() == [0.75, 1, -0.75, -1, 0, 1, -1, 1, -1]
     transformed.sum().backward()
-    assert generator.values.grad.tolist() == [1, 1, 1, 1]
+    assert generator.values.grad.tolist() == [1, 0, 1, 0, 1, 0, 0, 1, 1]
 
 
 # ------------------------------------------------------------------------------------------------------------- U-Nets
@@ -351,7 +295,7 @@ def test_the_skip_comes_first():
 
 @pytest.mark.parametrize("build, names", [(models.build, models.ALL_NAMES), (generators.build, generators.NAMES)])
 def test_weights_depend_on_the_seed_alone(build, names):
-    """Equal seeds give equal weights whatever was drawn before; other seeds others; the global generator is not touched."""
+    """Equal seeds give equal weights whatever was drawn before; other seeds others; global chance is not touched."""
     for name in names:
         torch.manual_seed(123)
         before = torch.get_rng_state()

@@ -1,4 +1,4 @@
-"""Codes are symmetric, rounded half to even, in two's complement; training sees the same values as the faulty memory."""
+"""Codes are symmetric, rounded half to even, in two's complement; training sees what the faulty memory holds."""
 
 import numpy as np
 import pytest
@@ -42,42 +42,19 @@ def assert_same(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor])
 
 @settings(max_examples=200)
 @given(WEIGHTS, st.sampled_from(WIDTHS))
-def test_codes_are_symmetric_and_the_largest_weight_is_at_the_end(weight, bits):
+def test_codes_are_symmetric_and_equal_numpy_s_rounding_of_the_definition(weight, bits):
+    """The largest weight is at the end; none moves by over half a step; encoding what is decoded gives the codes."""
     codes, scale = encode(weight, bits)
     assert codes.dtype == torch.int8 and codes.shape == weight.shape and scale.ndim == 0
     assert codes.int().abs().max() == (2 ** (bits - 1) - 1 if weight.any() else 0)
-
-
-@settings(max_examples=200)
-@given(WEIGHTS, st.sampled_from(WIDTHS))
-def test_codes_equal_numpy_s_rounding_of_the_definition(weight, bits):
-    codes, scale = encode(weight, bits)
     w = weight.numpy()
     largest = np.abs(w).max() / np.float32(2 ** (bits - 1) - 1)
     assert scale.item() == (largest if largest > 0 else 1)
     np.testing.assert_array_equal(codes.numpy(), np.rint(w / np.float32(scale.item())).astype(np.int8))
-
-
-@settings(max_examples=200)
-@given(WEIGHTS, st.sampled_from(WIDTHS))
-def test_encoding_decoded_codes_gives_the_codes(weight, bits):
-    codes, scale = encode(weight, bits)
-    again, _ = encode(decode(codes, scale), bits)
-    assert torch.equal(codes, again)
-
-
-@settings(max_examples=200)
-@given(WEIGHTS, st.sampled_from(WIDTHS))
-def test_fake_quantisation_gives_exactly_the_decoded_codes(weight, bits):
-    assert torch.equal(FakeQuantize(bits)(weight), decode(*encode(weight, bits)))
-
-
-@settings(max_examples=100)
-@given(WEIGHTS, st.sampled_from(WIDTHS))
-def test_no_weight_moves_by_more_than_half_a_step(weight, bits):
-    codes, scale = encode(weight, bits)
-    moved = (decode(codes, scale).double() - weight.double()).abs().max()
-    assert moved <= scale.double() * (0.5 + 1e-4)
+    decoded = decode(codes, scale)
+    assert (decoded.double() - weight.double()).abs().max() <= scale.double() * (0.5 + 1e-4)
+    assert torch.equal(codes, encode(decoded, bits)[0])
+    assert torch.equal(FakeQuantize(bits)(weight), decoded)
 
 
 def test_halves_round_to_even():
@@ -87,11 +64,10 @@ def test_halves_round_to_even():
 
 @pytest.mark.parametrize("bits", WIDTHS)
 def test_codes_are_twos_complement_of_their_width(bits):
-    """The low `bits` bits alone give the code back: minus the sign bit's weight plus the others'; the rest is its sign."""
+    """The low `bits` bits alone give the code back: minus the sign bit's weight plus the others'."""
     limit = 2 ** (bits - 1) - 1
     codes, scale = encode(torch.arange(-limit, limit + 1, dtype=torch.float32), bits)
-    assert scale == 1
-    assert codes.tolist() == list(range(-limit, limit + 1))
+    assert scale == 1 and codes.tolist() == list(range(-limit, limit + 1))
     stored = codes.view(torch.uint8).numpy().astype(int) & (2**bits - 1)
     sign, rest = stored >> (bits - 1), stored & limit
     assert (rest - sign * 2 ** (bits - 1)).tolist() == codes.tolist()
@@ -105,16 +81,10 @@ def test_an_all_zero_tensor_has_codes_zero_and_scale_one(bits):
     assert torch.equal(FakeQuantize(bits)(torch.zeros(3, 2)), torch.zeros(3, 2))
 
 
-NAN = float("nan")
-
-
-@pytest.mark.parametrize("bad", [float("inf"), float("-inf"), NAN])
+@pytest.mark.parametrize("bad", [float("inf"), float("-inf"), float("nan")])
 def test_weights_that_are_not_finite_are_refused(bad):
-    weight = torch.ones(4)
-    weight[1] = bad
-    with pytest.raises(ValueError, match="not finite") as refusal:
-        encode(weight)
-    assert "\n" not in str(refusal.value)
+    with pytest.raises(ValueError, match="^.*finite.*$"):
+        encode(torch.tensor([1.0, bad, 1.0]))
 
 
 def test_codes_of_subnormal_weights():
@@ -124,20 +94,10 @@ def test_codes_of_subnormal_weights():
 
 
 @pytest.mark.parametrize("bits", [1, 9, 0, -8, 8.0, "8", True, None])
-def test_widths_outside_two_to_eight_are_refused(bits):
+def test_widths_outside_two_to_eight_are_refused(bits, refused):
     for use in (check_bits, FakeQuantize, lambda b: encode(torch.ones(2), b)):
-        with pytest.raises(ValueError, match="allowed are whole numbers from 2 to 8"):
+        with refused(f"{bits}.* 2 to 8"):
             use(bits)
-
-
-@pytest.mark.parametrize("bits", WIDTHS)
-def test_the_gradient_passes_straight_through(bits):
-    """Identity everywhere, the largest weight included: no masking, no gradient by way of the scale."""
-    chance = torch.Generator().manual_seed(bits)
-    weight = torch.randn(4, 5, generator=chance).requires_grad_()
-    upstream = torch.randn(4, 5, generator=chance)
-    FakeQuantize(bits)(weight).backward(upstream)
-    assert torch.equal(weight.grad, upstream)
 
 
 def test_weighted_layers_are_convolutions_transposed_convolutions_and_linears_in_module_order():
@@ -175,10 +135,10 @@ def test_quantized_weights_equal_codes_times_scale_and_nothing_else_changes(bits
     assert_same(rest, {key: base.model.state_dict()[key] for key in rest})
 
 
-@pytest.mark.parametrize("bits", [2, 5, 8])
+@pytest.mark.parametrize("bits", WIDTHS)
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_codes_are_faked_as_they_are_read_back(bits, memory_format):
-    """Whatever the order of the tensor; the gradient passes straight through."""
+def test_codes_are_faked_as_they_are_read_back_and_the_gradient_passes_straight_through(bits, memory_format):
+    """With and without faults, whatever the order of the tensor: no masking, and no gradient by way of the scale."""
     chance = torch.Generator().manual_seed(0)
     weight = torch.randn(6, 4, 3, 3, generator=chance).contiguous(memory_format=memory_format).requires_grad_()
     pattern = StuckAt(0.3).draw({"0": weight.numel()}, 1, bits)["0"]
@@ -186,12 +146,12 @@ def test_codes_are_faked_as_they_are_read_back(bits, memory_format):
     wanted = codes.flatten().clone()
     wanted[pattern.index] = pattern.hit(wanted[pattern.index], bits)
     fake = FakeQuantize(bits)
-    fake.faults = pattern
-    read = fake(weight)
-    assert torch.equal(read, decode(wanted.view(codes.shape), scale)) and not torch.equal(read, decode(codes, scale))
-    upstream = torch.randn(read.shape, generator=chance)
-    read.backward(upstream)
-    assert torch.equal(weight.grad, upstream)
+    upstream = torch.randn(weight.shape, generator=chance)
+    for fake.faults, read_codes in ((None, codes), (pattern, wanted.view(codes.shape))):
+        weight.grad, read = None, fake(weight)
+        read.backward(upstream)
+        assert torch.equal(read, decode(read_codes, scale)) and torch.equal(weight.grad, upstream)
+    assert not torch.equal(read, decode(codes, scale))
 
 
 def test_a_quantized_model_is_frozen():

@@ -1,4 +1,4 @@
-"""SCALE-Sim's weight reads and cycles against the closed forms: simulated anew for small layers, stored for all others."""
+"""SCALE-Sim's weight reads and cycles against the closed forms: simulated for small layers, stored for all others."""
 
 import json
 from math import isnan
@@ -58,14 +58,12 @@ def test_scalesim_reads_and_writes_feature_maps_as_the_closed_form_says(name, mo
     assert [times * number for number in found.values()] == [*counts[:2], counts[2] + 64 * passes * times]
 
 
-def test_closed_forms_of_a_layer_by_hand():
-    """49 positions: 2 folds of 27 * 40 weights; 2 * 2 passes of 27 + 62 cycles, counted from 0."""
+def test_layers_and_closed_forms_by_hand():
+    """49 positions: 2 folds of 27 * 40 weights; 2 * 2 passes of 27 + 62 cycles, counted from 0.  One strided and one
+    transposed convolution, as the authors ran them: 18x18 with border, and 16 + 2 pixels with the channels swapped;
+    truly: 8x8 positions each."""
     assert (SMALL[0].positions, SMALL[0].reads, SMALL[0].cycles) == (49, 2 * 27 * 40, 2 * 2 * 89 - 1)
     assert SMALL[1].positions == 20
-
-
-def test_layers_of_one_strided_and_one_transposed_convolution():
-    """As the authors ran them: 18x18 with border, and 16 + 2 pixels with the channels swapped; truly: 8x8 positions each."""
     model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ConvTranspose2d(4, 5, 4, 2, 1, bias=False))
     shapes = energy.layer_shapes(model, 16)
     assert simulate.layers(shapes) == {
@@ -76,13 +74,13 @@ def test_layers_of_one_strided_and_one_transposed_convolution():
         Layer("conv", 3, 3, 4, 17, 17, 2): 1,
         Layer("deconv phase", 2, 4, 5, 9, 9, 1): 4,
     }
-    with pytest.raises(ValueError, match="stride 2 does not divide kernel 3"):
+    with pytest.raises(ValueError, match="stride 2 .* kernel 3"):
         simulate.layers(energy.layer_shapes(nn.ConvTranspose2d(3, 5, 3, 2), 8), proxy=False)
 
 
 @pytest.mark.parametrize("size", [4, 7])
 def test_the_phases_of_a_transposed_convolution_are_what_it_computes(size):
-    """Four 2x2 convolutions over the input give the interleaved output of a 4x4 one with stride 2, so its count is true."""
+    """Four 2x2 convolutions over the input give the interleaved output of a 4x4 one with stride 2."""
     image, weight = torch.rand(1, 3, size, size, dtype=torch.float64), torch.rand(3, 5, 4, 4, dtype=torch.float64)
     whole = nn.functional.conv_transpose2d(image, weight, stride=2)
     for row in (0, 1):
@@ -102,12 +100,6 @@ def test_layers_have_the_weight_reads_of_the_energy_model(proxy, image_size):
         assert -(-reads // energy.WEIGHTS_PER_WORD) == energy.weight_reads(model, image_size, proxy)
 
 
-def test_closed_form_cycles_are_those_of_the_authors_runs():
-    """All eleven: the base models and ConvL, ConvS as they are, the others with transposed convolutions replaced."""
-    for label, found in simulate.networks().items():
-        assert sum(times * layer.cycles for layer, times in found.items()) == AUTHORS_CYCLES[label]
-
-
 def test_every_stored_count_equals_its_closed_form():
     rows = pd.read_csv(simulate.path())
     assert (rows["simulated_reads"] == rows["closed_form_reads"]).all()
@@ -122,7 +114,10 @@ def test_every_stored_count_equals_its_closed_form():
 
 
 def test_the_stored_counts_cover_every_network():
-    """Those of 32 pixels with the memory, which never keeps the array waiting; of 224 all but a few of the largest layers."""
+    """Those of 32 pixels with the memory, which never keeps the array waiting; of 224 all but a few large layers.
+    Cycles are those of the authors' eleven runs."""
+    for label, found in simulate.networks().items():
+        assert sum(times * layer.cycles for layer, times in found.items()) == AUTHORS_CYCLES[label]
     done = simulate.stored()
     assert simulate.wanted(32) <= done.keys() and len(simulate.wanted(224) - done.keys()) <= 3
     assert {done[layer].stalls for layer in simulate.wanted(32)} == {0}
@@ -169,7 +164,8 @@ def test_a_run_goes_on_where_it_was_stopped_and_counts_nothing_twice(counted, mo
     assert simulate.frame()["simulated_cycles"].isna().all(), "a missing layer is missing, not zero"
     monkeypatch.setattr(simulate, "simulate", begun)
     assert simulate.main([]) == 0
-    assert sorted(counted) == sorted(SMALL) and [layer.cycles for layer in counted] == sorted(layer.cycles for layer in SMALL)
+    assert sorted(counted) == sorted(SMALL)
+    assert [layer.cycles for layer in counted] == sorted(layer.cycles for layer in SMALL)
 
 
 def test_what_was_simulated_without_memory_is_kept_and_said(counted):
@@ -191,11 +187,11 @@ def test_a_layer_that_does_not_fit_the_budget_is_not_begun(counted, monkeypatch)
     assert simulate.stored().keys() == set(counted)
 
 
-def test_mistakes_are_told_in_one_line(workshop, refused, monkeypatch, capsys):
+def test_mistakes_are_refused_in_one_line(workshop, refused, monkeypatch, capsys):
     assert simulate.main(["--image-size", "33"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     monkeypatch.setitem(simulate.sys.modules, "scalesim.scale_sim", None)
-    with refused("SCALE-Sim is not installed"):
+    with refused("SCALE-Sim"):
         simulate.simulate(SMALL[0])
     simulate.path().parent.mkdir(parents=True)
     simulate.path().write_text("a,b\n1,2\n")

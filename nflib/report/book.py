@@ -20,12 +20,11 @@ import pandas as pd
 
 from nflib.data import expected_digests
 from nflib.files import write_whole
-from nflib.names import ROOT, UserError
+from nflib.names import PROFILES, ROOT, UserError
 from nflib.report import published
-from nflib.report.frame import all_records
 from nflib.study import notebooks
 from nflib.study.cells import cell_of, digest_of
-from nflib.study.records import git, results
+from nflib.study.records import Store, git, results
 from nflib.study.trained import generator_key
 
 EXECUTED = ROOT / "book" / "_executed"
@@ -127,11 +126,10 @@ def _trainings(records: list[dict], profile: str) -> str:
 
 def _check_records() -> list[str]:
     """Every record valid, of known data and of a commit of this repository; UserError for the first that is not."""
-    said, root = [], results() / "records"
-    for profile, records in all_records().items():
-        stored = len(list((root / profile).glob("*/*.json")))
-        if stored != len(records):
-            raise UserError(f"{stored - len(records)} records of profile {profile} are damaged, see above")
+    said = []
+    for profile in PROFILES:
+        store = Store(profile)
+        records = [store.read(path) for path in sorted(store.root.glob("*/*.json"))]
         said.append(_trainings(records, profile))
         digests: dict[str, set] = {}
         for record in records:
@@ -209,7 +207,7 @@ def _reproduce(page: str) -> str:
     return (
         ":::{admonition} Reproduce this\n:class: tip dropdown\n"
         f"```\nnflib run {name}{profile}      # this page, with other parameters: -p NAME VALUE\n{sweep}```\n"
-        f"Tables of this page: `results/tables/{key}/{name}/`; every number's record: [provenance](provenance.ipynb).\n:::"
+        f"Tables of this page: `results/tables/{key}/{name}/`; the record of every number: page *Provenance*.\n:::"
     )
 
 
@@ -224,7 +222,9 @@ def _tidy(path: Path, page: str) -> None:
         if "injected-parameters" in tags:  # they go under the defaults that they change
             cells[-1]["source"] = "".join(cells[-1]["source"]) + "\n\n" + "".join(cell["source"]).replace("# Parameters", "# on this page")
             continue
-        if set(tags) & {"parameters", "cells"}:
+        if cell["cell_type"] == "code" and page == "index":  # its reader has asked for no code yet
+            cell["metadata"]["tags"] = ["remove-cell" if "parameters" in tags else "remove-input"]
+        elif set(tags) & {"parameters", "cells"}:
             cell["metadata"]["tags"] = [*tags, "hide-cell"]
         cells.append(cell)
     title, rest = "".join(cells[0]["source"]).split("\n", 1)

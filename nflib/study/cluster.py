@@ -1,106 +1,110 @@
 """Cells handed to a Dask cluster: local worker processes, or any scheduler (Slurm, Kubernetes) that Dask can reach.
 
-Workers see the same results and checkpoint folders.  Each base model, selector, teacher and generator is trained once, by
-whichever worker gets it; a lost worker's task is done again elsewhere; records are written by the workers, whole or not at all.
+Workers see the same data, results and checkpoint folders, and write the records.  What several cells need is trained
+once, by whichever worker gets it; a lost worker's task is done again elsewhere.
 """
 
+import contextlib
 import dataclasses
-import os
+import functools
+import logging
+import re
+import sys
 from collections.abc import Iterable
 
 import torch
 
+from nflib import data
 from nflib.names import UserError
 from nflib.study import runner, trained
 from nflib.study.cells import Base, Cell, digest_of
 from nflib.study.records import Store
-from nflib.training import progress_bar
+from nflib.training import Diverged, progress_bar
 
-RETRIES = 3
-CONNECT_SECONDS = 20
+CONNECT_SECONDS, WORKER_SECONDS = 20, 300  # a first worker may have to queue
 
 
-def _prepare_base(base: Base, profile: str, device: str, threads: int) -> None:
+def _work(subject: Base | Cell, measure: bool, profile: str, device: str, threads: int, *parts: None) -> None:
+    """On a worker: train a base model or a cell's generator, or measure a cell, once its `parts` are trained."""
     torch.set_num_threads(threads)
     trained.keep_freed_memory()
-    with trained.arithmetic_of(profile):
-        trained.base_model(base, trained.choose_device(device))
-
-
-def _prepare_generator(cell: Cell, profile: str, device: str, threads: int, *bases: None) -> None:
-    torch.set_num_threads(threads)
-    trained.keep_freed_memory()
-    with trained.arithmetic_of(profile):
-        trained.generator_model(cell, trained.choose_device(device))
+    act = trained.base_model if isinstance(subject, Base) else trained.generator_model
+    if measure:
+        act = functools.partial(runner.measure_and_store, store=Store(profile))
+    with trained.arithmetic_of(profile), contextlib.suppress(Diverged):  # which measuring meets again, and stores
+        act(subject, device=trained.choose_device(device))
 
 
 def _stages(cell: Cell) -> list[Cell]:
-    """The cell with each generator that must be trained for its own, in order: teacher, distillation alone, the whole."""
+    """The cell with each generator that must be trained for its own: teacher, distillation alone, the whole."""
     recipe = cell.generator
-    before = [recipe.teacher] if recipe.teacher else []
-    before += [dataclasses.replace(recipe, steps=0)] if recipe.teacher and recipe.steps else []
-    return [dataclasses.replace(cell, generator=generator) for generator in (*before, recipe)]
+    alone = [dataclasses.replace(recipe, steps=0)] if recipe and recipe.teacher and recipe.steps else []
+    stages = [recipe.teacher, *alone, recipe] if recipe else []
+    return [dataclasses.replace(cell, generator=generator) for generator in stages if generator]
 
 
-def _measure(cell: Cell, profile: str, device: str, threads: int, *parts: None) -> None:
-    torch.set_num_threads(threads)
-    trained.keep_freed_memory()
-    runner.measure_and_store(cell, Store(profile), trained.choose_device(device))
+def _submit(client, cell: Cell, *settings: object):
+    """Hand over a cell and what it needs, by keys that cells share; returns the cell's future."""
+    bases = (cell.base, *(cell.trained_on if cell.generator else ()), *([cell.selector] if cell.selector else []))
+    bases, stages = ((), ()) if cell.device else (bases, _stages(cell))  # a latency needs shapes only
+    submit = functools.partial(client.submit, _work, retries=3)
+    parts = [submit(base, False, *settings, key=f"nflib-{digest_of(base)}") for base in dict.fromkeys(bases)]
+    for stage in stages:
+        parts = [submit(stage, False, *settings, *parts, key=f"nflib-{trained.generator_key(stage)}"), *parts]
+    return submit(cell, True, *settings, *parts, key=f"nflib-cell-{cell.digest}")
 
 
-def run(
-    cells: Iterable[Cell], profile: str, device: str = "auto", workers: int = 0, scheduler: str | None = None
-) -> int:
+def _client(stack: contextlib.ExitStack, workers: int, scheduler: str | None):
+    """A client of the scheduler or, without one, of as many local processes, until `stack` is closed."""
+    from dask.distributed import Client, LocalCluster
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said here, in one line
+    if not scheduler:
+        options = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": logging.CRITICAL}
+        return stack.enter_context(Client(stack.enter_context(LocalCluster(n_workers=workers, **options))))
+    if not re.fullmatch(r"(\w+://)?[^/]+:\d{1,5}", scheduler):
+        raise UserError(f"scheduler {scheduler!r} has no host and port, as tcp://login:8786 has")
+    print(f"nflib: waiting for scheduler {scheduler}, {CONNECT_SECONDS} s at most", file=sys.stderr)
+    try:
+        return stack.enter_context(Client(scheduler, timeout=CONNECT_SECONDS))
+    except (OSError, TypeError, ValueError) as error:
+        raise UserError(f"scheduler {scheduler!r} cannot be reached: {error}") from None
+
+
+def run(cells: Iterable[Cell], profile: str, device="auto", workers: int = 0, scheduler: str | None = None) -> int:
     """Measure the cells that have no record, on `workers` local processes or the cluster behind `scheduler`.
 
-    Returns the number still missing.  Raises UserError when Dask is not installed, the scheduler cannot be reached, or a
-    cell failed; the others are finished first.
+    Cells of a data set that cannot be had and latencies of other devices are left out.  Returns how many are missing.
+    Raises UserError for no Dask, scheduler or worker, and for cells that failed, when the others are finished.
     """
+    store, where, absent = Store(profile), trained.choose_device(device), set()
+    missing = runner.pending(store, cells)
+    for name in dict.fromkeys(cell.base.dataset for cell in missing if not cell.device):
+        try:
+            data.load(name)
+        except UserError as error:
+            print(f"nflib: {error}; its cells are left out", file=sys.stderr)
+            absent.add(name)
+    ready = [c for c in missing if c.device == where.type or not c.device and c.base.dataset not in absent]
+    threads = max(1, torch.get_num_threads() // (workers or 1))
+    if not ready:
+        return len(missing)
     try:
-        from dask.distributed import Client, LocalCluster, as_completed
+        from dask.distributed import as_completed
     except ImportError:
         raise UserError("dask.distributed is not installed; pip install 'dask[distributed]'") from None
-    where = trained.choose_device(device)
-    wanted = runner.pending(Store(profile), cells)
-    missing = [cell for cell in wanted if cell.device in ("", where.type)]
-    left_out = len(wanted) - len(missing)  # latencies of another kind of device
-    if not missing:
-        return left_out
-    threads = max(1, (os.cpu_count() or 1) // workers) if workers else torch.get_num_threads()
-    try:
-        local = None if scheduler else LocalCluster(workers, threads_per_worker=1, dashboard_address=None)
-        client = Client(scheduler or local, timeout=CONNECT_SECONDS)
-    except OSError as error:
-        raise UserError(f"scheduler {scheduler!r} cannot be reached: {error}") from None
-    failed = []
-    with client:
-        futures: dict = {}
-
-        def future(key: str, function, *arguments):
-            if key not in futures:
-                futures[key] = client.submit(function, *arguments, key=f"nflib-{key}", retries=RETRIES)
-            return futures[key]
-
-        tasks = {}
-        for cell in missing:
-            trains = cell.kind != "latency"  # that needs shapes only
-            bases = (cell.base, *(cell.trained_on if cell.generator else ()), *([cell.selector] if cell.selector else []))
-            bases = dict.fromkeys(bases if trains else ())
-            parts = [future(digest_of(base), _prepare_base, base, profile, device, threads) for base in bases]
-            for stage in _stages(cell) if cell.generator and trains else ():
-                key = trained.generator_key(stage)
-                parts = [future(key, _prepare_generator, stage, profile, device, threads, *parts), *parts]
-            task = client.submit(
-                _measure, cell, profile, device, threads, *parts, key=f"nflib-cell-{cell.digest}", retries=RETRIES
-            )
-            tasks[task] = cell
-        with progress_bar(len(tasks), f"cells on {len(client.scheduler_info()['workers'])} workers", unit="cell") as bar:
-            for task in as_completed(tasks):
-                if task.status != "finished":
-                    failed.append(f"{tasks[task].words}: {task.exception()}")
+    with contextlib.ExitStack() as stack:
+        client = _client(stack, workers, scheduler)
+        futures = {_submit(client, cell, profile, device, threads): cell for cell in ready}
+        if not client.nthreads():  # asked only now: some clusters start workers when there is work
+            print(f"nflib: waiting for a worker of {scheduler}, {WORKER_SECONDS} s at most", file=sys.stderr)
+            try:
+                client.wait_for_workers(1, WORKER_SECONDS)
+            except TimeoutError:
+                raise UserError(f"scheduler {scheduler!r} has no worker after {WORKER_SECONDS} s") from None
+        with progress_bar(len(ready), f"cells on {len(client.nthreads())} workers", unit="cell") as bar:
+            for _ in as_completed(futures):
                 bar.update()
-    if local:
-        local.close()
-    if failed:
-        raise UserError(f"{len(failed)} cells failed, the first one {failed[0]}")
-    return left_out
+        if failed := [future for future in futures if future.status != "finished"]:
+            first, reason = futures[failed[0]].words, failed[0].exception() or failed[0].status
+            raise UserError(f"{len(failed)} cells failed, the first one {first}: {reason}")
+    return len([cell for cell in missing if not store.has(cell)])

@@ -141,7 +141,7 @@ class OurStep:
             if isinstance(layer, nn.BatchNorm2d):
                 layer.momentum = RELEASE_MOMENTUM
         images, self.labels = _batch(batch, like)
-        self.images = images.contiguous(memory_format=torch.channels_last)  # as `data.augment` gives them
+        self.images = images.contiguous(memory_format=torch.channels_last)  # as `augment` gives them
         self.count, self.arithmetic, self.error_model = count, arithmetic, named("release_map", RATE)
 
     def gradient(self, number: int) -> None:
