@@ -13,7 +13,7 @@
 # server CPU. The paper measured a V100 GPU, where a generator adds far more (its Table 9). Weights are untrained, which
 # does not change the time.
 #
-# Base model, generator and both in a row were called by turns, so that a machine that slows down slows all of them. The
+# Base model, generator and both in a row were called in turn, so that a machine that slows down slows all of them. The
 # overhead is what the generator adds, in per cent of the base model's time. *Simulated cycles* are those of SCALE-Sim
 # for the paper's accelerator, a 32×32 systolic array that never waits for its memory.
 

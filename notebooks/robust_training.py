@@ -10,7 +10,7 @@
 #
 # **By the published numbers it does not: a generator trained against chosen bit flips recovers nothing, and a base
 # model trained by adversarial weight perturbation (AWP) is no more accurate under bit errors.** The paper tried both on
-# CIFAR-10 at 1 % bit errors of its error map. Here generators are trained on the paper's loss (EOPM) with one or other.
+# CIFAR-10 at 1 % bit errors of its error map. Here generators are trained on the paper's loss (EOPM) with one or the other.
 #
 # *Chosen flips* (Table 25): in each step the gradient of the clean loss picks K weights, and in each of them the
 # leftmost bit flips that raises the loss. The authors' code picks bits by a step size that is printed nowhere; ours

@@ -1,4 +1,4 @@
-"""What is remembered: cells, records, trained models, the runner, notebooks, the command line.
+"""What is remembered: cells, records, trained models, the runner, notebooks.
 
 Notebooks build their cells with the names below.
 """
