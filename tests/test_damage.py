@@ -1,5 +1,6 @@
 """Damage: the statistics of every layer are those of a computation by hand; records are whole; weights come back."""
 
+import copy
 import dataclasses
 import json
 
@@ -8,17 +9,18 @@ import torch
 from torch import nn
 
 from nflib import damage, faults, mitigations, models, training
-from nflib.study.cells import Base, Cell
 from nflib.eopm import GeneratorRecipe
-from nflib.study.measures import measure
 from nflib.quantize import Quantized
+from nflib.study.cells import Base, Cell
+from nflib.study.measures import measure
 from nflib.study.records import Store
 from nflib.study.runner import measure_and_store, work
 from nflib.training import BaseRecipe
 
 CPU = torch.device("cpu")
-CELL = Cell(Base("digits", "vgg11", BaseRecipe(epochs=0), width=0.0625), kind="damage", error_model="bit_flips", patterns=2, images=30)
-LAW, SEEDS = faults.BitFlips(0.02), (7, 8)
+BASE = Base("digits", "vgg11", BaseRecipe(epochs=0), width=0.0625)
+CELL = Cell(BASE, kind="damage", error_model="bit_flips", patterns=2, images=30)
+ERRORS, SEEDS = faults.BitFlips(0.02), (7, 8)
 
 
 @pytest.fixture(autouse=True)
@@ -31,26 +33,23 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def tiny() -> Quantized:
-    """conv, batch norm, ReLU, pool, linear; the batch norm's first channel never gets above 0, its second has no gamma."""
+    """conv, batch norm, ReLU, pool, linear; batch norm's first channel never gets above 0, its second has no gamma."""
     torch.manual_seed(0)
     head = [nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)]
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), *head)
-    with torch.no_grad():
-        norm = model[1]
-        norm.running_mean.copy_(random(4))
-        norm.running_var.copy_(random(4, seed=1).square() + 0.5)
-        norm.weight.copy_(torch.tensor([1.0, 1e-5, -2.0, 0.5]))
-        norm.bias.copy_(torch.tensor([-50.0, 3.0, 4.5, 0.1]))
+    values = {"running_mean": random(4), "running_var": random(4, seed=1).square() + 0.5}
+    values |= {"weight": torch.tensor([1.0, 1e-5, -2.0, 0.5]), "bias": torch.tensor([-50.0, 3.0, 4.5, 0.1])}
+    model[1].load_state_dict(values, strict=False)
     return Quantized(model)
 
 
-def batches(images: torch.Tensor, labels: torch.Tensor) -> list:
-    return list(zip(images.split(4), labels.split(4)))
+def batches(images: torch.Tensor, labels: torch.Tensor, size: int = 4) -> list:
+    return list(zip(images.split(size), labels.split(size)))
 
 
 def test_every_statistic_by_hand():
     base, images, labels = tiny(), random(10, 3, 6, 6), torch.arange(10) % 3
-    found = damage.damage(base, LAW, SEEDS, batches(images, labels))
+    found = damage.damage(base, ERRORS, SEEDS, batches(images, labels))
     conv, norm, linear, (name, last) = base.layers["0"], base.model[1], base.layers["5"], base.layers
     head = base.model[2:5]
     f = norm(conv(images))
@@ -58,7 +57,7 @@ def test_every_statistic_by_hand():
     sums = {key: [] for key in ("noise", "weight", "shift", "logits", "last", "last_own")}
     margin, accuracy = [], []
     for seed in SEEDS:
-        pattern = LAW.draw(base.sizes, seed)
+        pattern = ERRORS.draw(base.sizes, seed)
         with faults.perturbed(base, pattern):
             hit, out = norm(conv(images)), base(images)
         with faults.perturbed(base, {last: pattern[last]}):
@@ -80,7 +79,7 @@ def test_every_statistic_by_hand():
     near = lambda value: pytest.approx(value, rel=1e-4)  # noqa: E731
     assert found["layers"] == [name, last]
     assert found["noise"] == near([mean["noise"] / signal[0], mean["last"] / signal[1]])
-    assert found["own_noise"] == near([mean["noise"] / signal[0], mean["last_own"] / signal[1]])  # none before the first
+    assert found["own_noise"] == near([mean["noise"] / signal[0], mean["last_own"] / signal[1]])
     assert found["weight_noise"][0] == near(mean["weight"])
     assert found["shift"][0] == near(mean["shift"])
     assert found["range_over_rms"][0] == near((conv.weight.abs().max() / conv.weight.square().mean().sqrt()).item())
@@ -91,17 +90,17 @@ def test_every_statistic_by_hand():
     assert found["clean"] == near(100 * (logits.argmax(1) == labels).double().mean().item())
 
 
-def test_without_errors_there_is_no_noise_and_what_cannot_be_told_is_none():
+def test_without_errors_there_is_no_noise_and_what_cannot_be_known_is_none():
     found = damage.damage(tiny(), faults.BitFlips(0.0), SEEDS, batches(random(6, 3, 6, 6), torch.arange(6) % 3))
     assert found["noise"] == found["own_noise"] == found["weight_noise"] == [0, 0] and found["shift"] == [None, None]
     assert found["logit_noise"] == 0 and found["perturbed"] == 2 * [found["clean"]]
-    same = damage.damage(tiny(), LAW, SEEDS, batches(random(1, 3, 6, 6).expand(6, 3, 6, 6), torch.arange(6) % 3))
+    same = damage.damage(tiny(), ERRORS, SEEDS, batches(random(1, 3, 6, 6).expand(6, 3, 6, 6), torch.arange(6) % 3))
     assert same["noise"][1] is None or same["noise"][1] > 1e6  # one image: no signal, or its rounding
 
 
 def test_cut_weights_are_those_of_the_model_within_the_limit_and_nothing_else_changes():
     base, images, labels = tiny(), random(10, 3, 6, 6), torch.arange(10) % 3
-    before = {name: value.clone() for name, value in base.model.state_dict().items()}
+    before = copy.deepcopy(base.model.state_dict())
     for multiple in (1.5, 100.0):
         narrow = mitigations.cut(base, multiple)
         for name, layer in base.layers.items():
@@ -109,14 +108,14 @@ def test_cut_weights_are_those_of_the_model_within_the_limit_and_nothing_else_ch
             near = layer.weight.clamp(-limit, limit)
             assert (narrow.layers[name].weight - near).abs().max() <= 0.51 * narrow.scales[name]
             assert narrow.layers[name].weight.abs().max() <= limit * 1.0001
-    rows = damage.after_cuts(base, LAW, SEEDS, batches(images, labels))
-    assert [row["cut"] for row in rows] == list(damage.CUTS) and all(len(row["perturbed"]) == 2 for row in rows)
+    rows = damage.after_cuts(base, ERRORS, SEEDS, batches(images, labels))
+    assert [(row["cut"], len(row["perturbed"])) for row in rows] == [(cut, 2) for cut in damage.CUTS]
     assert all(torch.equal(before[name], value) for name, value in base.model.state_dict().items())
 
 
 def test_batches_do_not_matter():
     images, labels = random(9, 3, 6, 6), torch.arange(9) % 3
-    one, other = (damage.damage(tiny(), LAW, SEEDS, list(zip(images.split(n), labels.split(n)))) for n in (9, 2))
+    one, other = (damage.damage(tiny(), ERRORS, SEEDS, batches(images, labels, size)) for size in (9, 2))
     for key, value in one.items():
         assert value == other[key] or value == pytest.approx(other[key], rel=1e-4)
 
@@ -125,17 +124,17 @@ def test_batches_do_not_matter():
 def test_a_layer_is_looked_at_after_the_batch_norm_that_takes_its_output(name):
     base = Quantized(models.build(name, width=0.0625))
     images = random(2, 3, 32, 32)
-    after, before = damage.followers(base.model, images), [weight.clone() for weight in base.model.state_dict().values()]
+    after, before = damage.followers(base.model, images), copy.deepcopy(base.model.state_dict())
     norms = [after.get(layer) for layer in base.layers.values() if isinstance(after.get(layer), nn.BatchNorm2d)]
     modules = [module for module in base.model.modules() if isinstance(module, nn.BatchNorm2d)]
     unfed = {"preact_resnet18": 8}.get(name, 0)  # they take sums
     assert len(set(norms)) == len(norms) == len(modules) - unfed
-    found = damage.damage(base, LAW, SEEDS[:1], [(images, torch.tensor([0, 1]))])
+    found = damage.damage(base, ERRORS, SEEDS[:1], [(images, torch.tensor([0, 1]))])
     assert len(found["noise"]) == len(base.layers) and found["noise"][0] == pytest.approx(found["own_noise"][0])
-    assert all(torch.equal(old, new) for old, new in zip(before, base.model.state_dict().values()))
+    assert all(torch.equal(before[name], value) for name, value in base.model.state_dict().items())
 
 
-@pytest.mark.parametrize("generator", [None, GeneratorRecipe("conv_s", models_per_step=1, steps=2, batch=32, width=0.125)])
+@pytest.mark.parametrize("generator", [None, GeneratorRecipe("conv_s", models_per_step=1, steps=2, width=0.125)])
 def test_a_record_is_whole_and_its_cost_is_known(workshop, generator):
     cell = dataclasses.replace(CELL, generator=generator)
     store = Store("smoke")
@@ -143,7 +142,8 @@ def test_a_record_is_whole_and_its_cost_is_known(workshop, generator):
     record = store.read(store.path(cell))
     assert record["metrics"] == json.loads(json.dumps(metrics)) and len(metrics["perturbed"]) == 2
     assert {"base_training", "generator_training", "evaluation_seconds"} <= metrics.keys() and metrics["images"] == 30
-    alone = measure(dataclasses.replace(cell, kind="accuracy"), CPU)[0]
+    plain = dataclasses.replace(cell, kind="accuracy")
+    alone = measure(plain, CPU)[0]
     assert metrics["perturbed"] == alone["perturbed"] and metrics["clean"] == alone["clean"]
     assert [row["cut"] for row in metrics["after_cuts"]] == list(damage.CUTS)
-    assert work(cell)["evaluation"] == 5 * work(dataclasses.replace(cell, kind="accuracy"))["evaluation"]  # 15 passes to 3
+    assert work(cell)["evaluation"] == 5 * work(plain)["evaluation"]  # 15 passes to 3

@@ -110,7 +110,7 @@ def test_a_pattern_is_left_as_it_was_and_gives_the_same_again(base, name):
 
 
 def test_a_code_word_is_left_with_errors_as_often_as_it_should():
-    """A million weights under flips: a word keeps errors when two or more of its 72 bits are wrong, one of them in data."""
+    """A million weights under flips: a word keeps errors when two or more of its 72 bits are wrong, one in data."""
     base, rate, words = Quantized(nn.Linear(1000, 1000)), 0.01, 1_000_000 / WORD
     (pattern,) = MITIGATIONS["secded"].apply(base, draw(base, "bit_flips", rate, 6), 6).values()
     left = len(np.unique(pattern.index.numpy() // WORD)) / words

@@ -1,5 +1,5 @@
-"""`make bench`: measure every part in a process of its own and write results/bench/PART.json (PART_fp32.json on a CPU without
-bf16 arithmetic, PART_cuda.json on a GPU).
+"""`make bench`: measure every part in a process of its own and write results/bench/PART.json (PART_fp32.json on a CPU
+without bf16 arithmetic, PART_cuda.json on a GPU).
 
 PYTHONPATH=tests python -m benchmarks [injection|training|evaluation ...] [--device auto|cpu|cuda] [--rounds N]
 """
@@ -23,7 +23,7 @@ from nflib.training import precision, progress_bar
 
 from . import rivals
 from .clock import by_turns, peak_mb
-from .parts import H200_BF16, ERROR_MODELS, PARTS, RATES, Comparison, stages
+from .parts import ERROR_MODELS, H200_BF16, PARTS, RATES, Comparison, stages
 
 
 def path_of(part: str, device: torch.device) -> Path:
@@ -38,8 +38,9 @@ def say(text: str) -> None:
 
 def alone(part: str, comparison: str, side: str, arguments: argparse.Namespace) -> dict:
     """Peak memory of one side that works once, by itself in a process of its own."""
-    command = [sys.executable, "-m", __spec__.parent, part, "--device", arguments.device, "--threads", str(arguments.threads)]
-    done = subprocess.run([*command, "--alone", comparison, side], capture_output=True, text=True, check=True)
+    options = ["--device", arguments.device, "--threads", str(arguments.threads), "--alone", comparison, side]
+    command = [sys.executable, "-m", __spec__.parent, part, *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -72,8 +73,8 @@ def compared(comparison: Comparison, device: torch.device, rounds: int | None) -
     if "flops" in comparison.work and device.type == "cuda":
         speed = comparison.work["model_images"] / first
         facts["model_images_per_second"] = speed
-        facts["share_of_h200_bf16_peak"] = comparison.work["flops"] / first / H200_BF16
-        say(f"    ours: {speed:,.0f} model-images/s, {100 * facts['share_of_h200_bf16_peak']:.1f} % of an H200's dense bf16 peak")
+        facts["share_of_h200_bf16_peak"] = share = comparison.work["flops"] / first / H200_BF16
+        say(f"    ours: {speed:,.0f} model-images/s, {100 * share:.1f} % of an H200's dense bf16 peak")
     return {"name": comparison.name, "work": comparison.work, "seconds": found, **facts}
 
 
@@ -87,7 +88,7 @@ def measure(part: str, arguments: argparse.Namespace) -> None:
     record = {"part": part, "comparisons": found}
     if part == "injection":
         if not rivals.has_mrfi():
-            say("  MRFI is not installed: its comparison is left out (`make bench` installs it where PyPI can be reached)")
+            say("  MRFI is not installed: its comparison is left out (`make bench` installs it from PyPI)")
         say("  ours by stage: draw, apply, undo, at five rates")
         rounds = min(arguments.rounds or 5, 5)
         with progress_bar((rounds + 1) * len(RATES) * len(ERROR_MODELS), "  ours by stage", unit="pattern") as progress:

@@ -78,7 +78,8 @@ def injection(device: torch.device, model: str = "resnet18", rounds: int = 15) -
     builders["dense sampling"] = lambda: _Inject(rivals.Dense(_base(model, device), RATE))
     builders["official path"] = lambda: _Inject(rivals.Official(_base(model, device), RATE))
     if rivals.has_mrfi():
-        for name, selector in (("MRFI", "RandomPositionByRate"), ("MRFI, classic selector", "RandomPositionByRate_classic")):
+        for name, end in (("MRFI", ""), ("MRFI, classic selector", "_classic")):
+            selector = f"RandomPositionByRate{end}"
             builders[name] = lambda selector=selector: _Inject(rivals.Mrfi(_base(model, device), RATE, selector))
 
     def facts(sides: dict[str, Call]) -> dict:
@@ -91,9 +92,10 @@ def injection(device: torch.device, model: str = "resnet18", rounds: int = 15) -
 
 
 def stages(device: torch.device, tick: Callable[[], object], model: str = "resnet18", rounds: int = 5) -> list[dict]:
-    """Seconds of ours, by stage, error_model and rate: drawing the pattern, applying it, undoing it; by turns over all of them."""
+    """Seconds of ours, by stage (drawing a pattern, applying it, undoing it), error model and rate, by turns."""
     base = Quantized(_base(model, device))
-    rows = [{"error_model": error_model, "rate": rate, "draw": [], "apply": [], "undo": []} for rate in RATES for error_model in ERROR_MODELS]
+    settings = [(error_model, rate) for rate in RATES for error_model in ERROR_MODELS]
+    rows = [{"error_model": name, "rate": rate, "draw": [], "apply": [], "undo": []} for name, rate in settings]
     for number in range(rounds + 1):
         for row in rows:
             error_model, made = named(row["error_model"], row["rate"]), {}
@@ -132,7 +134,9 @@ def _generator(name: str, width: float, like: Tensor) -> tuple[nn.Module, torch.
 class OurStep:
     """One optimiser step of `training.train_generator`.  arithmetic: None for the fastest, or "fp32"."""
 
-    def __init__(self, base: nn.Module, name: str, batch: int, count: int, arithmetic: str | None = None, width: float = 1.0):
+    def __init__(
+        self, base: nn.Module, name: str, batch: int, count: int, arithmetic: str | None = None, width: float = 1.0
+    ):
         like = next(base.parameters())
         self.base = Quantized(copy.deepcopy(base).to(memory_format=torch.channels_last))
         self.generator, self.optimizer = _generator(name, width, like)
@@ -183,7 +187,7 @@ class TextbookStep:
 
 
 def difference(base: nn.Module, name: str, count: int, width: float = 1.0) -> float:
-    """Distance of the two gradients over the official one's length, for equal generators and equal patterns, eight images.
+    """Distance of the two gradients over the official one's length: equal generators, equal patterns, eight images.
 
     In double precision: in single precision rounding decides some ReLUs and maxima, which alone moves it by 1 %.
     """
@@ -203,8 +207,8 @@ def step_flops(base: str, generator: str, batch: int, count: int) -> float:
 
 
 def matrix_rate(device: torch.device, size: int = 2048, rounds: int = 5) -> float:
-    """FLOP/s of a matrix product [size, size] x [size, size] in the arithmetic of training, the fastest of some: what the
-    machine does at most."""
+    """FLOP/s of a matrix product [size, size] x [size, size] in the arithmetic of training, the fastest of some: what
+    the machine does at most."""
     kind = torch.bfloat16 if precision(device) == "bf16" else torch.float32
     one, other = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
     return 2.0 * size**3 / min(seconds_of(lambda: one @ other, device) for _ in range(rounds + 1))
@@ -219,19 +223,19 @@ def training(device: torch.device, settings: tuple = (), rounds: int = 5) -> lis
     found = []
     for base, generator, batch, count in settings:
 
-        def ours(arithmetic: str | None, base=base, generator=generator, batch=batch, count=count) -> Callable[[], Call]:
-            return lambda: OurStep(_base(base, device), generator, batch, count, arithmetic)
+        def step(kind: type, *more: str | None, base=base, given=(generator, batch, count)) -> Callable[[], Call]:
+            return lambda: kind(_base(base, device), *given, *more)
 
-        builders = {"ours": ours(None)}
+        builders = {"ours": step(OurStep, None)}
         if precision(device) != "fp32":
-            builders["ours, fp32"] = ours("fp32")
-        builders["official loop"] = lambda b=base, g=generator, s=batch, n=count: TextbookStep(_base(b, device), g, s, n)
+            builders["ours, fp32"] = step(OurStep, "fp32")
+        builders["official loop"] = step(TextbookStep)
         work = {"model": models.LABELS[base], "generator": generators.LABELS[generator], "batch": batch, "N": count}
         work |= {"model_images": batch * count, "flops": step_flops(base, generator, batch, count)}
 
         def facts(sides: dict[str, Call], base=base, generator=generator, count=count) -> dict:
-            gap = difference(_base(base, device), generator, count)
-            return {"relative_difference": gap, "matrix_rate": matrix_rate(device, 2048 if device.type == "cpu" else 8192)}
+            gap, size = difference(_base(base, device), generator, count), 2048 if device.type == "cpu" else 8192
+            return {"relative_difference": gap, "matrix_rate": matrix_rate(device, size)}
 
         name = f"{work['model']} + {work['generator']}, batch {batch}, N = {count}"
         found.append(Comparison(name, builders, rounds, 60, work, facts))
@@ -260,7 +264,8 @@ class OurEvaluation:
 
 class OfficialEvaluation:
     def __init__(self, base: nn.Module, generator: nn.Module, images: Tensor, labels: Tensor, patterns: int):
-        self.models, self.generator = rivals.OfficialModels(base, RATE), quantization_aware(copy.deepcopy(generator)).eval()
+        self.models = rivals.OfficialModels(base, RATE)
+        self.generator = quantization_aware(copy.deepcopy(generator)).eval()
         self.images, self.labels, self.seeds = data.to_float(images), labels, range(SEED, SEED + patterns)
 
     def __call__(self, number: int) -> dict[str, list[float]]:
@@ -274,7 +279,11 @@ def evaluations(device: torch.device, images: int = 200, patterns: int = 5, roun
     labels = torch.randint(0, 10, (images,), generator=chance).to(device)
 
     def side(kind: type) -> Callable[[], Call]:
-        return lambda: kind(_base("vgg11", device), generators.build("conv_l").to(device).eval(), shown, labels, patterns)
+        def build() -> Call:
+            generator = generators.build("conv_l").to(device).eval()
+            return kind(_base("vgg11", device), generator, shown, labels, patterns)
+
+        return build
 
     def facts(sides: dict[str, Call]) -> dict:
         ours, theirs = (side(0) for side in sides.values())

@@ -18,7 +18,13 @@ from torch.nn.utils import parametrize
 
 from nflib.faults import MAP_COLUMNS, MAP_ROWS, ErrorModel, perturbed
 from nflib.generators import transform
-from nflib.quantize import Quantized, decode, encode, quantization_aware, weighted_layers
+from nflib.quantize import (
+    Quantized,
+    decode,
+    encode,
+    quantization_aware,
+    weighted_layers,
+)
 
 BITS = 8
 WORDS = MAP_COLUMNS // BITS
@@ -46,7 +52,7 @@ class Ours:
 
 
 class Dense:
-    """A uniform number for each stored bit, a full mask, every weight quantised anew; undone by copying all weights back."""
+    """A uniform number for each stored bit, a full mask, every weight quantised anew; undone by copying all back."""
 
     def __init__(self, model: nn.Module, rate: float):
         self.layers, self.rate = weighted_layers(model.requires_grad_(False)), rate
@@ -71,7 +77,7 @@ class Dense:
 
 
 class OfficialMap:
-    """The official code's stuck-at map, the slow way: drawn dense, packed by a double loop, laid out for every layer."""
+    """The official code's stuck-at map, the slow way: drawn dense, packed by a double loop, laid out for each layer."""
 
     def __init__(self, rate: float, device: torch.device):
         self.rate, self.device = rate, device
@@ -125,7 +131,7 @@ def has_mrfi() -> bool:
 
 
 class Mrfi:
-    """MRFI (PyPI), set to one random bit in a weight with probability 8 * rate; what its hooks do before a layer's forward.
+    """MRFI (PyPI), set to one random bit in a weight with probability 8 * rate, as its hooks do before a forward.
 
     It takes no seed: that of the global generators is set.  It copies the old weights back before it injects again.
     selector: "RandomPositionByRate" (its default: a Poisson count, with replacement) or "RandomPositionByRate_classic".
@@ -187,7 +193,7 @@ class _Faulty(nn.Module):
 
 
 class OfficialModels:
-    """A clean and a perturbed copy of a base model that quantise every weight in every forward, neither of them frozen."""
+    """A clean and a perturbed copy of a base model that quantise every weight in every forward, neither frozen."""
 
     def __init__(self, model: nn.Module, rate: float):
         self.clean, self.perturbed = quantization_aware(copy.deepcopy(model), BITS).eval(), copy.deepcopy(model).eval()
