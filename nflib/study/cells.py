@@ -102,8 +102,7 @@ class Cell:
     def __post_init__(self):
         choose("kind", self.kind, KINDS)
         object.__setattr__(self, "rate", float(faults.check_rate(self.rate)))
-        if not isinstance(faults.named(self.error_model, self.rate), faults.ErrorModel):
-            raise UserError(f"unknown error model {self.error_model!r}")
+        faults.named(self.error_model, self.rate)  # refuses a name that is none
         for name, least in (("patterns", int(self.kind != "transformed_images")), ("images", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST[name]:
