@@ -187,10 +187,12 @@ def encoder(name: str, width: float = 1.0, seed: int = 0) -> tuple[nn.Sequential
     return nn.Sequential(*layers), channels
 
 
-def transform(generator: nn.Module, images: Tensor, labels: Tensor | None = None) -> Tensor:
+def transform(generator: nn.Module, images: Tensor, labels: Tensor | None = None, brightness: float = 1.0) -> Tensor:
     """Transformed images clip(x + G(x), -1, 1), shape of `images` (Eq. 1).
 
-    labels: of the images, for class-wise perturbations, which no other generator sees.  The gradient is 1 on the closed interval and 0 outside, in every torch (its clamp has had 0 at the ends since 2.14).
+    labels: of the images, for class-wise perturbations, which no other generator sees.  brightness: a factor on x where it
+    stands alone, below 1 while the images fade in (see `eopm.GeneratorRecipe`).  The gradient is 1 on the closed interval
+    and 0 outside, in every torch (its clamp has had 0 at the ends since 2.14).
     """
-    moved = images + (generator(images, labels) if isinstance(generator, ClassWise) else generator(images))
+    moved = brightness * images + (generator(images, labels) if isinstance(generator, ClassWise) else generator(images))
     return torch.where(moved.abs() <= 1, moved, moved.detach().clamp(-1, 1))

@@ -28,7 +28,7 @@ from nflib.quantize import check_bits, plain, quantization_aware, weighted_layer
 
 VARIED = "varied"  # name of base recipes that differ from a named one in a value
 CHECKED_STEPS = 50  # between two looks at whether the loss is finite
-SCHEDULES = ("constant", "one_cycle", "release_steps")
+SCHEDULES = ("constant", "one_cycle", "warmup_stable_decay", "release_steps")
 
 
 @dataclass(frozen=True)
@@ -130,13 +130,18 @@ def captured(model: nn.Module, train: Split, batch: int, how: str) -> Iterator[N
 
 
 def schedule_of(optimizer: torch.optim.Optimizer, name: str, peak: float, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    """The schedule of a name in SCHEDULES over `steps` steps: constant at `peak`; up to it and down again; or times 0.96
-    every 500 steps, as the official code trains generators.  Raises UserError for an unknown name."""
+    """The schedule of a name in SCHEDULES over `steps` steps: constant at `peak`; up to it and down again; up to it in
+    3 % of the steps, constant, and down to 0 in the last 30 %; or times 0.96 every 500 steps, as the official code trains
+    generators.  Raises UserError for an unknown name."""
     choose("schedule", name, SCHEDULES)
     if name == "one_cycle":
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=max(steps, 4), cycle_momentum=False)
     if name == "release_steps":
         return torch.optim.lr_scheduler.StepLR(optimizer, 500, 0.96)
+    if name == "warmup_stable_decay":
+        return torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: max(0.0, min(1, (step + 1) / (0.03 * steps), (steps - step) / (0.3 * steps)))
+        )
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
 
 

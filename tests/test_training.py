@@ -140,6 +140,19 @@ def test_over_the_rotations_of_its_parts_a_split_batch_gives_the_textbook_gradie
     assert_same_gradient(split, whole, 1 / 3)
 
 
+def test_while_images_fade_in_the_loss_is_of_darker_images_and_ends_as_the_papers(few, fp32):
+    recipe = replace(GENERATOR, steps=90, fade_in=0.5)
+    assert [recipe.brightness(step) for step in (0, 30, 45, 89)] == [0, 0, 1, 1]
+    assert recipe.brightness(36) == pytest.approx(0.4) and replace(recipe, fade_in=0.0).brightness(0) == 1
+    base, images, labels = Quantized(new_base().double()), data.to_float(few.images[:6]).double(), few.labels[:6]
+    one = generators.build("conv_s", width=0.25).double()
+    other = copy.deepcopy(one)
+    eopm_gradient(one, [base], images, labels, lambda base, k, _: {}, 1, 5.0, brightness=0.4)
+    loss = F.cross_entropy(base.model((0.4 * images + other(images)).clamp(-1, 1)), labels) * 6
+    loss.backward()
+    assert_same_gradient(one, other)
+
+
 def test_distillation_follows_the_textbook_gradient_and_rests_where_the_teacher_is(few, fp32):
     teacher, one, (images, labels) = class_wise(), new_generator().eval(), batch_of(few, 8)
     other = copy.deepcopy(one)
@@ -289,6 +302,9 @@ def test_learning_rates_follow_their_schedule():
     cycle = rates("one_cycle", 0.1, 100)
     assert max(cycle) == pytest.approx(0.1) and 10 < int(np.argmax(cycle)) < 50
     assert cycle[0] < 0.01 and cycle[-1] < 0.001
+    level = rates("warmup_stable_decay", 0.1, 100)
+    assert level[0] < 0.04 and level[3:70] == pytest.approx([0.1] * 67) and 0 < level[-1] < 0.004
+    assert level == sorted(level[:50]) + sorted(level[50:], reverse=True)
     assert rates("one_cycle", 0.1, 1)  # a run of fewer steps than the schedule can have
 
 
@@ -301,6 +317,7 @@ REFUSED = [
     *((DISTILLATION, {"distillation_steps": k}, f"distillation_steps is {k}") for k in (0, -1)),
     (ADVERSARIAL, {"adversarial_flips": -1}, "adversarial_flips is -1"),
     (GENERATOR, {"adversarial_flips": 5}, "models_per_step is 2.*adversarial_flips"),
+    (GENERATOR, {"fade_in": 1.5}, "fade_in is 1.5"),
     (GENERATOR, {"batch": 8, "models_per_step": 9, "split_batch": True}, "models_per_step is 9.*8"),
 ]
 
