@@ -73,7 +73,8 @@ def work(cell: Cell) -> dict[str, float]:
         parts[f"base-{digest_of(base)}"] = passes * base.recipe.epochs * train * macs("base", base.model, base.width, size)
     if cell.generator:
         recipe, on = cell.generator, cell.trained_on
-        through = sum(2 * (recipe.models_per_step + 1) * macs("base", b.model, b.width, size) for b in on)
+        models_an_image = 1 + (1 if recipe.split_batch else recipe.models_per_step)
+        through = sum(2 * models_an_image * macs("base", b.model, b.width, size) for b in on)
         own, images = 3 * macs("generator", recipe.name, recipe.width, size), min(recipe.batch, train)
         parts[generator_key(cell)] = images * recipe.steps * (through + own)
         if recipe.teacher and recipe.steps:  # the distillation alone has a checkpoint of its own, and so has what it imitates
