@@ -102,7 +102,7 @@ class GeneratorRecipe:
             return "adversarial bit flips"
         if self.teacher:
             return "distillation, then EOPM" if self.steps else "distillation"
-        return "EOPM"
+        return "faded EOPM" if self.fade_in else "EOPM"
 
 
 def set_initial_gain(generator: nn.Module, gain: float) -> None:

@@ -38,7 +38,7 @@ COLOURS = {  # one colour a thing, in the whole book
     "alone": "#222222", "none": "#222222",
     **dict(zip(generators.LABELS.values(), PALETTE)),
     "ReleaseMap": PALETTE[0], "BitFlips": PALETTE[1], "StuckAt": PALETTE[2],
-    "distillation": PALETTE[4], "EOPM": PALETTE[3], "official EOPM": PALETTE[5], "published": "#c1121f",
+    "distillation": PALETTE[4], "EOPM": PALETTE[3], "faded EOPM": PALETTE[8], "official EOPM": PALETTE[5], "published": "#c1121f",
     "the image": PALETTE[9], "the perturbation": "#5e3c99",
 }  # fmt: skip
 WIDTH = 7.0  # inches: the book's column
