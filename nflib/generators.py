@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from nflib.names import choose
 
-NAMES = ("conv_l", "conv_s", "deconv_l", "deconv_s", "unet_l", "unet_s")
 LABELS = {
     "conv_l": "ConvL",
     "conv_s": "ConvS",
@@ -162,10 +161,10 @@ _BUILDERS = {
 def build(name: str, width: float = 1.0, seed: int = 0, image_size: int = 32, classes: int = 10) -> nn.Module:
     """A generator, float32, train mode, initialised from `seed`.
 
-    name: one of NAMES, or of CONTROLS (the only ones that need `image_size`; class-wise perturbations need `classes` too).
+    name: a key of LABELS, or of CONTROLS (the only ones that need `image_size`; class-wise perturbations need `classes` too).
     width: factor on the channel counts.  Raises UserError for an unknown name.
     """
-    choose("generator", name, (*NAMES, *CONTROLS))
+    choose("generator", name, (*LABELS, *CONTROLS))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name == UNIVERSAL:
@@ -178,7 +177,7 @@ def build(name: str, width: float = 1.0, seed: int = 0, image_size: int = 32, cl
 
 def encoder(name: str, width: float = 1.0, seed: int = 0) -> tuple[nn.Sequential, int]:
     """The layers of one of the six generators down to its smallest maps, and the channels of these."""
-    whole = build(choose("generator", name, NAMES), width, seed)
+    whole = build(choose("generator", name, LABELS), width, seed)
     if isinstance(whole, UNet):
         layers = [layer for block in whole.down for layer in (_pool(), block)][1:]
     else:

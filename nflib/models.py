@@ -21,19 +21,19 @@ VGGS = {
     "vgg19": [2, 2, 4, 4, 4],
 }
 PREACT_RESNETS = {"preact_resnet18": [2, 2, 2, 2]}
-NAMES = (*RESNETS, *VGGS)  # the five of the paper's grids
 ENCODERS = {f"{name}_encoder": name for name in ("conv_l", "conv_s", "unet_l", "unet_s")}  # DeConvL's is ConvL's, and so on
-ALL_NAMES = (*NAMES, *PREACT_RESNETS, *ENCODERS)
-LABELS = {"resnet18": "ResNet18", "resnet50": "ResNet50", "vgg11": "VGG11", "vgg16": "VGG16", "vgg19": "VGG19"}
-EXTRA_LABELS = {"preact_resnet18": "PreActResNet18"}
-EXTRA_LABELS |= {name: f"{generators.label(of)} encoder" for name, of in ENCODERS.items()}
+LABELS = {  # the five of the paper's grids
+    "resnet18": "ResNet18", "resnet50": "ResNet50", "vgg11": "VGG11", "vgg16": "VGG16", "vgg19": "VGG19"
+}  # fmt: skip
+ALL_LABELS = LABELS | {"preact_resnet18": "PreActResNet18"}
+ALL_LABELS |= {name: f"{generators.label(of)} encoder" for name, of in ENCODERS.items()}
 IMAGENET_SIZE = 224
 MIN_CHANNELS = 8  # below it, oneDNN's AVX2 kernel for the weight gradient of a strided 1x1 convolution hangs or crashes
 
 
 def label(name: str) -> str:
-    """The printed name of any base model in ALL_NAMES."""
-    return {**LABELS, **EXTRA_LABELS}[name]
+    """The printed name of any base model in ALL_LABELS."""
+    return ALL_LABELS[name]
 
 
 def _channels(full: int, width: float) -> int:
@@ -151,12 +151,12 @@ def build(
 ) -> nn.Module:
     """A base model, float32, train mode, initialised from `seed`; maps images [B, 3, H, W] in [-1, 1] to logits [B, classes].
 
-    name: one of ALL_NAMES.  image_size: 32 gives the CIFAR form, 224 the ImageNet form ("preact_resnet18" has none).
+    name: a key of ALL_LABELS.  image_size: 32 gives the CIFAR form, 224 the ImageNet form ("preact_resnet18" has none).
     width: factor on every channel count, of which none falls below 8 (smoke scale: < 1).
     residual_relu: False leaves out the ReLU after each residual sum, as the official code's ImageNet ResNet18 does.
     Raises UserError for an unknown name or size.
     """
-    choose("base model", name, ALL_NAMES)
+    choose("base model", name, ALL_LABELS)
     if image_size not in (32, IMAGENET_SIZE):
         raise UserError(f"image size is {image_size}; allowed are 32 and {IMAGENET_SIZE}")
     large = image_size == IMAGENET_SIZE

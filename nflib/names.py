@@ -5,21 +5,21 @@ from difflib import get_close_matches
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent  # of the checkout
-MOST = 1e9  # of any number of a recipe
-PROFILES = ("smoke", "desk", "paper12", "paper")
+MOST = 1e9  # that a number of a recipe may be
+PROFILES = ("smoke", "desk", "paper12", "paper")  # scales of the study; `study.recipes` says what each trains
 
 
 class UserError(ValueError):
     """A user's mistake, told in one line; the command line prints it without a traceback."""
 
 
-def check_numbers(owner: object, **least: float) -> None:
-    """Raise UserError unless each field named is a finite number from its least value on, whole where the annotation says int."""
+def check_numbers(owner: object, most: float = MOST, **least: float) -> None:
+    """Raise UserError unless each field named is a number from its least value to `most`, whole where the annotation says int."""
     for name, lowest in least.items():
         value, kind = getattr(owner, name), type(owner).__annotations__[name]
         fits = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
-        if not fits or not lowest <= value <= MOST:
-            raise UserError(f"{name} is {value!r}; allowed are {'whole ' if kind is int else ''}numbers from {lowest:g} to {MOST:g}")
+        if not fits or not lowest <= value <= most:
+            raise UserError(f"{name} is {value!r}; allowed are {'whole ' if kind is int else ''}numbers from {lowest:g} to {most:,g}")
 
 
 def choose(kind: str, name: str, allowed: Iterable[str]) -> str:

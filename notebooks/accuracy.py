@@ -8,10 +8,10 @@
 # %% [markdown]
 # # How much accuracy does a generator recover?
 #
-# **Large generators recover most of what bit errors take away; small ones recover about half of it.** These are full-size
-# classifiers on CIFAR-10 with one bit in a hundred faulty, under the error map of the official code. The generators were
-# trained by distillation, not by the paper's algorithm: they learned to reproduce class-wise perturbations
-# ([method](../method.md)).
+# **Large generators recover most of what bit errors take away; small ones recover about half of it.** This holds for
+# full-size classifiers on CIFAR-10 with one bit in a hundred faulty, under the error map of the official code. Their
+# generators were trained by distillation, not by the paper's algorithm: they learned to reproduce class-wise
+# perturbations ([method](../method.md)).
 #
 # A base model is measured under many error patterns ("chips"): alone (PA), and behind a generator that was trained for it
 # under the same error model and bit-error rate (PA(NF)). Their paired difference is the recovery. These are the paper's

@@ -9,8 +9,8 @@
 # # How much training does a generator need?
 #
 # **Seven minutes of distillation on two CPU cores recover twice as much accuracy as an hour of EOPM training.** We
-# trained the generator ConvS for a full-size VGG11 on CIFAR-10, under 1 % bit errors of the official code's error map.
-# The paper's own training is far longer than any run here: the page compares short trainings, not finished ones.
+# measured this with the generator ConvS for a full-size VGG11 on CIFAR-10, under 1 % bit errors of the official code's
+# error map. The paper's own training is far longer than any of ours: we compare short trainings, not finished ones.
 #
 # *EOPM training* is the paper's loss (Eq. 3): every image passes through several perturbed models. *Official EOPM*
 # means the official code's schedule and its ten perturbed models a step; plain EOPM is our schedule, with two.

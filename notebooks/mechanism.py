@@ -11,7 +11,8 @@
 # **Knowing the class suffices: ten fixed perturbations, one a class and selected by the true label, bring a perturbed
 # model above 90 % accuracy.** This holds for full-size classifiers on CIFAR-10 under 1 % bit errors of the official
 # code's error map. Our distilled generators do just this: they classify the image and add that class's perturbation.
-# That does not show what the paper's generators do: one trained on the paper's loss, but briefly, does not do so.
+# The paper's generators may work otherwise: behind one that we trained on the paper's loss, if only briefly, the
+# classifier follows the image and not the perturbation.
 #
 # A *class-wise perturbation* is a fixed picture that is added to all images of a class. We trained it on the paper's
 # loss (EOPM, Eq. 3) with the label given. A *selector* is a classifier that replaces the label. *Distillation* trains a

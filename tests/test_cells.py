@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from examples import BASE, CELL, GENERATOR, TINY
+from nflib.names import PROFILES
 from nflib.study import notebooks, recipes
 from nflib.study.cells import Cell, as_json, canonical, cell_of, digest_of, only
 
@@ -86,7 +87,7 @@ def test_canonical_json_is_sorted_tight_and_finite():
 
 
 def test_the_json_form_of_a_cell_gives_the_cell_back():
-    stored = [cell for profile in recipes.PROFILES for name in notebooks.names() for cell in notebooks.cells_of(profile, name)[::40]]
+    stored = [cell for profile in PROFILES for name in notebooks.names() for cell in notebooks.cells_of(profile, name)[::40]]
     for cell in (CELL, *TINY, *variants(CELL), *stored):
         back = cell_of(json.loads(json.dumps(as_json(cell))))
         assert back == cell and hash(back) == hash(cell) and back.digest == cell.digest == digest_of(as_json(cell))
@@ -180,7 +181,7 @@ def test_the_constructors_refuse_what_cannot_be_trained(made, word, refused):
         made()
 
 
-@pytest.mark.parametrize("profile", recipes.PROFILES)
+@pytest.mark.parametrize("profile", PROFILES)
 def test_trainings_of_generators_are_what_their_names_say(profile):
     def lengths(training: str, **more) -> tuple:
         recipe = recipes.generator(profile, "conv_s", training, "bit_flips", 0.01, **more)

@@ -32,7 +32,7 @@ def model_of(label: str, image_size: int = 32) -> nn.Module:
     """Published layout of a base model or generator, without numbers in it; U-Nets as Table 7 has them."""
     name = LABELS[label]
     with torch.device("meta"):
-        if name in models.NAMES:
+        if name in models.LABELS:
             return models.build(name, image_size=image_size)
         if name.startswith("unet"):
             return generators.UNet(16 if name == "unet_l" else 8, zero_border=False)
@@ -200,7 +200,7 @@ def test_a_read_costs_the_printed_ratio_at_one_per_cent_and_about_the_square_of_
 def test_accesses_agree_with_the_counts_of_reads_and_macs(label, image_size):
     with torch.device("meta"):
         name = LABELS[label]
-        model = models.build(name, image_size=image_size) if name in models.NAMES else generators.build(name)
+        model = models.build(name, image_size=image_size) if name in models.LABELS else generators.build(name)
     counts = energy.accesses(model, image_size)
     assert -(-8 * counts.weight_reads // 8) == energy.weight_reads(model, image_size, proxy=False)
     assert counts.macs == energy.macs(model, image_size)

@@ -5,7 +5,6 @@ import hashlib
 import itertools
 import json
 import math
-import sys
 import time
 import zipfile
 from pathlib import Path
@@ -18,8 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from nflib import _kernels
-from nflib.faults import _CHUNK, DRAWING_THREADS, ERROR_MODELS, LABELS, _successes, check_rate
+from nflib.faults import DRAWING_THREADS, ERROR_MODELS, LABELS, _successes, check_rate
 from nflib.faults import BitFlips, ChipMap, LayerFaults, ReleaseMap, StuckAt, ahead, changed_bits, named, perturbed
 from nflib.names import UserError
 from nflib.quantize import Quantized, encode
@@ -226,52 +224,23 @@ def test_patterns_are_sparse_and_depend_on_the_seed_alone(name):
     assert not any(len(faults.index) for faults in named(name, 0).draw(SIZES, 1).values())
 
 
-@pytest.fixture(params=["compiled", "without numba"])
-def loops(request, monkeypatch):
-    """Loops over faults as numba compiles them, and what stands in for them where there are only torch and numpy."""
-    _kernels._compiled.cache_clear()
-    if request.param == "without numba":
-        monkeypatch.setitem(sys.modules, "numba", None)  # an import of it fails
-    assert bool(_kernels._compiled(_kernels.patch.__wrapped__)) == (request.param == "compiled")
-    yield
-    _kernels._compiled.cache_clear()
-
-
 @pytest.mark.parametrize("name, bits", PINNED)
-def test_patterns_never_change(name, bits, loops):
+def test_patterns_never_change(name, bits):
     """Pinned: a record's accuracies mean nothing for another pattern of the same seed."""
     assert {name for name, _ in PINNED} == set(ERROR_MODELS) == set(LABELS)
     assert digest(named(name, 0.0123).draw({"a": 3000, "b": 1000}, 50000, bits)) == PINNED[name, bits]
 
 
-def test_a_large_pattern_never_changes(loops):
-    """More faulty cells in a band than are drawn at a time, in layers that differ in size."""
+def test_a_large_pattern_never_changes():
+    """Tens of thousands of faulty cells in a band, a rate for each bit, layers that differ in size."""
     for kind, pinned in ((BitFlips, "d100f3bc6e5aa9ba"), (StuckAt, "054725b874b4441a")):
         pattern = kind(0.05, (0.05, 0.001, 0.05, 0.0, 0.3, 0.01, 0.05)).draw({"a": 1000, "b": 400_000, "c": 50}, 4, 7)
-        assert digest(pattern) == pinned and len(pattern["b"].index) > 3 * _CHUNK
+        assert digest(pattern) == pinned
 
 
 def test_positions_go_on_where_more_cells_fail_than_six_deviations_allow_for():
     stream = SimpleNamespace(standard_exponential=np.zeros)  # every gap is the shortest: every cell fails
     assert _successes(stream, 100, 0.01).tolist() == list(range(100))
-
-
-@pytest.mark.parametrize("trouble", ["no place for a cache", "damaged cache"])
-def test_where_numba_fails_numpy_goes_on_and_says_nothing(trouble, tmp_path, monkeypatch, capfd):
-    numba = pytest.importorskip("numba")
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
-    if trouble == "damaged cache":
-        _kernels._compiled.cache_clear()
-        named("stuck_at", 0.1).draw(SIZES, 0)
-        for file in [*tmp_path.rglob("*.nbi"), *tmp_path.rglob("*.nbc")]:
-            file.write_bytes(file.read_bytes()[:40])
-    else:
-        monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
-    _kernels._compiled.cache_clear()
-    pattern = named("stuck_at", 0.0123).draw({"a": 3000, "b": 1000}, 50000)
-    assert not _kernels._compiled(_kernels._merge.__wrapped__) and not _kernels._compiled(_kernels._gather.__wrapped__)
-    _kernels._compiled.cache_clear()
-    assert digest(pattern) == PINNED["stuck_at", 8] and capfd.readouterr() == ("", "")
 
 
 # ----------------------------------------------------------------------------------------------------- applied to codes
@@ -295,7 +264,7 @@ def test_the_sign_slip_leaves_signs_alone_and_leaves_the_range():
 
 @pytest.mark.parametrize("bits, double", [(2, False), (5, True), (8, False), (8, True)])
 @pytest.mark.parametrize("name", ERROR_MODELS)
-def test_a_perturbed_model_s_weights_are_the_faulted_codes_decoded(name, bits, double, loops):
+def test_a_perturbed_model_s_weights_are_the_faulted_codes_decoded(name, bits, double):
     """Against a reference: codes from the float weights, each stored bit read on its own, then times the scale."""
     base, pattern = small_base(bits), named(name, 0.1).draw(small_base(bits).sizes, 3, bits)
     if double:
@@ -319,7 +288,7 @@ def test_a_perturbed_model_s_weights_are_the_faulted_codes_decoded(name, bits, d
     assert entered is base and changed == changed_bits(base, pattern) > 0
 
 
-def test_leaving_restores_every_bit(loops):
+def test_leaving_restores_every_bit():
     """In the end, after a failure, from within another pattern, without gradients, and where applying itself fails."""
     base = Quantized(small_base().model.to(memory_format=torch.channels_last))
     before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}

@@ -9,8 +9,10 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from nflib.data import to_float
 from nflib.eopm import GeneratorRecipe
+from nflib.evaluation import accuracy, prepared
 from nflib.faults import BitFlips, perturbed
 from nflib.generators import transform
+from nflib.quantize import Quantized
 from nflib.study import measures
 from nflib.study.cells import Base, Cell
 from nflib.study.measures import (
@@ -23,8 +25,8 @@ from nflib.study.measures import (
 )
 from nflib.study.records import Store
 from nflib.study.runner import measure_and_store
-from nflib.study.trained import base_model, dataset_on
-from nflib.training import BaseRecipe
+from nflib.study.trained import base_model, dataset_on, generator_model
+from nflib.training import BaseRecipe, OutOfTime
 
 CPU = torch.device("cpu")
 BASE = Base("digits", "vgg11", BaseRecipe(epochs=0), width=0.0625)
@@ -45,6 +47,23 @@ def test_validation_is_measured_on_the_images_held_out_of_training_under_other_p
     with torch.inference_mode(), perturbed(base, BitFlips(0.01).draw(base.sizes, 40000)):
         right = base(to_float(held_out.images)).argmax(1) == held_out.labels
     assert found["images"] == len(held_out.labels) and found["perturbed"] == [100 * right.double().mean().item()]
+
+
+def test_errors_in_the_generator_too_are_measured_as_by_hand_and_go_on_where_they_were_stopped(workshop, monkeypatch):
+    """Both memories have the pattern of one seed; a deadline that is over stops after the first chip of each call."""
+    monkeypatch.setattr(measures, "CHIPS_AT_A_TIME", 1)
+    cell = Cell(BASE, GENERATOR, "bit_flips", 0.05, 2, kind="sensitivity", hit="generator too")
+    with pytest.raises(OutOfTime):
+        measure(cell, CPU, deadline=0.0)
+    found, _, _ = measure(cell, CPU)
+    base, front = base_model(BASE, CPU)[0], Quantized(generator_model(cell, CPU)[0])
+    test, by_hand = dataset_on("digits", CPU).test, []
+    for seed in (50000, 50001):
+        patterns = [BitFlips(0.05).draw(each.sizes, seed) for each in (base, front)]
+        with perturbed(base, patterns[0]), perturbed(front, patterns[1]):
+            by_hand.append(accuracy(base, prepared(test, front.model)))
+    assert found["perturbed"] == by_hand and len(found["changed_bits"]) == 2
+    assert found["layers"] == list(base.sizes) and not list((workshop / "checkpoints").glob("*.json"))
 
 
 @pytest.mark.parametrize("scale", [1, 1e4])

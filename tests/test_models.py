@@ -38,7 +38,7 @@ GENERATOR_PARAMETERS = {
     "unet_l": 482_771,
     "unet_s": 121_195,
 }
-ALL_GENERATORS = (*generators.NAMES, "universal")
+ALL_GENERATORS = (*generators.LABELS, "universal")
 
 
 def meta(build, *args, **options) -> nn.Module:
@@ -76,7 +76,7 @@ def test_base_models_have_the_published_numbers_of_parameters_and_of_faultable_w
     assert model(torch.empty(2, 3, size, size, device="meta")).shape == (2, 43)
 
 
-@pytest.mark.parametrize("name", models.ALL_NAMES)
+@pytest.mark.parametrize("name", models.ALL_LABELS)
 def test_a_narrow_base_model_classifies_real_images(name):
     model = models.build(name, classes=7, width=0.0625)
     assert model.training and all(p.dtype == torch.float32 for p in model.parameters())
@@ -84,10 +84,10 @@ def test_a_narrow_base_model_classifies_real_images(name):
     assert logits.shape == (2, 7) and torch.isfinite(logits).all()
 
 
-@pytest.mark.parametrize("name", [*models.ALL_NAMES, *generators.NAMES])
+@pytest.mark.parametrize("name", [*models.ALL_LABELS, *generators.LABELS])
 def test_width_is_a_factor_on_every_channel_count(name):
     """All but the three channels of images and of perturbations, and the classes."""
-    build = models.build if name in models.ALL_NAMES else generators.build
+    build = models.build if name in models.ALL_LABELS else generators.build
     whole, half = (weighted_layers(meta(build, name, width=width)) for width in (1, 0.5))
     assert whole.keys() == half.keys()
     for large, small in ((whole[key].weight.shape, half[key].weight.shape) for key in whole):
@@ -144,10 +144,10 @@ def test_a_pre_activation_block_passes_its_input_on_and_its_shortcut_sees_the_ac
 
 
 def test_the_five_of_the_grids_stay_five_and_every_base_model_has_a_label_of_its_own():
-    assert models.NAMES == tuple(models.LABELS) == ("resnet18", "resnet50", "vgg11", "vgg16", "vgg19")
-    assert set(models.ALL_NAMES) == {*models.NAMES, "preact_resnet18", *models.ENCODERS}
-    labels = {models.label(name) for name in models.ALL_NAMES}
-    assert len(labels) == len(models.ALL_NAMES) and {*models.LABELS.values(), "ConvL encoder"} < labels
+    assert tuple(models.LABELS) == ("resnet18", "resnet50", "vgg11", "vgg16", "vgg19")
+    assert set(models.ALL_LABELS) == {*models.LABELS, "preact_resnet18", *models.ENCODERS}
+    labels = {models.label(name) for name in models.ALL_LABELS}
+    assert len(labels) == len(models.ALL_LABELS) and {*models.LABELS.values(), "ConvL encoder"} < labels
 
 
 @pytest.mark.parametrize(("one", "other"), [("conv_l", "deconv_l"), ("conv_s", "deconv_s")])
@@ -187,7 +187,7 @@ def test_unknown_names_and_other_image_sizes_are_refused(build, name, size, word
 # -------------------------------------------------------------------------------------------------------- generators
 
 
-@pytest.mark.parametrize("name", generators.NAMES)
+@pytest.mark.parametrize("name", generators.LABELS)
 def test_generators_have_the_published_number_of_parameters(name):
     assert parameter_count(meta(generators.build, name)) == GENERATOR_PARAMETERS[name]
 
@@ -207,7 +207,7 @@ def test_transformed_images_stay_in_range(name):
     assert transformed.shape == (2, 3, 32, 32) and transformed.abs().max() <= 1
 
 
-@pytest.mark.parametrize("name", [name for name in generators.NAMES if not name.startswith("unet")])
+@pytest.mark.parametrize("name", [name for name in generators.LABELS if not name.startswith("unet")])
 def test_convolutional_generators_end_in_tanh_and_unets_do_not(name):
     assert isinstance(generators.build(name, 0.1)[-1], nn.Tanh)
     assert not any(isinstance(m, nn.Tanh) for m in generators.build("unet_s").modules())
@@ -293,7 +293,7 @@ def test_the_skip_comes_first():
 # ------------------------------------------------------------------------------------------------------------- chance
 
 
-@pytest.mark.parametrize("build, names", [(models.build, models.ALL_NAMES), (generators.build, generators.NAMES)])
+@pytest.mark.parametrize("build, names", [(models.build, models.ALL_LABELS), (generators.build, generators.LABELS)])
 def test_weights_depend_on_the_seed_alone(build, names):
     """Equal seeds give equal weights whatever was drawn before; other seeds others; global chance is not touched."""
     for name in names:

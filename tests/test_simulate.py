@@ -95,7 +95,7 @@ def test_the_phases_of_a_transposed_convolution_are_what_it_computes(size):
 def test_layers_have_the_weight_reads_of_the_energy_model(proxy, image_size):
     for name, label in {**models.LABELS, **generators.LABELS}.items():
         with torch.device("meta"):
-            model = models.build(name, 10, image_size) if name in models.NAMES else generators.build(name)
+            model = models.build(name, 10, image_size) if name in models.LABELS else generators.build(name)
         reads = sum(times * layer.reads for layer, times in simulate.networks(image_size, proxy)[label].items())
         assert -(-reads // energy.WEIGHTS_PER_WORD) == energy.weight_reads(model, image_size, proxy)
 

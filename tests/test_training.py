@@ -557,7 +557,7 @@ def test_state_is_kept_now_and_then_and_when_time_is_over(tmp_path):
         Resumable(None, deadline=0.0).save(dict)
 
 
-@pytest.mark.parametrize("name", [*generators.NAMES, "universal"])
+@pytest.mark.parametrize("name", [*generators.LABELS, "universal"])
 def test_a_small_initial_gain_starts_near_the_image_itself(name):
     images, whole = random_images(4), generators.build(name, width=0.25)
     small, none, one = (copy.deepcopy(whole) for _ in range(3))

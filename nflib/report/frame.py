@@ -7,17 +7,17 @@ import pandas as pd
 
 from nflib import data, faults, generators, models
 from nflib.mitigations import MITIGATIONS
-from nflib.names import UserError
+from nflib.names import PROFILES, UserError
 from nflib.report import published
 from nflib.study import runner
 from nflib.study.cells import Cell, cell_of, digest_of
 from nflib.study.measures import DERIVED
-from nflib.study.recipes import PROFILES, is_official
+from nflib.study.recipes import is_official
 from nflib.study.records import Store
 
 ORDER = {  # of categories in tables and pictures
     "dataset": list(data.LABELS.values()),
-    "base_model": [models.label(name) for name in models.ALL_NAMES],
+    "base_model": list(models.ALL_LABELS.values()),
     "generator": ["none", *generators.LABELS.values(), *generators.CONTROLS.values()],
     "error_model": list(faults.LABELS.values()),
 }

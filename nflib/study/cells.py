@@ -10,18 +10,13 @@ from dataclasses import dataclass
 from nflib import data, faults, generators, models
 from nflib.eopm import GeneratorRecipe
 from nflib.mitigations import MITIGATIONS
-from nflib.names import UserError, choose
+from nflib.names import UserError, check_numbers, choose
 from nflib.quantize import check_bits
 from nflib.shifts import SHIFTS
 from nflib.training import BaseRecipe
 
-KINDS = (  # what can be measured: `measures.MEASURES` says how
-    *("accuracy", "validation", "mitigation", "shift", "sensitivity"),
-    *("damage", "tsne", "transformed_images", "latency"),
-)
 FIRST_SEED = 50000  # the official evaluation seeds are 50000 to 50009
 VALIDATION_SEED = 40000  # training has seeds up to 30000
-MOST = {"patterns": 10_000, "images": 10_000_000}
 
 
 def as_json(value: object) -> object:
@@ -53,7 +48,7 @@ class Base:
     width: float = 1.0
 
     def __post_init__(self):
-        choose("base model", self.model, models.ALL_NAMES)
+        choose("base model", self.model, models.ALL_LABELS)
         if not isinstance(self.width, (int, float)) or not 0 < self.width <= 4:
             raise UserError(f"width is {self.width!r}; allowed are numbers above 0 and up to 4")
         object.__setattr__(self, "width", float(self.width))  # equal cells have equal digests
@@ -73,7 +68,8 @@ class Cell:
     error_model, rate: a name of `faults.ERROR_MODELS` or "chip_map:PATH", and the bit-error rate of the evaluation.
     patterns: error patterns, with seeds first_seed, first_seed + 1, ...  images: how many test images (the first ones),
     validation images for kind "validation"; 0 means all.  surrogates: what the generator is trained on; empty means
-    `base` itself (relaxed access).  kind: one of KINDS; also the folder of its record.
+    `base` itself (relaxed access).  kind: what is measured, a key of
+    `measures.MEASURES`; also the folder of its record.
     bits: code width of the base model in the evaluation; 0 means the one that it was trained with.
     selector: the classifier that selects class-wise perturbations, in place of the true label.
     mitigation: what the memory does about faults, a key of `mitigations.MITIGATIONS`; kind "mitigation" has one.
@@ -100,13 +96,13 @@ class Cell:
     first_seed: int = FIRST_SEED
 
     def __post_init__(self):
-        choose("kind", self.kind, KINDS)
+        from nflib.study.measures import MEASURES  # which imports this module
+
+        choose("kind", self.kind, MEASURES)
         object.__setattr__(self, "rate", float(faults.check_rate(self.rate)))
         faults.named(self.error_model, self.rate)  # refuses a name that is none
-        for name, least in (("patterns", int(self.kind != "transformed_images")), ("images", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST[name]:
-                raise UserError(f"{name} is {value!r}; allowed are whole numbers from {least} to {MOST[name]:,}")
+        check_numbers(self, 1e4, patterns=int(self.kind != "transformed_images"))
+        check_numbers(self, 1e7, images=0)
         if self.mitigation:
             choose("mitigation", self.mitigation, MITIGATIONS)
         if self.shift:

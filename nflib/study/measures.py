@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -48,38 +48,56 @@ def _models(cell: Cell, device: torch.device, deadline: float | None):
 
 
 def accuracies(cell: Cell, device: torch.device, deadline: float | None = None) -> Measured:
-    """clean (CA, or CA(NF) with a generator) and perturbed (PA or PA(NF), one value a pattern), in per cent of the test
-    images, shifted if the cell says so, for kind "validation" of the validation images; changed_bits, the share of stored bits that each pattern changed, after the cell's mitigation if it has one."""
+    """Accuracy without and with errors; of all kinds but those below.
+
+    clean (CA, or CA(NF) with a generator) and perturbed (PA or PA(NF), one value a pattern), in per cent of the test
+    images, shifted if the cell says so, for kind "validation" of the validation images; changed_bits, the share of stored
+    bits that each pattern changed, after the cell's mitigation if it has one.  Errors are in what `cell.hit` says; with
+    "generator too", also in the generator's weights, under the pattern of the same seed.  layers, layer_weights (where
+    errors are limited): names and weights of the base model's layers, in order.
+    """
     base, generator, facts, digests = _models(cell, device, deadline)
-    began, more = time.perf_counter(), {}
-    if cell.mitigation:
-        mitigation = MITIGATIONS[cell.mitigation]
-        base, more = mitigation.prepare(base), {"mitigate": mitigation.apply}
-    dataset = dataset_on(cell.base.dataset, device)
-    split = dataset.validation if cell.kind == "validation" else dataset.test
-    split = split.first(cell.images)
-    batches = evaluation.prepared(shifted(split, cell.shift) if cell.shift else split, generator)
+    began, dataset = time.perf_counter(), dataset_on(cell.base.dataset, device)
+    mitigation = MITIGATIONS[cell.mitigation] if cell.mitigation else None
+    base = mitigation.prepare(base) if mitigation else base
+    error_model = limited(faults.named(cell.error_model, cell.rate), cell.hit, base)
+    split = (dataset.validation if cell.kind == "validation" else dataset.test).first(cell.images)
+    split = shifted(split, cell.shift) if cell.shift else split
+    batches = evaluation.prepared(split, generator)
+    front = Quantized(generator, cell.generator.bits) if cell.hit == "generator too" else None
+
+    def behind_errors(seed: int) -> list:
+        with faults.perturbed(front, error_model.draw(front.sizes, seed, front.bits)):
+            return evaluation.prepared(split, front.model)
+
+    def of_chips(seeds: Sequence[int], tick: Callable[[], None]) -> tuple[list[float], list[float]]:
+        if not front:
+            mitigate = mitigation.apply if mitigation else None
+            return evaluation.perturbed_accuracies(base, error_model, seeds, batches, tick, mitigate)
+        each = [evaluation.perturbed_accuracies(base, error_model, [k], behind_errors(k), tick) for k in seeds]
+        return tuple(sum(values, []) for values in zip(*each))
+
     clean = evaluation.accuracy(base, batches)
-    perturbed, shares, before = _by_chip(cell, base, batches, digests, deadline, **more)
-    metrics = {"clean": clean, "perturbed": perturbed, "changed_bits": shares} | facts
-    metrics["images"] = sum(len(labels) for _, labels in batches)
-    metrics["evaluation_seconds"] = time.perf_counter() - began + before
-    return metrics, provenance(device, **digests), None
+    perturbed, shares, before = _by_chip(cell, of_chips, digests, deadline)
+    metrics = {"clean": clean, "perturbed": perturbed, "changed_bits": shares, "images": len(split.labels)} | facts
+    if cell.hit:
+        metrics |= {"layers": list(base.sizes), "layer_weights": list(base.sizes.values())}
+    return metrics | {"evaluation_seconds": time.perf_counter() - began + before}, provenance(device, **digests), None
 
 
 def _by_chip(
-    cell: Cell, base: Quantized, batches: list, digests: dict, deadline: float | None, **more: Callable
+    cell: Cell, of_chips: Callable, digests: dict, deadline: float | None
 ) -> tuple[list[float], list[float], float]:
     """Accuracy and share of changed bits of each error pattern, and the seconds that earlier, stopped measurements took.
 
-    What is measured is kept now and then, and taken up again where models, data and code are the same.  Raises OutOfTime.
+    of_chips(seeds, tick) measures some of the patterns.  What is measured is kept now and then, and taken up again where
+    models, data and code are the same.  Raises OutOfTime.
     """
     path, began, saved = checkpoints() / f"{cell.digest}.chips.json", time.monotonic(), time.monotonic()
     whole = {"identity": digests | {"code": code_digest()}, "perturbed": [], "shares": [], "seconds": 0.0}
     if path.exists() and (stored := json.loads(path.read_text()))["identity"] == whole["identity"]:
         whole = stored
-    before, error_model = whole["seconds"], faults.named(cell.error_model, cell.rate)
-    seeds = range(cell.first_seed, cell.first_seed + cell.patterns)
+    before, seeds = whole["seconds"], range(cell.first_seed, cell.first_seed + cell.patterns)
     with progress_bar(cell.patterns, f"{cell.words}: patterns", len(whole["perturbed"]), "pattern") as progress:
         while rest := seeds[len(whole["perturbed"]) :]:
             over = deadline is not None and time.monotonic() > deadline
@@ -88,8 +106,7 @@ def _by_chip(
                 write_whole(path, json.dumps(whole | {"seconds": before + saved - began}))
             if over and whole["perturbed"]:
                 raise OutOfTime
-            found = evaluation.perturbed_accuracies(base, error_model, rest[:CHIPS_AT_A_TIME], batches, progress.update, **more)
-            for name, values in zip(("perturbed", "shares"), found):
+            for name, values in zip(("perturbed", "shares"), of_chips(rest[:CHIPS_AT_A_TIME], progress.update)):
                 whole[name] += values
     path.unlink(missing_ok=True)
     return whole["perturbed"], whole["shares"], before
@@ -109,26 +126,6 @@ def limited(error_model: faults.ErrorModel, hit: str, base: Quantized) -> faults
             raise UserError(f"errors hit {hit!r}, but there are {len(base.sizes)} layers, from layer 1")
         return dataclasses.replace(error_model, layers=(list(base.sizes)[int(number) - 1],))
     return error_model
-
-
-def sensitivities(cell: Cell, device: torch.device, deadline: float | None = None) -> Measured:
-    """As `accuracies`, with errors in what `cell.hit` says only; with "generator too", also in the generator's weights, under
-    the pattern of the same seed.  layers, layer_weights: names and weights of the base model's layers, in order."""
-    base, generator, facts, digests = _models(cell, device, deadline)
-    began, split = time.perf_counter(), dataset_on(cell.base.dataset, device).test.first(cell.images)
-    error_model, batches = limited(faults.named(cell.error_model, cell.rate), cell.hit, base), evaluation.prepared(split, generator)
-    metrics = {"clean": evaluation.accuracy(base, batches), "perturbed": [], "changed_bits": []}
-    front = Quantized(generator, cell.generator.bits) if cell.hit == "generator too" else None
-    with progress_bar(cell.patterns, f"{cell.words}: patterns", unit="pattern") as progress:
-        for seed in range(cell.first_seed, cell.first_seed + cell.patterns):
-            if front:
-                with faults.perturbed(front, error_model.draw(front.sizes, seed, front.bits)):
-                    batches = evaluation.prepared(split, generator)
-            found = evaluation.perturbed_accuracies(base, error_model, (seed,), batches, progress.update)
-            for name, values in zip(("perturbed", "changed_bits"), found):
-                metrics[name] += values
-    metrics |= {"layers": list(base.sizes), "layer_weights": list(base.sizes.values()), "images": len(split.labels)} | facts
-    return metrics | {"evaluation_seconds": time.perf_counter() - began}, provenance(device, **digests), None
 
 
 def damages(cell: Cell, device: torch.device, deadline: float | None = None) -> Measured:
@@ -372,7 +369,7 @@ MEASURES: dict[str, Callable[..., Measured]] = {
     "validation": accuracies,
     "mitigation": accuracies,
     "shift": accuracies,
-    "sensitivity": sensitivities,
+    "sensitivity": accuracies,
     "damage": damages,
     "tsne": embedding,
     "transformed_images": transformed_images,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from nflib import data, faults, generators, models
 from nflib.eopm import GeneratorRecipe
-from nflib.names import UserError, choose
+from nflib.names import PROFILES, UserError, choose
 from nflib.study.cells import Base
 from nflib.training import VARIED, BaseRecipe
 
@@ -53,7 +53,7 @@ def _full_size(epochs: int, modern_epochs: int, eopm: dict, distillation: dict) 
 
 
 _SMOKE_FAST = {"epochs": 8, "batch": 64, "learning_rate": 0.1, "schedule": "one_cycle"}
-PROFILES = {
+_BY_PROFILE = {
     "smoke": Profile(
         {
             "release": BaseRecipe("release", 8, 64, 0.03),
@@ -96,9 +96,9 @@ def base(profile: str, dataset: str, model: str, recipe: str = "release", **chan
 
     Raises UserError for an unknown name, or a value that cannot be trained.
     """
-    chosen = PROFILES[choose("profile", profile, PROFILES)]
+    chosen = _BY_PROFILE[choose("profile", profile, PROFILES)]
     choose("data set", dataset, data.names())
-    choose("base model", model, models.ALL_NAMES)
+    choose("base model", model, models.ALL_LABELS)
     width = changes.pop("width", chosen.widths.get(model, 1.0))
     plain = chosen.base_recipes[choose("base recipe", recipe, chosen.base_recipes)]
     whole = dataclasses.replace(plain, **changes)
@@ -126,8 +126,8 @@ def generator(
     `adversarial_flips`).  Perturbations without a network, class-wise or universal, are always trained on Eq. 3.
     Raises UserError for an unknown name or a bad value.
     """
-    chosen = PROFILES[choose("profile", profile, PROFILES)]
-    choose("generator", name, (*generators.NAMES, *generators.CONTROLS))
+    chosen = _BY_PROFILE[choose("profile", profile, PROFILES)]
+    choose("generator", name, (*generators.LABELS, *generators.CONTROLS))
     choose("training", training, TRAININGS)
     faults.named(error_model, rate)
     where = {"name": name, "error_model": error_model, "rate": float(rate)}
