@@ -179,7 +179,7 @@ def damage(
     weight_noise: mean over patterns of ||w' - w||^2 / ||w||^2.  shift: share of ||f' - f||^2 that is an offset common to all
     images and positions of a channel, mean over patterns.  range_over_rms: largest weight that codes can hold
     (scale * (2^(bits-1) - 1)) over the weights' root mean square.  silent: share of channels that are constant on all
-    images, after ReLU where it comes next, or whose |gamma| is below NO_GAMMA of the layer's largest.  None: nothing varies.
+    images, after ReLU where it comes next, or whose `|gamma|` is below NO_GAMMA of the layer's largest.  None: nothing varies.
     Of the logits: clean and perturbed (a value a pattern): accuracy in per cent; margin and perturbed_margin (a value a
     pattern): mean of the right class's logit less the largest other; logit_noise: root mean square over patterns, images and
     classes of the logits' change, less its mean over classes.

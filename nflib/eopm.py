@@ -126,7 +126,7 @@ def ascent_bits(codes: Tensor, up: Tensor, bits: int) -> Tensor:
 
 
 def adversarial_pattern(base: Quantized, images: Tensor, labels: Tensor, flips: int) -> Pattern:
-    """The pattern that flips one bit in each of the `flips` weights of `base` with the largest |dL/dW|, over all layers.
+    """The pattern that flips one bit in each of the `flips` weights of `base` with the largest `|dL/dW|`, over all layers.
 
     L is the cross-entropy of the clean base model (eval mode) on `images`, in training the batch's transformed images.
     In each of these weights the step up L leads as far as codes go (see `ascent_bits`): the leftmost bit flips that

@@ -21,7 +21,7 @@
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": real images, narrow networks; "paper12", "paper": full size
 dataset: str = "digits"  # also cifar10, cifar100, gtsrb, or the name of your own file in data/
-base_model: str = "vgg11"
+base_model: str = "vgg11"  # also resnet18, resnet50, vgg16, vgg19
 base_recipes: list[str] = ["release", "clipped"]  # as the profile has them; also "modern", "randbet"
 width: float = 0.125  # of the variations: factor on the base model's channels; 1.0 is full size
 epochs: int = 2  # of the variations, which change "modern" in one value or two
@@ -36,7 +36,7 @@ images: int = 0  # test images, the first ones; 0: all
 damage_patterns: int = 2  # chips, and
 damage_images: int = 100  # images, on which the layers are looked at
 measure: bool = True  # False: stored records only
-device: str = "auto"
+device: str = "auto"  # "auto": a GPU where there is one; "cpu"; "cuda"
 
 # %% tags=["cells"]
 from itertools import product

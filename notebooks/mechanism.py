@@ -21,7 +21,7 @@
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": real images, narrow networks; "paper12", "paper": full size
 dataset: str = "digits"  # also cifar10, cifar100, gtsrb, or the name of your own file in data/
-base_models: list[str] = ["vgg11"]
+base_models: list[str] = ["vgg11"]  # also resnet18, resnet50, vgg16, vgg19
 base_recipe: str = "release"  # "release": no weight decay, as the official code; "modern": weight decay
 generators: list[str] = ["conv_l"]  # also conv_s, deconv_l, deconv_s, unet_l, unet_s
 trainings: list[str] = ["distilled", "eopm"]  # also distilled_eopm: the one after the other
@@ -32,7 +32,7 @@ rate: float = 0.01  # bit-error rate, as a fraction
 patterns: int = 10  # error patterns (chips)
 images: int = 0  # test images, the first ones; 0: all
 measure: bool = True  # False: stored records only
-device: str = "auto"
+device: str = "auto"  # "auto": a GPU where there is one; "cpu"; "cuda"
 
 # %% tags=["cells"]
 from itertools import product

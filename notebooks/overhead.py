@@ -25,7 +25,7 @@ generators: list[str] = ["conv_s"]  # also conv_l, deconv_l, deconv_s, unet_l, u
 batches: list[int] = [1]  # images at a time; the paper has 1
 devices: list[str] = ["cpu"]  # also cuda
 measure: bool = True  # False: stored records only
-device: str = "auto"
+device: str = "auto"  # "auto": a GPU where there is one; "cpu"; "cuda"
 
 # %% tags=["cells"]
 from itertools import product

@@ -22,7 +22,7 @@
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": real images, narrow networks; "paper12", "paper": full size
 datasets: list[str] = ["digits"]  # also cifar10, cifar100, gtsrb, imagenette224, or the name of your own file in data/
-base_models: list[str] = ["vgg11"]
+base_models: list[str] = ["vgg11"]  # also resnet18, resnet50, vgg16, vgg19
 base_recipe: str = "release"  # "release": no weight decay, as the official code; "modern": weight decay
 generators: list[str] = ["conv_l", "unet_s"]  # also conv_s, deconv_l, deconv_s, unet_l
 training: str = "eopm"  # "eopm": the paper's loss; "distilled": class-wise perturbations
@@ -33,7 +33,7 @@ widths: list[int] = [8, 4, 3, 2]  # code widths of the base model, in bits, the 
 patterns: int = 10  # error patterns (chips)
 images: int = 0  # test images, the first ones; 0: all
 measure: bool = True  # False: stored records only
-device: str = "auto"
+device: str = "auto"  # "auto": a GPU where there is one; "cpu"; "cuda"
 
 # %% tags=["cells"]
 from itertools import product

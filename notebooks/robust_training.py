@@ -31,7 +31,7 @@ rates: list[float] = [0.01]  # bit-error rates; chosen flips are measured at the
 patterns: int = 10  # error patterns (chips)
 images: int = 0  # test images, the first ones; 0: all
 measure: bool = True  # False: stored records only
-device: str = "auto"
+device: str = "auto"  # "auto": a GPU where there is one; "cpu"; "cuda"
 
 # %% tags=["cells"]
 from nflib.study import Cell, base, generator, settings

@@ -21,13 +21,13 @@
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": real images, narrow networks; "paper12", "paper": full size
 dataset: str = "digits"  # also cifar10, cifar100, gtsrb, or the name of your own file in data/
-base_models: list[str] = ["vgg11"]
+base_models: list[str] = ["vgg11"]  # also resnet18, resnet50, vgg16, vgg19
 base_recipes: list[str] = ["release"]  # "release": no weight decay, as the official code; "modern": weight decay
 other_recipes: list[str] = ["clipped"]  # the classifier trained otherwise; also modern, randbet (random bit errors)
 generators: list[str] = ["conv_l", "unet_s"]  # also conv_s, deconv_l, deconv_s, unet_l
 training: str = "eopm"  # "eopm": the paper's loss; "distilled": class-wise perturbations; "distilled_eopm": both
 selectors: list[str] = ["conv_l"]  # whose encoders select class-wise perturbations; also conv_s, unet_l, unet_s
-mitigations: list[str] = ["spare_sign", "zero_by_parity", "secded", "cut_weights"]
+mitigations: list[str] = ["spare_sign", "zero_by_parity", "secded", "cut_weights"]  # in the memory, without a generator
 error_models: list[str] = ["release_map"]  # also bit_flips, stuck_at
 train_rate: float = 0.01  # bit-error rate that generators are trained at, as a fraction
 rates: list[float] = [0.01, 0.03]  # bit-error rates, as fractions
@@ -37,7 +37,7 @@ safe_ber: float = 1e-5  # assumed bit-error rate at nominal voltage, as a fracti
 energy_ratio: float = 0.694  # energy of one read at a rate of 1 % over that at nominal voltage
 equal: float = 15.0  # net saving, in per cent, at which accuracies are compared
 measure: bool = True  # False: stored records only
-device: str = "auto"
+device: str = "auto"  # "auto": a GPU where there is one; "cpu"; "cuda"
 
 # %% tags=["cells"]
 from itertools import product

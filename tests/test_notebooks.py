@@ -22,6 +22,7 @@ def test_a_notebook_has_the_form(name):
     tags = [tag for cell in cells for tag in cell.metadata.get("tags", [])]
     assert tags.count("parameters") == 1 and tags.count("cells") <= 1
     assert cells[0].cell_type == "markdown" and cells[0].source.startswith("# ")
+    assert list(notebooks.meanings(name)) == list(notebooks.parameters(name)) and all(notebooks.meanings(name).values())
     text = notebooks.source(name).read_text()
     assert len(text.splitlines()) <= 250 and max(map(len, text.splitlines())) <= 140
     for node in ast.walk(ast.parse("\n".join(cell.source for cell in cells if cell.cell_type == "code"))):

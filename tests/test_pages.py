@@ -77,6 +77,11 @@ def test_contents_are_the_pages_of_the_book_and_the_prose():
     assert sorted(files) == sorted(prose | executed)
 
 
+def test_every_public_module_is_on_the_page_of_the_api():
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / "nflib").rglob("[!_]*.py")}
+    assert set(re.findall(r"automodule:: (\S+)", (ROOT / "book" / "api.md").read_text("utf-8"))) == modules | {"nflib"}
+
+
 def test_scripts_of_the_book_come_from_the_book():
     config = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
     assert "sphinx_thebe" not in config["sphinx"]["config"]["extensions"]

@@ -244,7 +244,7 @@ def transformed_images(cell: Cell, device: torch.device, deadline: float | None 
     transformed images: nearest_mean (accuracy of the nearest class mean, fitted on the other half of the images) and
     between_classes (share of variance, None where nothing varies); common (share of the mean square of G(x) that is the same
     for all images); saturated (share of pixel values that the clipping to
-    [-1, 1] cuts); mean_perturbation and mean_change: mean |G(x)|, and what is left of it after clipping, of the image
+    [-1, 1] cuts); mean_perturbation and mean_change: mean `|G(x)|`, and what is left of it after clipping, of the image
     range 2; largest_class (share of the commonest class, what a constant answer would score).  classes: their number.
     Arrays: images and transformed (uint8 [shown, 3, H, W]), perturbations (float16, same), labels, class_means of the
     perturbation (float16 [classes shown, 3, H, W]).

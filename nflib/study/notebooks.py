@@ -63,6 +63,14 @@ def parameters(name: str) -> dict[str, tuple[object, object]]:
     return found
 
 
+def meanings(name: str) -> dict[str, str]:
+    """What each parameter of a notebook means: the comment behind its literal; "" where there is none."""
+    text = "\n".join(code(name, "parameters"))
+    ends = {node.target.id: node for node in ast.parse(text).body if isinstance(node, ast.AnnAssign)}
+    lines = [line.encode() for line in text.splitlines()]  # columns of the syntax tree are bytes
+    return {key: lines[node.end_lineno - 1][node.end_col_offset :].decode().lstrip(" #") for key, node in ends.items()}
+
+
 @functools.cache
 def _sets(changed: int) -> dict[str, dict[str, object]]:
     whole = yaml.safe_load((SOURCES / "parameters.yml").read_text("utf-8"))
