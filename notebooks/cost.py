@@ -27,6 +27,7 @@ error_model: str = "release_map"  # also bit_flips, stuck_at, chip_map:PATH
 rate: float = 0.01  # bit-error rate, as a fraction
 official_steps: list[int] = [5]  # lengths of the official recipe, whose own is 58,800 steps
 eopm_steps: list[int] = [10, 30]  # lengths of EOPM training on the profile's schedule
+faded_steps: list[int] = [30]  # lengths of the same with images that fade in
 distillation_steps: list[int] = [150]  # lengths of distillation
 further_steps: list[int] = [10]  # lengths of EOPM training after the longest distillation
 patterns: int = 10  # error patterns (chips)
@@ -41,9 +42,8 @@ from nflib.study import Cell, base, generator, settings
 
 ((*errors,),) = settings([error_model], [rate])
 longest = {"distillation_steps": max(distillation_steps, default=0)}
-kinds = [("official", {"steps": count}) for count in official_steps] + [
-    ("eopm", {"steps": count}) for count in eopm_steps
-]
+lengths = {"official": official_steps, "eopm": eopm_steps, "faded_eopm": faded_steps}
+kinds = [(how, {"steps": count}) for how, counts in lengths.items() for count in counts]
 kinds += [("distilled", {"distillation_steps": count}) for count in distillation_steps]
 kinds += [("distilled_eopm", {"steps": count, **longest}) for count in further_steps if distillation_steps]
 recipes = [generator(profile, name, how, *errors, **length) for name, (how, length) in product(generators, kinds)]
