@@ -255,7 +255,7 @@ def publish(cells: Iterable[Cell]) -> list[Path]:
 
 
 def load(
-    name: str, training: str = "eopm", error_model: str = "release_map", rate: float = 0.01, recipe: str = "release"
+    name: str, training: str = "faded_eopm", error_model: str = "release_map", rate: float = 0.01, recipe: str = "release"
 ) -> Quantized | torch.nn.Module:
     """A published model on the CPU, in eval mode, for images [B, 3, H, W] in [-1, 1].
 
