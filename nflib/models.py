@@ -5,7 +5,8 @@ CIFAR form: ResNets with a 3x3 stem and no max-pool, VGG with batch norm, five m
 ImageNet form: torchvision's layout (7x7 stem; 25088-4096-4096 head).
 One more, in the CIFAR form only, for Table 26: the pre-activation ResNet18 of the authors of adversarial weight
 perturbation (AWP; Wu et al., NeurIPS 2020).  And, as a control, the encoder of each generator with an average pool and a
-linear layer behind it: what a generator's own network could classify without any base model.
+linear layer behind it: what a generator's own network could classify without any base model.  "separable" is a small
+network of depthwise-separable convolutions (after MobileNet, Howard et al., 2017), as a cheap selector of perturbations.
 """
 
 import torch
@@ -22,10 +23,11 @@ VGGS = {
 }
 PREACT_RESNETS = {"preact_resnet18": [2, 2, 2, 2]}
 ENCODERS = {f"{name}_encoder": name for name in ("conv_l", "conv_s", "unet_l", "unet_s")}  # DeConvL's is ConvL's, and so on
+SEPARABLE = {"separable": [(48, 1), (96, 2), (192, 1), (192, 2)]}  # channels and stride of each block; the stem: 24, 2
 LABELS = {  # the five of the paper's grids
     "resnet18": "ResNet18", "resnet50": "ResNet50", "vgg11": "VGG11", "vgg16": "VGG16", "vgg19": "VGG19"
 }  # fmt: skip
-ALL_LABELS = LABELS | {"preact_resnet18": "PreActResNet18"}
+ALL_LABELS = LABELS | {"preact_resnet18": "PreActResNet18", "separable": "separable network"}
 ALL_LABELS |= {name: f"{generators.label(of)} encoder" for name, of in ENCODERS.items()}
 IMAGENET_SIZE = 224
 MIN_CHANNELS = 8  # below it, oneDNN's AVX2 kernel for the weight gradient of a strided 1x1 convolution hangs or crashes
@@ -146,12 +148,23 @@ def _encoder(name: str, classes: int, width: float, seed: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
 
 
+def _separable(name: str, classes: int, width: float) -> nn.Sequential:
+    cin = _channels(24, width)
+    layers: list[nn.Module] = [_conv(3, cin, 3, 2), nn.BatchNorm2d(cin), nn.ReLU()]
+    for full, stride in SEPARABLE[name]:
+        cout = _channels(full, width)
+        layers += [nn.Conv2d(cin, cin, 3, stride, 1, groups=cin, bias=False), nn.BatchNorm2d(cin), nn.ReLU()]
+        layers += [_conv(cin, cout, 1), nn.BatchNorm2d(cout), nn.ReLU()]
+        cin = cout
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(cin, classes))
+
+
 def build(
     name: str, classes: int = 10, image_size: int = 32, width: float = 1.0, seed: int = 0, residual_relu: bool = True
 ) -> nn.Module:
     """A base model, float32, train mode, initialised from `seed`; maps images [B, 3, H, W] in [-1, 1] to logits [B, classes].
 
-    name: a key of ALL_LABELS.  image_size: 32 gives the CIFAR form, 224 the ImageNet form ("preact_resnet18" has none).
+    name: a key of ALL_LABELS.  image_size: 32 gives the CIFAR form, 224 the ImageNet form ("preact_resnet18" and "separable" have none).
     width: factor on every channel count, of which none falls below 8 (smoke scale: < 1).
     residual_relu: False leaves out the ReLU after each residual sum, as the official code's ImageNet ResNet18 does.
     Raises UserError for an unknown name or size.
@@ -160,7 +173,7 @@ def build(
     if image_size not in (32, IMAGENET_SIZE):
         raise UserError(f"image size is {image_size}; allowed are 32 and {IMAGENET_SIZE}")
     large = image_size == IMAGENET_SIZE
-    if large and name in PREACT_RESNETS:
+    if large and name in (*PREACT_RESNETS, *SEPARABLE):
         raise UserError(f"image size is {image_size}; {name} has the CIFAR form only, for images of 32")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -170,6 +183,8 @@ def build(
             return _preact_resnet(name, classes, width)
         if name in ENCODERS:
             return _encoder(name, classes, width, seed)
+        if name in SEPARABLE:
+            return _separable(name, classes, width)
         return _vgg(name, classes, large, width)
 
 

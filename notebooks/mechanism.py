@@ -26,7 +26,7 @@ base_recipe: str = "release"  # "release": no weight decay, as the official code
 generators: list[str] = ["conv_l"]  # also conv_s, deconv_l, deconv_s, unet_l, unet_s
 trainings: list[str] = ["distilled", "eopm"]  # also distilled_eopm: the one after the other
 lengths: list[int] = []  # further lengths of EOPM training, in steps
-selectors: list[str] = ["conv_l"]  # generators whose encoder selects perturbations; also conv_s, unet_l, unet_s
+selectors: list[str] = ["conv_l"]  # encoders that select perturbations; also conv_s, unet_l, unet_s; or separable
 error_model: str = "release_map"  # also bit_flips, stuck_at, chip_map:PATH
 rate: float = 0.01  # bit-error rate, as a fraction
 patterns: int = 10  # error patterns (chips)
@@ -93,12 +93,12 @@ for row in accuracy[accuracy["generator"] == "UIP"].itertuples():
         f"One perturbation for all images recovers no significant accuracy for {row.base_model}: {row.recovery:.1f} ± "
         f"{row.recovery_se:.1f} points.",
     )
-own = accuracy[accuracy["base_model"].str.endswith(" encoder")].set_index("base_model")["clean"]
+own = accuracy[accuracy["base_model"].isin(accuracy["selector"])].set_index("base_model")["clean"]
 for model, some in accuracy[accuracy["selector"].isin(own.index)].groupby("base_model"):
     claim(
         (gap := (some["selector"].map(own) - some["perturbed"]).abs().max()) < 1,
-        f"Selected by each of {len(some)} encoders, class-wise perturbations bring {model} within {gap:.1f} points "
-        f"of that encoder's own accuracy without errors ({span(own)} %).",
+        f"Selected by each of {len(some)} small networks, class-wise perturbations bring {model} within {gap:.1f} points "
+        f"of that network's own accuracy without errors ({span(own)} %).",
     )
     behind = accuracy[(accuracy["training"] == "distillation") & (accuracy["base_model"] == model)]
     more = ((behind["generator"] + " encoder").map(own) - behind["perturbed"]).dropna()

@@ -26,7 +26,7 @@ base_recipes: list[str] = ["release"]  # "release": no weight decay, as the offi
 other_recipes: list[str] = ["clipped"]  # the classifier trained otherwise; also modern, randbet (random bit errors)
 generators: list[str] = ["conv_l", "unet_s"]  # also conv_s, deconv_l, deconv_s, unet_l
 training: str = "eopm"  # "eopm": the paper's loss; "distilled": class-wise perturbations; "distilled_eopm": both
-selectors: list[str] = ["conv_l"]  # whose encoders select class-wise perturbations; also conv_s, unet_l, unet_s
+selectors: list[str] = ["conv_l"]  # networks that select class-wise perturbations; also conv_s, unet_l, unet_s, separable
 mitigations: list[str] = ["spare_sign", "zero_by_parity", "secded", "cut_weights"]  # in the memory, without a generator
 error_models: list[str] = ["release_map"]  # also bit_flips, stuck_at
 train_rate: float = 0.01  # bit-error rate that generators are trained at, as a fraction
@@ -178,7 +178,7 @@ claim(
     f"The classifier trained with weight decay saves {saved:.0f} % at one point lost. Trained with clipping, it loses "
     f"more even without errors, but saves the most where five points may be lost ({most:.0f} %).",
 )
-small = rows[rows["base_model"].str.endswith(" encoder")]
+small = rows[rows["base_model"].isin(rows["selector"])]
 saved = ranks.loc[ranks["system"].str.startswith("class-wise"), "at_1"].min()
 share = max([reads(encoder) for encoder in encoders], default=np.nan) / reads(plan[0][2].base)
 lost = every["goal"].iloc[0] - small["clean"].min()

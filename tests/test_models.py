@@ -86,13 +86,13 @@ def test_a_narrow_base_model_classifies_real_images(name):
 
 @pytest.mark.parametrize("name", [*models.ALL_LABELS, *generators.LABELS])
 def test_width_is_a_factor_on_every_channel_count(name):
-    """All but the three channels of images and of perturbations, and the classes."""
+    """All but the three channels of images and of perturbations, the one of depthwise convolutions, and the classes."""
     build = models.build if name in models.ALL_LABELS else generators.build
     whole, half = (weighted_layers(meta(build, name, width=width)) for width in (1, 0.5))
     assert whole.keys() == half.keys()
     for large, small in ((whole[key].weight.shape, half[key].weight.shape) for key in whole):
         assert large[2:] == small[2:]
-        assert all(b == (a if a in (3, 10) else a // 2) for a, b in zip(large[:2], small[:2]))
+        assert all(b == (a if a in (1, 3, 10) else a // 2) for a, b in zip(large[:2], small[:2]))
 
 
 @pytest.mark.parametrize("name, blocks", [("resnet18", 8), ("resnet50", 16)])
@@ -145,7 +145,7 @@ def test_a_pre_activation_block_passes_its_input_on_and_its_shortcut_sees_the_ac
 
 def test_the_five_of_the_grids_stay_five_and_every_base_model_has_a_label_of_its_own():
     assert tuple(models.LABELS) == ("resnet18", "resnet50", "vgg11", "vgg16", "vgg19")
-    assert set(models.ALL_LABELS) == {*models.LABELS, "preact_resnet18", *models.ENCODERS}
+    assert set(models.ALL_LABELS) == {*models.LABELS, "preact_resnet18", *models.ENCODERS, *models.SEPARABLE}
     labels = {models.label(name) for name in models.ALL_LABELS}
     assert len(labels) == len(models.ALL_LABELS) and {*models.LABELS.values(), "ConvL encoder"} < labels
 
@@ -168,11 +168,21 @@ def test_an_encoder_is_the_first_half_of_its_generator_and_classifies(name):
     assert 0 < energy.macs(alone) < energy.macs(whole)
 
 
+def test_the_separable_selector_is_far_cheaper_than_what_it_stands_before():
+    """Counted by hand at width 1: stem, then depthwise and pointwise convolutions at 16, 8, 8 and 4 pixels, and the head."""
+    small = models.build("separable", 7)
+    pixels, channels = [256, 64, 64, 16], [24, 48, 96, 192, 192]
+    by_hand = 27 * 24 * 256 + sum(p * a * (9 + b) for p, a, b in zip(pixels, channels, channels[1:])) + 192 * 7
+    assert energy.macs(small) == by_hand < 0.02 * energy.macs(models.build("vgg11", 7))
+    assert small(images(2)).shape == (2, 7)
+
+
 REFUSED = [
     (models.build, "resnet81", 32, "'resnet81'.*'resnet18'"),
     (models.build, "alexnet", 32, "'alexnet'.*resnet18, resnet50, vgg11, vgg16, vgg19"),
     (models.build, "vgg11", 28, "28.*32 and 224"),
     (models.build, "preact_resnet18", 224, "224.*preact_resnet18"),
+    (models.build, "separable", 224, "224.*separable"),
     (generators.build, "convl", 32, "'convl'.*'conv_l'"),
     (generators.build, "diffusion", 32, "'diffusion'.*conv_l, .*universal"),
 ]

@@ -20,7 +20,8 @@ FADE_IN = 0.75  # of the steps
 OFFICIAL = GeneratorRecipe()  # the official code's own: 300 epochs of CIFAR-10, N = 10
 NARROW = {"resnet18": 0.0625, "resnet50": 0.0625, "preact_resnet18": 0.0625}  # smoke scale; VGGs and encoders below
 DESK = {  # about 10 million multiply-accumulates an image
-    "resnet18": 0.125, "resnet50": 0.09375, "preact_resnet18": 0.125, "vgg11": 0.25, "vgg16": 0.1875, "vgg19": 0.15625
+    "resnet18": 0.125, "resnet50": 0.09375, "preact_resnet18": 0.125, "vgg11": 0.25, "vgg16": 0.1875, "vgg19": 0.15625,
+    "separable": 0.375,  # half a million
 }  # fmt: skip
 TEACHER = {"name": generators.CLASS_WISE, "width": 1.0, "initial_gain": 1.0, "learning_rate": 0.03, "models_per_step": 1}
 
@@ -68,7 +69,7 @@ _BY_PROFILE = {
         ),
         {"distillation_steps": 150},
         {"steps": 60, "batch": 64},
-        {**dict.fromkeys(models.VGGS, 0.125), **dict.fromkeys(models.ENCODERS, 0.25), **NARROW},
+        {**dict.fromkeys(models.VGGS, 0.125), **dict.fromkeys([*models.ENCODERS, *models.SEPARABLE], 0.25), **NARROW},
     ),
     "desk": Profile(
         {
@@ -109,10 +110,10 @@ def base(profile: str, dataset: str, model: str, recipe: str = "release", **chan
     return Base(dataset, model, whole, width)
 
 
-def selector(profile: str, dataset: str, generator: str) -> Base:
-    """The encoder of a generator, as a classifier that selects class-wise perturbations."""
-    encoders = {of: name for name, of in models.ENCODERS.items()}
-    return base(profile, dataset, encoders[choose("generator with an encoder of its own", generator, encoders)], "modern")
+def selector(profile: str, dataset: str, name: str) -> Base:
+    """A classifier that selects class-wise perturbations: "separable", or the encoder of a generator of that name."""
+    known = {of: encoder for encoder, of in models.ENCODERS.items()} | {name: name for name in models.SEPARABLE}
+    return base(profile, dataset, known[choose("selector", name, known)], "modern")
 
 
 def generator(
