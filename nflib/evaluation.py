@@ -1,6 +1,7 @@
 """Accuracy over many error patterns."""
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,26 @@ def accuracy(model: Callable[[Tensor], Tensor], batches: list[tuple[Tensor, Tens
     return 100 * right.double().mean().item()
 
 
+@contextlib.contextmanager
+def recalibrated(base: Quantized, batches: list[tuple[Tensor, Tensor]]) -> Iterator[None]:
+    """`base` with the batch-norm statistics that it has on prepared batches, as it is now; its own return at the end."""
+    norms = [layer for layer in base.model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    own = [({name: value.clone() for name, value in norm.named_buffers()}, norm.momentum) for norm in norms]
+    try:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over batches
+            norm.train()
+        outputs(base, batches)
+        base.model.eval()
+        yield
+    finally:
+        base.model.eval()
+        for norm, (buffers, momentum) in zip(norms, own):
+            norm.load_state_dict(norm.state_dict() | buffers)
+            norm.momentum = momentum
+
+
 def perturbed_accuracies(
     base: Quantized,
     error_model: ErrorModel,
@@ -50,10 +71,12 @@ def perturbed_accuracies(
     batches: list[tuple[Tensor, Tensor]],
     tick: Callable[[], None] = lambda: None,
     mitigate: Callable[[Quantized, Pattern, int], Pattern] | None = None,
+    calibration: list[tuple[Tensor, Tensor]] = (),
 ) -> tuple[list[float], list[float]]:
     """For each pattern: accuracy in per cent, and the share of stored bits that it changed.  `tick` is called after each.
 
-    mitigate: (base model, pattern, seed) to the pattern that is left, as in `nflib.mitigations`.
+    mitigate: (base model, pattern, seed) to the pattern that is left, as in `nflib.mitigations`.  calibration: prepared
+    batches on which the perturbed model gets new batch-norm statistics.
     """
     accuracies, counts = [], []
     stored, device = base.bits * sum(base.sizes.values()), batches[0][0].device
@@ -65,7 +88,7 @@ def perturbed_accuracies(
 
     for pattern, changed in ahead(drawn, seeds, device):
         counts.append(changed)
-        with perturbed(base, pattern):
+        with perturbed(base, pattern), recalibrated(base, calibration) if calibration else contextlib.nullcontext():
             accuracies.append(accuracy(base, batches))
         tick()
     return accuracies, [int(changed) / stored for changed in counts]

@@ -1,4 +1,5 @@
-"""Mitigations without a generator: in the memory, which spares, finds or corrects faults, or in the codes that it stores.
+"""Mitigations without a generator: in the memory, which spares, finds or corrects faults, in the codes that it stores, or in
+the statistics of batch norm, which lie elsewhere.
 
 In the memory: for a quantised base model and the pattern that its memory has, the pattern that is left.  The bits that a
 code adds lie in the same memory: they are wrong as often as the weights' own bits are in this pattern.
@@ -101,20 +102,26 @@ def _whole(base: Quantized, pattern: Pattern, seed: int) -> Pattern:
 
 @dataclass(frozen=True)
 class Mitigation:
-    """prepare(base): the base model that is stored.  apply(base, pattern, seed): the pattern that is left.  low, nominal:
+    """changes: what of the system it changes.  prepare(base): the base model that is stored.  apply(base, pattern, seed): the pattern that is left.  low, nominal:
     bits read at low and at nominal voltage, or from cells that do not fail, for each eight stored bits of a weight; what
-    logic and larger cells cost is not counted."""
+    logic and larger cells cost is not counted.  calibration: training images, without labels, on which each chip at its
+    voltage gets batch-norm statistics of its own."""
 
     label: str
     low: float
     nominal: float = 0
     apply: Callable[[Quantized, Pattern, int], Pattern] = _whole
     prepare: Callable[[Quantized], Quantized] = _as_it_is
+    calibration: int = 0
+    changes: str = "the memory"
 
 
 MITIGATIONS = {
     "spare_sign": Mitigation("sign bit protected", 7, 1, spare_sign),
     "zero_by_parity": Mitigation("parity, zero on error", 9, 0, zero_by_parity),
     "secded": Mitigation("SECDED", 9, 0, secded),
-    "cut_weights": Mitigation(f"weights clipped at {CUT:g} × rms", 8, prepare=functools.partial(cut, multiple=CUT)),
+    "cut_weights": Mitigation(
+        f"weights clipped at {CUT:g} × rms", 8, prepare=functools.partial(cut, multiple=CUT), changes="the stored codes"
+    ),
+    "batch_norm": Mitigation("batch norm recalibrated", 8, calibration=1000, changes="its batch norm"),
 }

@@ -27,7 +27,7 @@ other_recipes: list[str] = ["clipped"]  # the classifier trained otherwise; also
 generators: list[str] = ["conv_l", "unet_s"]  # also conv_s, deconv_l, deconv_s, unet_l
 training: str = "eopm"  # "eopm": the paper's loss; "distilled": class-wise perturbations; "distilled_eopm": both
 selectors: list[str] = ["conv_l"]  # networks that select class-wise perturbations; also conv_s, unet_l, unet_s, separable
-mitigations: list[str] = ["spare_sign", "zero_by_parity", "secded", "cut_weights"]  # in the memory, without a generator
+mitigations: list[str] = ["spare_sign", "zero_by_parity", "secded", "cut_weights"]  # no generator; also batch_norm
 error_models: list[str] = ["release_map"]  # also bit_flips, stuck_at
 train_rate: float = 0.01  # bit-error rate that generators are trained at, as a fraction
 rates: list[float] = [0.01, 0.03]  # bit-error rates, as fractions
@@ -42,6 +42,7 @@ device: str = "auto"  # "auto": a GPU where there is one; "cpu"; "cuda"
 # %% tags=["cells"]
 from itertools import product
 
+from nflib.mitigations import MITIGATIONS
 from nflib.study import Cell, base, generator, selector, settings
 
 encoders, plan = [selector(profile, dataset, name) for name in selectors], []  # plan: recipe, what must change, cell
@@ -54,7 +55,7 @@ for model, recipe, (error_model, rate) in product(base_models, base_recipes, set
     others = [base(profile, dataset, model, name, epochs=whole.recipe.epochs) for name in {*other_recipes} - {recipe}]
     plan += [(recipe, "nothing", Cell(whole, None, *errors))]
     plan += [(recipe, "a network in front", cell) for cell in fronts]
-    plan += [(recipe, "the stored codes" if "cut" in cell.mitigation else "the memory", cell) for cell in stored]
+    plan += [(recipe, MITIGATIONS[cell.mitigation].changes, cell) for cell in stored]
     plan += [(recipe, "the classifier", Cell(other, None, *errors)) for other in others]
 cells = [cell for *_, cell in plan]
 cells += [Cell(encoder, None, name, train_rate, patterns, images) for encoder, name in product(encoders, error_models)]
@@ -67,7 +68,6 @@ import pandas as pd
 
 from nflib import data, energy, models
 from nflib import generators as networks
-from nflib.mitigations import MITIGATIONS
 from nflib.report import claim, curve, measured, paired, show
 
 rows, size = measured(cells, profile, measure, device), data.image_size(dataset)

@@ -156,6 +156,25 @@ def test_evaluation_applies_the_mitigation(base):
         assert spared[1] == evaluation.accuracy(base, batches)
 
 
+def test_recalibrated_batch_norm_has_the_statistics_of_the_perturbed_model_and_its_own_again_afterwards():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 9, 3), nn.BatchNorm2d(9), nn.ReLU(), nn.Flatten(), nn.Linear(9 * 36, 7)]
+    small = Quantized(nn.Sequential(*layers).eval())
+    own = copy.deepcopy(small.model[1].state_dict())
+    batches = [(torch.rand(40, 3, 8, 8), torch.arange(40) % 7) for _ in range(3)]
+    with trained.arithmetic_of("smoke"), perturbed(small, draw(small, "bit_flips", 0.1, 1)):
+        before = small(batches[0][0])
+        with evaluation.recalibrated(small, batches):
+            assert not small.model[1].training
+            seen = torch.cat([small.model[:2](images) for images, _ in batches]).detach()
+            assert seen.mean((0, 2, 3)).abs().max() < 1e-4
+            torch.testing.assert_close(seen.std((0, 2, 3)), torch.ones(9), rtol=0.01, atol=0)
+            assert (small(batches[0][0]) - before).abs().max() > 0.01
+        assert torch.equal(small(batches[0][0]), before)
+    assert own.keys() == small.model[1].state_dict().keys()
+    assert all(torch.equal(value, own[name]) for name, value in small.model[1].state_dict().items())
+
+
 def test_cells_of_before_keep_their_digest_and_a_mitigation_is_read_back(refused):
     plain = Cell(TINY[0].base)
     cell = dataclasses.replace(plain, kind="mitigation", mitigation="secded")

@@ -64,6 +64,8 @@ def accuracies(cell: Cell, device: torch.device, deadline: float | None = None) 
     split = (dataset.validation if cell.kind == "validation" else dataset.test).first(cell.images)
     split = shifted(split, cell.shift) if cell.shift else split
     batches = evaluation.prepared(split, generator)
+    calibration = dataset.train.first(mitigation.calibration) if mitigation and mitigation.calibration else None
+    calibration = evaluation.prepared(calibration, generator) if calibration else []
     front = Quantized(generator, cell.generator.bits) if cell.hit == "generator too" else None
 
     def behind_errors(seed: int) -> list:
@@ -73,7 +75,7 @@ def accuracies(cell: Cell, device: torch.device, deadline: float | None = None) 
     def of_chips(seeds: Sequence[int], tick: Callable[[], None]) -> tuple[list[float], list[float]]:
         if not front:
             mitigate = mitigation.apply if mitigation else None
-            return evaluation.perturbed_accuracies(base, error_model, seeds, batches, tick, mitigate)
+            return evaluation.perturbed_accuracies(base, error_model, seeds, batches, tick, mitigate, calibration)
         each = [evaluation.perturbed_accuracies(base, error_model, [k], behind_errors(k), tick) for k in seeds]
         return tuple(sum(values, []) for values in zip(*each))
 
