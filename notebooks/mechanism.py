@@ -62,7 +62,7 @@ how += (" " + rows["steps"].map("{:,}".format)).where(how.str.contains("EOPM"), 
 plain, words = rows["generator"].isin(["none", "UIP", "class-wise"]), rows["system"].str.removeprefix("class-wise, ")
 rows["front"] = words.str.replace(" perturbation", "").where(plain, rows["generator"] + ", " + how)
 accuracy, pictured = rows[rows["kind"] == "accuracy"], rows[rows["kind"] == "transformed_images"]
-distilled, eopm = (pictured[pictured["training"] == name] for name in ("distillation", "EOPM"))
+distilled, eopm, faded = (pictured[pictured["training"] == name] for name in ("distillation", "EOPM", "faded EOPM"))
 
 
 def span(values):
@@ -113,7 +113,7 @@ for model, some in accuracy[accuracy["selector"].isin(own.index)].groupby("base_
 # An encoder is the first half of a generator with a linear layer behind it, trained on labels only. Where it is as
 # accurate as generator and perturbed model together, that model adds no accuracy. Energy is another question.
 #
-# ## The swap test separates distilled generators from one that was trained on the paper's loss
+# ## The swap test tells whether a generator works through the class
 #
 # An image gets the perturbation that was made for an image of another class; there are no bit errors. Does the base
 # model then answer with the class of the image, or with that of the perturbation?
@@ -141,11 +141,18 @@ claim(
     f"From a distilled generator's perturbation alone, without the image, the classifier finds the class of "
     f"{span(distilled['perturbation_alone'])} % of the images.",
 )
+for row in faded.itertuples():
+    claim(
+        row.swapped_perturbation > row.swapped_image and row.perturbation_alone > 50,
+        f"Behind {row.generator}, trained on the paper's loss while images faded in ({row.steps:,} steps), it follows the "
+        f"perturbation in {row.swapped_perturbation:.1f} % of cases, the image in {row.swapped_image:.1f} %; from the "
+        f"perturbation alone it finds the class of {row.perturbation_alone:.1f} %.",
+    )
 for row in eopm.itertuples():
     claim(
         row.swapped_image > 2 * row.swapped_perturbation,
         f"Behind {row.generator}, trained on the paper's loss on a short schedule ({row.steps:,} steps, "
-        f"N = {row.models_per_step}, one-cycle), the classifier follows the image in {row.swapped_image:.1f} % "
+        f"N = {row.models_per_step}), the classifier follows the image in {row.swapped_image:.1f} % "
         f"of cases, the perturbation in {row.swapped_perturbation:.1f} %.",
     )
 for row in accuracy[accuracy["front"].isin(eopm["front"])].dropna(subset=["published_recovery"]).itertuples():
