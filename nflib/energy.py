@@ -200,19 +200,16 @@ def macs(model: nn.Module, image_size: int = 32) -> int:
 class _PrintedCount(TorchFunctionMode):
     """Adds up calls of torch functions by the conventions of ptflops; `parts` holds (function, operations) pairs."""
 
-    def __init__(self, transposed_over: str):
+    def __init__(self):
         super().__init__()
-        self.transposed_over = transposed_over
         self.parts: list[tuple[Callable, int]] = []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         if func in (F.conv2d, F.conv_transpose2d, F.linear):
-            image, weight, bias = (*args, None)[:3]
-            transposed = func is F.conv_transpose2d
-            grid = image if transposed and self.transposed_over == "input" else result
-            positions = 1 if func is F.linear else grid.shape[-2] * grid.shape[-1]
+            _, weight, bias = (*args, None)[:3]
+            positions = 1 if func is F.linear else result.shape[-2] * result.shape[-1]
             count = weight.numel() * positions + (result.numel() if bias is not None else 0)
         elif func is F.batch_norm:
             count = 2 * args[0].numel()
@@ -226,24 +223,18 @@ class _PrintedCount(TorchFunctionMode):
         return result
 
 
-def macs_as_published(
-    model: nn.Module, image_size: int = 32, functional_ends: bool = False, transposed_over: str = "output"
-) -> int:
+def macs_as_published(model: nn.Module, image_size: int = 32, functional_ends: bool = False) -> int:
     """Operations for one image as Table 7 counts "MACs", by the conventions of ptflops before its issue #149.
 
-    Convolutions and linear layers: one per multiply-accumulate and one per biased output; batch norm: two per number;
+    Convolutions and linear layers: one per multiply-accumulate and one per biased output, transposed convolutions over
+    their output pixels, stride**2 = 4 times too many; batch norm: two per number;
     ReLU, pooling (its input), upsampling (its output): one per number; tanh, sums and concatenations: none.
-    transposed_over: "output" counts transposed convolutions over their output pixels, stride**2 = 4 times too many, as
-    the paper does; "input" corrects that and keeps the rest.
     functional_ends: True leaves out the first ReLU and the average pool, function calls in the official CIFAR
     ResNets (models/resnetf.py) which ptflops did not see.
     All 22 entries of Table 7 come out to their printed rounding, given functional_ends for the ResNets at 32x32 (it
     matters for ResNet18 only: 557.14 M against 557.22 M) and the U-Nets built with zero_border=False.
-    Raises ValueError for an unknown `transposed_over`.
     """
-    if transposed_over not in ("input", "output"):
-        raise ValueError(f"transposed_over is {transposed_over!r}; allowed are 'input' and 'output'")
-    with _PrintedCount(transposed_over) as counter:
+    with _PrintedCount() as counter:
         _forward(model, image_size)
     total = sum(count for _, count in counter.parts)
     if functional_ends:
@@ -255,7 +246,7 @@ def macs_as_published(
 def energy_saving(reads_base: float, reads_generator: float, ratio: float = ENERGY_RATIO) -> float:
     """Energy saved on weight reads, ES, in per cent (Table 2); negative when the generator costs more than it saves.
 
-    The base model reads at low voltage and the generator at nominal voltage, against the base model alone at nominal
+    Of MACs, each taken for one read, it is MAC-ES (Table 8).  The base model reads at low voltage and the generator at nominal voltage, against the base model alone at nominal
     voltage: 100 (1 - ratio - reads_generator / reads_base).  Numbers or arrays of them.
     """
     return 100 * (1 - ratio - reads_generator / reads_base)
@@ -277,11 +268,6 @@ def read_energy(ber: float, safe_ber: float = SAFE_BER, ratio: float = ENERGY_RA
     """Energy of one read at bit-error rate `ber` over that at Vmin: a power of the voltage, about its square, which gives
     `ratio` at a rate of 1 %."""
     return voltage(ber, safe_ber) ** (math.log(ratio) / math.log(LOW_VOLTAGE))
-
-
-def mac_energy_saving(macs_base: float, macs_generator: float, ratio: float = ENERGY_RATIO) -> float:
-    """Energy saved, MAC-ES, in per cent (Table 8): as `energy_saving`, taking each MAC for one memory read."""
-    return energy_saving(macs_base, macs_generator, ratio)
 
 
 def latencies(networks: Mapping[str, Callable[[Tensor], Tensor]], images: Tensor, rounds: int = 50, warmup: int = 3) -> dict[str, Latency]:

@@ -8,9 +8,9 @@
 # %% [markdown]
 # # How much does training the classifier alone help?
 #
-# **It can remove nearly the whole loss: VGG11 trained with clipped weights loses less than one point of accuracy to bit
-# errors at 1 %, without any generator, and pays with about four points of accuracy without errors.** The page shows
-# VGG11 on CIFAR-10, full-size with 12 epochs and half as wide with 6, each trained once by several recipes, under the
+# **It can remove nearly the whole loss: a VGG11 trained with clipped weights loses less than one point of accuracy to
+# 1 % bit errors, without any generator. The price is about four points without errors.** We trained VGG11 on
+# CIFAR-10 by several recipes, once each, at full size for 12 epochs and half as wide for 6, and measured it under the
 # official code's error map and under independent flips.
 #
 # The paper trains its base models in one way, and once by adversarial weight perturbation. Recipes here differ in
@@ -115,7 +115,7 @@ claim(3 < price < 5, f"Without errors it has {reached:.1f} % accuracy, {price:.1
 # %% [markdown]
 # ## Clipping helps more than training on bit errors
 #
-# The variations differ from one middle recipe in one value, clipped ones have no weight decay.
+# Each variation changes one value of a middle recipe; clipped ones also have no weight decay.
 
 # %% tags=["hide-input"]
 alike = rows[(rows["width"] == width) & (rows["epochs"] == epochs) & (rows["base_recipe"] != "release")]
@@ -141,11 +141,11 @@ claim(
     (trained > 2 * np.hypot(of(hit, "se"), of(decayed, "se"))).all()
     and (of(loose, "perturbed") > of(hit, "perturbed") + 5).all(),
     f"Training on bit errors without clipping adds {trained.min():.1f} to {trained.max():.1f} points under errors; "
-    f"that limit ends at least {(of(loose, 'perturbed') - of(hit, 'perturbed')).min():.0f} points higher.",
+    f"clipping at that limit ends at least {(of(loose, 'perturbed') - of(hit, 'perturbed')).min():.0f} points higher.",
 )
 both = alike[(alike["clipping"] > 0) & (alike["bit_errors"] > 0)].set_index(["clipping", "error_model"])["perturbed"]
 more = (both - limited.set_index(["clipping", "error_model"])["perturbed"]).dropna()
-claim(more.abs().max() < 2, f"On top of clipping it adds {more.min():.1f} to {more.max():.1f} points.")
+claim(more.abs().max() < 2, f"On top of clipping, it adds {more.min():.1f} to {more.max():.1f} points.")
 
 # %% [markdown]
 # ## Errors are smaller beside weights of similar size
@@ -217,8 +217,8 @@ show(rows, columns, "base_recipe", caption, 2)
 # ## Limits
 #
 # The multiple of three was chosen on test images, so the gain from clipping after training is an optimistic estimate.
-# All limits that we tried while training are shown; the full-size recipes *release* and *clipped* differ in their
-# learning rate, too. Each recipe was trained once, on one network and one data set, and the half-wide models for few
+# Every clipping limit that we tried in training is shown. The full-size recipes *release* and *clipped* also differ in
+# their learning rate. Each recipe was trained once, on one network and one data set, and the half-wide models for few
 # epochs. Numbers inside layers rest on few images. The correlation over recipes rests on the gap between clipped and
 # unclipped ones and does not show a cause; clipping after training, which changes little but the range of the weights,
 # speaks for it. Whether clipped weights or a generator is the better answer is the question of [another

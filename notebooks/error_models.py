@@ -8,10 +8,10 @@
 # %% [markdown]
 # # What does a bit-error rate of 1 % mean?
 #
-# **It depends on where the bits lie: under the official code's error map, the same share of changed bits costs at least
-# about three times as much accuracy as among independent cells.** The page shows full-size classifiers on CIFAR-10 at a
-# rate of 1 %, alone and behind generators that were trained under the errors that they meet, by distillation, not by
-# the paper's algorithm ([method](../method.md)).
+# **It depends on where the faulty bits lie: under the official code's error map they cost more than three times as much
+# accuracy as independent faulty cells, although as many bits change.** We measured full-size classifiers on CIFAR-10 at
+# a rate of 1 %, alone and behind generators that were trained under the same errors. Training was by distillation, not
+# by the paper's algorithm ([method](../method.md)).
 #
 # The paper's text has bits that flip independently. The official code has *stuck* cells, one map of 8192 × 128 cells
 # for all layers, and a slip that lays each row of the map out 16 times. Both are called "1 %". We changed one thing at
@@ -141,7 +141,7 @@ claim(
 times = lost[released] / lost[stuck]
 unsure = times * np.hypot(se[released] / lost[released], se[stuck] / lost[stuck])
 said = f"Errors cost {times.min():.1f} to {times.max():.1f} times as much accuracy under ReleaseMap as under StuckAt."
-claim((times - 2 * unsure).min() > 2.5, said)
+claim(times.min() > 3 and (times - 2 * unsure).min() > 2.5, said)
 less = 100 * (1 - lost[corrected] / lost[released])
 claim(less.min() > 50, f"The slip makes most of the loss: with corrected tiling the map costs {less.min():.0f} % less.")
 others = [corrected, per_layer, half]

@@ -9,7 +9,7 @@
 # # How few bits can a weight have?
 #
 # **Four bits serve as well as eight behind a large generator, as long as the chip reads codes as two's complement; read
-# as the official code does, accuracy collapses at three bits.** The page shows full-size classifiers on CIFAR-10 at a
+# as the official code does, accuracy collapses at three bits.** We measured full-size classifiers on CIFAR-10 at a
 # bit-error rate of 0.5 %. Generators were trained at 1 % in front of the 8-bit model, by distillation, not by the
 # paper's algorithm ([method](../method.md)).
 #
@@ -95,10 +95,11 @@ Picture(figure, "Accuracy over code width, alone and behind generators, with and
 # %% tags=["hide-input"]
 large = by_width(true[true["generator"].isin(LARGE)])
 lost, alone = large[8] - large[4], by_width(true[true["system"] == "alone"])
+bare = alone[8] - alone[4]
 claim(
     lost.max() < 1 and len(lost),
     f"From 8 to 4 bits accuracy under errors falls by at most {lost.max():.1f} points behind a large generator, and by "
-    f"{(alone[8] - alone[4]).min():.1f} to {(alone[8] - alone[4]).max():.1f} points without one.",
+    f"{' to '.join(dict.fromkeys(f'{end:.1f}' for end in (bare.min(), bare.max())))} points without one.",
 )
 plain = by_width(rows[rows["system"] == "alone"], "clean", ["setting"])
 claim(
@@ -154,7 +155,7 @@ show(rows, columns, "quantization", caption)
 # %% [markdown]
 # ## Limits
 #
-# A page has one base model, ten chips and one bit-error rate; each model was trained once. Our base models differ from
+# Each page has one base model, ten chips and one bit-error rate; each model was trained once. Our base models differ from
 # the paper's: their accuracy under errors differs without a generator, too. The slip does here what the published
 # tables show at 3 bits; the published chips themselves we cannot see. With two's complement at 3 bits and fewer, some
 # generators were not measured. GTSRB and ImageNet-10 (Tables 23 and 24) were not measured at full size.

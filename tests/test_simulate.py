@@ -178,15 +178,6 @@ def test_what_was_simulated_without_memory_is_kept_and_said(counted):
     assert simulate.main(["--image-size", "224"]) == 0 and len(counted) == before
 
 
-def test_a_layer_that_does_not_fit_the_budget_is_not_begun(counted, monkeypatch):
-    """The first layer says that it took the whole budget, so the next one, which has more cycles, cannot fit."""
-    quick = simulate.simulate
-    monkeypatch.setattr(simulate, "simulate", lambda layer, memory: quick(layer, memory)._replace(seconds=3600.0))
-    assert simulate.main(["--budget", "1h"]) == 0
-    assert [layer.cycles for layer in counted] == [min(layer.cycles for layer in SMALL)]
-    assert simulate.stored().keys() == set(counted)
-
-
 def test_mistakes_are_refused_in_one_line(workshop, refused, monkeypatch, capsys):
     assert simulate.main(["--image-size", "33"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
