@@ -6,6 +6,7 @@ Each verb imports what it needs, so that help and refused words come at once, wi
 import argparse
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -171,17 +172,28 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _stop(number: int, frame: object) -> None:
+    raise KeyboardInterrupt(number)
+
+
 def main(words: list[str] | None = None) -> int:
-    """Entry point; a user's mistake is one line on stderr and exit status 2."""
-    args, unknown = parser().parse_known_args(words)
-    if unknown:
-        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    """Entry point; a user's mistake is one line on stderr and exit status 2, a signal one line and 128 + its number.
+
+    SIGTERM and SIGHUP end the work as Ctrl-C does, so that kernels, workers and parts go with it.
+    """
+    stops = [one for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) != signal.SIG_IGN]
+    before = {one: signal.signal(one, _stop) for one in stops}
     try:
-        if args.profile:
-            choose("profile", args.profile, PROFILES)
-        status = args.action(args)
-        sys.stdout.flush()
-        return status
+        try:
+            args, unknown = parser().parse_known_args(words)
+            if unknown:
+                args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+            if args.profile:
+                choose("profile", args.profile, PROFILES)
+            return args.action(args)
+        finally:
+            if sys.stdout:
+                sys.stdout.flush()
     except UserError as error:
         print(f"nflib: {error}", file=sys.stderr)
         return 2
@@ -191,9 +203,12 @@ def main(words: list[str] | None = None) -> int:
     except OSError as error:
         print(f"nflib: {error.strerror or error}{f' ({error.filename})' if error.filename else ''}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("nflib: stopped; what was measured is stored, run the same command again to go on", file=sys.stderr)
-        return 130
+        return 128 + next(iter(stop.args), signal.SIGINT)
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 if __name__ == "__main__":

@@ -278,7 +278,6 @@ def _optimise(
                 seconds = time.perf_counter() - began
                 state.save(lambda: {"step": done, "losses": losses, "window": None if window is None else window.tolist(), "seconds": seconds})
     plain(generator).eval()
-    state.done()
     return losses, time.perf_counter() - began
 
 

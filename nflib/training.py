@@ -305,7 +305,7 @@ def train_base(
 ) -> dict:
     """Train `model` in place on `train` (on the model's device); it ends plain, with the float weights behind the codes.
 
-    how: augmentation, as in `augment.augment`.  resume: file for the state between steps.  words: text of the progress bar.
+    how: augmentation, as in `augment.augment`.  resume: file for the state between steps, which stays.  words: text of the progress bar.
     Returns {"seconds", "epochs", "losses" (mean training loss of each epoch, at the moved weights if they are moved, over codes
     with and without errors if there are any)}.
     """
@@ -351,5 +351,4 @@ def train_base(
                 state.save(lambda: {"step": done, "losses": losses, "total": float(total), "seconds": time.perf_counter() - began})
     seconds = time.perf_counter() - began
     plain(model).eval()
-    state.done()
     return {"seconds": seconds, "epochs": recipe.epochs, "losses": losses}

@@ -75,10 +75,10 @@ EDITS = {
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_a_record_that_cannot_be_right_is_refused_whatever_its_checksum(edit, store, stored, refused, capsys):
+def test_a_record_that_cannot_be_right_is_refused_whatever_itschecksum(edit, store, stored, refused, capsys):
     body = json.loads(stored.read_text())
     EDITS[edit](body)
-    stored.write_text(json.dumps({**body, "sha256": records._checksum(body)}))
+    stored.write_text(json.dumps({**body, "sha256": records.checksum(body)}))
     with refused("damaged"):
         store.read(stored)
     assert store.records() == [] and str(stored) in capsys.readouterr().err  # named, and the rest goes on

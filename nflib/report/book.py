@@ -19,12 +19,13 @@ from pathlib import Path
 import pandas as pd
 
 from nflib.data import expected_digests
-from nflib.files import write_whole
+from nflib.files import part_suffix, sweep_parts, write_whole
 from nflib.names import PROFILES, ROOT, UserError
 from nflib.report import published
 from nflib.study import notebooks
 from nflib.study.cells import cell_of, digest_of
-from nflib.study.records import Store, git, results
+from nflib.study.cluster import signals_held
+from nflib.study.records import Store, check_writable, git, results
 from nflib.study.trained import generator_key
 
 EXECUTED = ROOT / "book" / "_executed"
@@ -57,15 +58,21 @@ def _derive(page: str, root: Path) -> str:
 def _all(work, *arguments) -> None:
     """Do `work` for every page, two at a time, and say so."""
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        for page in as_completed([pool.submit(work, page, *arguments) for page in notebooks.pages()]):
-            print(f"nflib: {page.result()}", file=sys.stderr)
+        try:
+            with signals_held():
+                pages = [pool.submit(work, page, *arguments) for page in notebooks.pages()]
+            for page in as_completed(pages):
+                print(f"nflib: {page.result()}", file=sys.stderr)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # pages not begun; those begun are waited for
+            raise
 
 
 def manifest() -> str:
-    """A line for each stored file below results/: its sha256 and its path."""
+    """A line for each stored file below results/: its sha256 and its path; none for parts, which are being written."""
     root, lines = results(), []
     for path in sorted(root.rglob("*")):
-        if path.is_file() and path.name != "manifest.sha256":
+        if path.is_file() and path.name != "manifest.sha256" and ".part/" not in f"{path}/":
             lines.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(root).as_posix()}\n")
     return "".join(lines)
 
@@ -76,7 +83,9 @@ def write() -> list[Path]:
     Nothing is replaced before all of it is there.  Raises UserError where a claim of a main page does not hold.
     """
     target = results() / "tables"
-    with tempfile.TemporaryDirectory(dir=results()) as folder:
+    check_writable(results())
+    sweep_parts(results())
+    with tempfile.TemporaryDirectory(prefix="tables", suffix=part_suffix(), dir=results()) as folder:
         fresh = Path(folder) / "tables"
         _all(_derive, fresh)
         if target.exists():

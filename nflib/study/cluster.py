@@ -9,8 +9,11 @@ import dataclasses
 import functools
 import logging
 import re
+import signal
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
+from multiprocessing import resource_tracker
 
 import torch
 
@@ -54,13 +57,45 @@ def _submit(client, cell: Cell, *settings: object):
     return submit(cell, True, *settings, *parts, key=f"nflib-cell-{cell.digest}")
 
 
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back until the body is done: a cluster half started or half closed answers with tracebacks.
+    Processes that are started in the body never hear Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    resource_tracker.ensure_running()  # which would let Ctrl-C through
+    held: list[int] = []
+    usual = {one: signal.signal(one, lambda number, frame: held.append(number)) for one in (signal.SIGINT, signal.SIGTERM)}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for one, handler in usual.items():
+            signal.signal(one, handler)
+    if held:
+        signal.raise_signal(held[0])
+
+
+@contextlib.contextmanager
+def _closed_undisturbed() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as stack:
+        try:
+            yield stack
+        finally:
+            with signals_held():
+                stack.close()
+
+
 def _client(stack: contextlib.ExitStack, workers: int, scheduler: str | None):
     """A client of the scheduler or, without one, of as many local processes, until `stack` is closed."""
     from dask.distributed import Client, LocalCluster
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said here, in one line
     if not scheduler:
         options = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": logging.CRITICAL}
-        return stack.enter_context(Client(stack.enter_context(LocalCluster(n_workers=workers, **options))))
+        with signals_held():
+            return stack.enter_context(Client(stack.enter_context(LocalCluster(n_workers=workers, **options))))
     if not re.fullmatch(r"(\w+://)?[^/]+:\d{1,5}", scheduler):
         raise UserError(f"scheduler {scheduler!r} has no host and port, as tcp://login:8786 has")
     print(f"nflib: waiting for scheduler {scheduler}, {CONNECT_SECONDS} s at most", file=sys.stderr)
@@ -92,7 +127,8 @@ def run(cells: Iterable[Cell], profile: str, device="auto", workers: int = 0, sc
         from dask.distributed import as_completed
     except ImportError:
         raise UserError("dask.distributed is not installed; pip install 'dask[distributed]'") from None
-    with contextlib.ExitStack() as stack:
+    runner.ready_folders(store)
+    with _closed_undisturbed() as stack:
         client = _client(stack, workers, scheduler)
         futures = {_submit(client, cell, profile, device, threads): cell for cell in ready}
         if not client.nthreads():  # asked only now: some clusters start workers when there is work

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from nflib.names import UserError
 from nflib.quantize import Quantized
 from nflib.shifts import shifted
 from nflib.study.cells import Cell
-from nflib.study.records import code_digest, provenance
+from nflib.study.records import checksum, code_digest, provenance
 from nflib.study.trained import base_model, checkpoints, dataset_on, generator_model
 from nflib.training import OutOfTime, autocast, progress_bar
 
@@ -87,6 +88,28 @@ def accuracies(cell: Cell, device: torch.device, deadline: float | None = None) 
     return metrics | {"evaluation_seconds": time.perf_counter() - began + before}, provenance(device, **digests), None
 
 
+def chips_path(cell: Cell) -> Path:
+    """Where the accuracies of a cell's first patterns are kept until its record is stored."""
+    return checkpoints() / f"{cell.digest}.chips.json"
+
+
+def _kept(path: Path, identity: dict) -> dict | None:
+    """What is kept at `path` of the same models, data and code; UserError for a file that is not whole."""
+    try:
+        stored = json.loads(path.read_text("utf-8"))
+        if stored["identity"] != identity:
+            return None
+        if stored.pop("sha256") != checksum(stored):
+            raise ValueError
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"measured patterns {path} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(f"measured patterns {path} are damaged; move the file away to measure them again") from None
+    return stored
+
+
 def _by_chip(
     cell: Cell, of_chips: Callable, digests: dict, deadline: float | None
 ) -> tuple[list[float], list[float], float]:
@@ -95,22 +118,21 @@ def _by_chip(
     of_chips(seeds, tick) measures some of the patterns.  What is measured is kept now and then, and taken up again where
     models, data and code are the same.  Raises OutOfTime.
     """
-    path, began, saved = checkpoints() / f"{cell.digest}.chips.json", time.monotonic(), time.monotonic()
-    whole = {"identity": digests | {"code": code_digest()}, "perturbed": [], "shares": [], "seconds": 0.0}
-    if path.exists() and (stored := json.loads(path.read_text()))["identity"] == whole["identity"]:
-        whole = stored
+    path, began, saved = chips_path(cell), time.monotonic(), time.monotonic()
+    identity = digests | {"code": code_digest()}
+    whole = _kept(path, identity) or {"identity": identity, "perturbed": [], "shares": [], "seconds": 0.0}
     before, seeds = whole["seconds"], range(cell.first_seed, cell.first_seed + cell.patterns)
     with progress_bar(cell.patterns, f"{cell.words}: patterns", len(whole["perturbed"]), "pattern") as progress:
         while rest := seeds[len(whole["perturbed"]) :]:
             over = deadline is not None and time.monotonic() > deadline
             if whole["perturbed"] and (over or time.monotonic() - saved > KEPT_SECONDS):
                 saved = time.monotonic()
-                write_whole(path, json.dumps(whole | {"seconds": before + saved - began}))
+                kept = whole | {"seconds": before + saved - began}
+                write_whole(path, json.dumps(kept | {"sha256": checksum(kept)}))
             if over and whole["perturbed"]:
                 raise OutOfTime
             for name, values in zip(("perturbed", "shares"), of_chips(rest[:CHIPS_AT_A_TIME], progress.update)):
                 whole[name] += values
-    path.unlink(missing_ok=True)
     return whole["perturbed"], whole["shares"], before
 
 

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import io
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -206,8 +207,8 @@ def _own_kernel() -> Iterator[str]:
 def execute(name: str, output: Path, given: dict[str, object], folder: Path, strict_claims: bool = False) -> Path:
     """Run a notebook by papermill from where the user stands; `output` (.ipynb) is written even when a cell fails.
 
-    Tables, named pictures and claims are kept in `folder`.  Raises UserError where the notebook does, or a claim of the
-    book does not hold.
+    Tables, named pictures and claims are kept in `folder`.  Raises UserError where a cell of the notebook fails, a claim of
+    the book does not hold, or the kernel dies.
     """
     import papermill
     from papermill.exceptions import PapermillExecutionError
@@ -215,6 +216,7 @@ def execute(name: str, output: Path, given: dict[str, object], folder: Path, str
     checked = strict(name, given)
     output.parent.mkdir(parents=True, exist_ok=True)
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what goes wrong is said here, in one line
     if sys.stderr.isatty():
         os.environ["NFLIB_TERMINAL"] = "1"  # the kernel's bars pass through to this terminal
     with tempfile.TemporaryDirectory() as scratch, _own_kernel() as kernel, keeping(folder, strict_claims):
@@ -232,8 +234,10 @@ def execute(name: str, output: Path, given: dict[str, object], folder: Path, str
                 extra_arguments=["--log-level=ERROR"],  # newer kernels warn that they talk to papermill over TCP
             )
         except PapermillExecutionError as error:
-            if error.ename in ("UserError", "ClaimFails"):
-                told = "a claim does not hold: " if error.ename == "ClaimFails" else ""
-                raise UserError(f"notebook {name}: {told}{error.evalue}") from None
-            raise
+            told = {"UserError": "", "ClaimFails": "a claim does not hold: "}.get(error.ename)
+            if told is None:
+                told = f"{output} has the traceback of {error.ename}: "
+            raise UserError(f"notebook {name}: {told}{str(error.evalue).partition(chr(10))[0]}") from None
+        except RuntimeError as error:  # the kernel was killed, perhaps for its memory, or did not start
+            raise UserError(f"notebook {name}: {str(error).partition(chr(10))[0]}; what it measured is stored") from None
     return output

@@ -39,13 +39,14 @@ def check_writable(folder: Path) -> None:
         raise UserError(f"folder {folder} cannot be written to: {error.strerror}") from None
 
 
-def _checksum(record: dict) -> str:
+def checksum(record: dict) -> str:
+    """sha256 of the canonical JSON of a record without its own entry "sha256"."""
     return hashlib.sha256(canonical({k: v for k, v in record.items() if k != "sha256"}).encode()).hexdigest()
 
 
 def _check(record: dict, path: Path, attachment: bytes | None) -> None:
     """Raise ValueError or KeyError unless `record` is whole and belongs at `path`, with the bytes beside it."""
-    if record["sha256"] != _checksum(record):
+    if record["sha256"] != checksum(record):
         raise ValueError("its checksum does not match its content")
     cell, metrics = cell_of(record["cell"]), record["metrics"]
     if as_json(cell) != record["cell"]:
@@ -86,7 +87,7 @@ class Store:
             np.savez_compressed(packed, **arrays)
             record["attachment"] = hashlib.sha256(packed.getvalue()).hexdigest()
         try:
-            text = json.dumps({**record, "sha256": _checksum(record)}, indent=1, sort_keys=True, allow_nan=False) + "\n"
+            text = json.dumps({**record, "sha256": checksum(record)}, indent=1, sort_keys=True, allow_nan=False) + "\n"
             _check(json.loads(text), path, packed.getvalue() or None)
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{cell.words}: what was measured is no record: {error}") from None

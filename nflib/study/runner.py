@@ -11,9 +11,10 @@ import torch
 from tqdm import tqdm
 
 from nflib import damage, data, energy, faults, generators, models
+from nflib.files import sweep_parts
 from nflib.names import UserError
 from nflib.study.cells import Cell, as_json, cell_of, digest_of
-from nflib.study.measures import measure
+from nflib.study.measures import chips_path, measure
 from nflib.study.records import Store, check_writable, device_name
 from nflib.study.trained import (
     arithmetic_of,
@@ -44,6 +45,7 @@ def measure_and_store(cell: Cell, store: Store, device: torch.device, deadline: 
         if not store.has(cell):
             command = f"nflib sweep --profile {store.profile} --only digest={cell.digest}"
             store.write(cell, metrics, origin | {"command": command}, arrays)
+        chips_path(cell).unlink(missing_ok=True)  # not before: the disk may be full
     return store.read(store.path(cell))["metrics"]
 
 
@@ -158,6 +160,18 @@ def pending(store: Store, cells: Iterable[Cell]) -> list[Cell]:
     return missing
 
 
+def ready_folders(store: Store) -> None:
+    """Make sure that records and checkpoints can be written, and remove what dead processes left: parts, and states of
+    trainings and measurements whose result is stored."""
+    for folder in (store.root, checkpoints()):
+        check_writable(folder)
+        sweep_parts(folder)
+    for state in (*checkpoints().glob("*.resume.pt"), *checkpoints().glob("*.chips.json")):
+        key = state.name.partition(".")[0]
+        if (checkpoints() / f"{key}.safetensors").exists() or any(store.root.glob(f"*/{key}.json")):
+            state.unlink(missing_ok=True)
+
+
 def run(
     cells: Iterable[Cell], profile: str, device: str = "auto", budget: float | None = None, quiet: bool = False
 ) -> int:
@@ -172,8 +186,7 @@ def run(
     say = (lambda text: None) if quiet else (lambda text: tqdm.write(f"nflib: {text}", file=sys.stderr))
     if not missing:
         return 0
-    for folder in (store.root, checkpoints()):
-        check_writable(folder)
+    ready_folders(store)
     left_out = [cell for cell in missing if cell.device not in ("", where.type)]  # latencies of other devices
     missing = [cell for cell in missing if cell not in left_out]
     clock, began, refused = Clock(store, where), time.monotonic(), None

@@ -127,11 +127,12 @@ def _trained(key: str, build: Callable[[], torch.nn.Module], train: Callable, de
         if not path.exists():
             origin = provenance(device, data=dataset.digest)
             try:
-                facts = train(model, _resume_path(key, dataset))
+                facts = train(model, state := _resume_path(key, dataset))
             except Diverged as error:
                 error.provenance = origin
                 raise
             _store(path, model, facts | {"provenance": origin})
+            state.unlink(missing_ok=True)  # not before: the disk may be full
     facts = _load(path, model)
     _same_data(path, facts, dataset)
     return model, facts, hashlib.sha256(path.read_bytes()).hexdigest()
