@@ -5,7 +5,7 @@ BIN = .venv/bin
 SMOKE = _build/reproduced
 INSTALL = $$([ -x $(BIN)/uv ] && echo "$(BIN)/uv pip install --quiet --python $(BIN)/python" || echo "$(BIN)/python -m pip install --quiet")
 
-.PHONY: book test reproduce compare check bench setup clean
+.PHONY: book browser test reproduce compare check bench setup clean
 
 setup: .venv/.ready
 
@@ -19,6 +19,11 @@ setup: .venv/.ready
 
 book: compare
 	$(BIN)/nflib book
+
+# Every page of the built book in headless Chromium; needs Debian's packages chromium and npm, or CHROMIUM=PATH.
+browser:
+	@command -v npm >/dev/null || { echo "make: the browser's check needs npm (Debian's packages npm and chromium)"; exit 1; }
+	cd tests/browser && npm ci --silent --no-audit --no-fund && node check.mjs
 
 # The smoke study from nothing, into a folder of its own that is emptied first, compared with the committed records.
 compare: setup

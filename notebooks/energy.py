@@ -128,7 +128,7 @@ for axis, (name, words) in zip(axes, {"ES": "weight reads", "MAC_ES": "multiply-
     axis.set(xlabel=f"saving, by {words} (%)", ylabel="published recovery (points)" if axis is axes[0] else "")
 marks = [axes[0].plot([], [], "s", color=colour, label=label)[0] for label, colour in colours(fronts).items()]
 marks += [axes[0].plot([], [], "osD^v"[k], color="0.4", label=label)[0] for k, label in enumerate(bases)]
-figure.legend(handles=marks, loc="outside lower center", ncols=4, fontsize=10)
+figure.legend(handles=marks, loc="outside lower center", ncols=4)
 Picture(figure, f"Published recovery over energy saved, {len(pairs)} pairs.", "recovery_energy")
 
 # %% tags=["hide-input"]

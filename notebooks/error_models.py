@@ -85,7 +85,7 @@ def faulty(name, seed):
     return whole
 
 
-figure, axes = panels(2, 3.9, sharey=True)
+figure, axes = panels(2, 3.2, sharey=True)
 for axis, name, colour in zip(axes, ("release_map", "stuck_at"), colours(["ReleaseMap", "StuckAt"]).values()):
     y, x = np.nonzero(faulty(name, 50000)[: 16 * ROWS].reshape(ROWS, 128))
     axis.plot(x, y, "s", markersize=1.9, markeredgewidth=0, color=colour)

@@ -138,7 +138,7 @@ figure, (axis,) = panels(1, 1.3 + 0.4 * len(places))
 paint = {"1 point": "#5e3c99", "5 points": "#b2abd2"}
 for k, (label, column) in enumerate({"1 point": "at_1", "5 points": "at_5"}.items()):
     bars = axis.barh(np.arange(len(places)) + 0.36 * (k - 0.5), ranks.loc[places, column], 0.34, color=paint[label])
-    axis.bar_label(bars, fmt="%.0f", padding=3, fontsize=9)
+    axis.bar_label(bars, fmt="%.0f", padding=3)
     axis.plot([], [], "s", color=paint[label], label=f"{label} of accuracy lost")
 axis.set_yticks(range(len(places)), [words.get(name, name) for name in places])
 axis.set(xlabel="largest net saving of weight-read energy (%)", ylim=(len(places) - 0.4, -0.6))

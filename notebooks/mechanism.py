@@ -122,12 +122,12 @@ for model, some in accuracy[accuracy["selector"].isin(own.index)].groupby("base_
 figure, (axis,) = panels(1, 1.2 + 0.36 * len(pictured))
 parts = {"the image": pictured["swapped_image"], "the perturbation": pictured["swapped_perturbation"]}
 parts["neither"], left = 100 - sum(parts.values()), 0
-for (part, values), paint in zip(parts.items(), ("0.4", COLOURS["distillation"], "0.88")):
+for (part, values), paint in zip(parts.items(), (COLOURS["the image"], COLOURS["the perturbation"], "0.88")):
     axis.barh(pictured["base_model"] + ": " + pictured["front"], values, 0.7, left=left, color=paint, label=part)
     left = left + values
 axis.set(xlim=(0, 100), xlabel="answers of the base model that follow … (%)")
 axis.invert_yaxis()
-figure.legend(loc="outside lower center", ncols=3, fontsize=10)
+figure.legend(loc="outside lower center", ncols=3)
 Picture(figure, "Share of answers that follow the image or the swapped perturbation, by generator.", "swap")
 
 # %% tags=["hide-input"]
@@ -177,7 +177,7 @@ for name, one in zip(examples["front"], stored):  # full colour: the 99th percen
 first = [np.flatnonzero(stored[0]["labels"] == c)[:2] for c in np.unique(stored[0]["labels"])]
 lines = [values[[places[k] for places in first]] for values in seen.values() for k in (0, -1)]
 framed = [np.pad(line, ((0, 0), (0, 0), (2, 0), (2, 0)), constant_values=1) for line in lines]
-figure, (axis,) = panels(1, 0.2 + 0.56 * len(lines))
+figure, (axis,) = panels(1, 0.2 + 0.42 * len(lines))
 axis.imshow(np.vstack([np.concatenate(list(line), 2).transpose(1, 2, 0) for line in framed]), interpolation="none")
 axis.set_yticks((np.arange(len(seen)) * 2 + 1) * framed[0].shape[-2], list(seen))
 axis.set_xticks([])

@@ -70,7 +70,7 @@ others["what"] = others["side"].where(others["part"] == "injection", others["par
 
 # %% tags=["hide-input"]
 places = list(dict.fromkeys(others["what"]))
-figure, (axis,) = panels(1, 1.4 + 0.5 * len(places))
+figure, (axis,) = panels(1, 1.4 + 0.6 * len(places))
 paint = colours(others["hardware"])
 for k, (where, some) in enumerate(others.groupby("hardware", sort=False)):
     heights = some["what"].map(places.index) + 0.8 * ((k + 0.5) / len(paint) - 0.5)
@@ -80,7 +80,7 @@ for place, name in enumerate(places):
     side = others.loc[others["what"] == name, "side"].iloc[0]
     axis.plot(GOALS.get(side, np.nan), place, "|", color="black", markersize=26, markeredgewidth=2)
 axis.set(xscale="log", xlabel="time over ours (1: as fast as ours)", ylim=(len(places) - 0.4, -0.6))
-axis.set_yticks(range(len(places)), [name.replace(": ", ":\n", 1) for name in places], fontsize=9)
+axis.set_yticks(range(len(places)), [name.replace(": ", ":\n", 1).replace(", ", ",\n", 1) for name in places])
 axis.set_xticks([1, 2, 5, 10, 20, 40], ["1", "2", "5", "10", "20", "40"])
 figure.legend(loc="outside lower center", ncols=1)
 Picture(figure, "Time of other ways of doing the same work over ours.", "performance")

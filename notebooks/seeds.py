@@ -111,13 +111,13 @@ for axis, (title, some) in zip(axes, shown.items()):
     for number, (seed, marker) in enumerate(zip(range(1, len(some)), "o^sDvPX")):
         colour = paint["alone" if title.endswith(" alone") else some["generator"].iloc[0]]
         face = "none" if number else colour
-        label = f"training {seed + 1} against 1"
+        label = f"{seed + 1} against 1"
         axis.plot(first, others[number], marker, color=colour, markerfacecolor=face, alpha=0.8, label=label)
     axis.plot([0, 100], [0, 100], color="0.6", linewidth=1, zorder=0)
     ends = np.concatenate(list(some["accuracies"]))
     limits = (ends.min() - 3, ends.max() + 3)
     axis.set(title=title, xlim=limits, ylim=limits, xlabel="accuracy of a chip (%), training 1", aspect="equal")
-    axis.legend(fontsize=9, loc="upper left", handletextpad=0.1)
+    axis.legend(title="training", loc="upper left", handletextpad=0.1)
 axes[0].set_ylabel("the same chip, another training (%)")
 Picture(figure, f"Accuracy chip by chip of one training against another: {'; '.join(shown)}.", "seeds")
 

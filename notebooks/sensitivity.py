@@ -79,7 +79,7 @@ def surely(better, worse):
 
 # %% tags=["hide-input"]
 names = list(dict.fromkeys(rows["setting"]))
-figure, axes = panels(2 * len(names), 3.4, columns=2, sharey=True, width_ratios=[1, 1.25])
+figure, axes = panels(2 * len(names), 2.4, columns=1)
 systems = ["alone", *dict.fromkeys(behind["system"])]
 paint = colours(systems)
 for axis, (setting, what) in zip(axes, product(names, ["bit", "layer"])):
@@ -92,11 +92,11 @@ for axis, (setting, what) in zip(axes, product(names, ["bit", "layer"])):
         axis.bar(where, some["loss"], 0.8 / len(systems), yerr=some["std"], label=system, **look)
     shares = ["" if np.isnan(share) else "\n<0.1" if share < 0.1 else f"\n{share:.2g}" for share in ticks["weights"]]
     labels = ["all" if np.isnan(place) else f"{place:.0f}{share}" for place, share in zip(ticks["place"], shares)]
-    axis.set_xticks(range(len(ticks)), labels, fontsize=9)
+    axis.set_xticks(range(len(ticks)), labels)
     words = {"bit": "bit that has errors", "layer": "layer that has errors; weights (%)"}[what]
     axis.set(xlabel=words, ylim=(-2, None), title=setting if what == "bit" and len(names) > 1 else "")
     axis.grid(False, axis="x")
-    axis.set_ylabel("lost accuracy (points)" if what == "bit" else "")
+    axis.set_ylabel("lost accuracy (points)")
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
 Picture(figure, "Accuracy lost to errors in one bit or one layer, alone and behind generators.", "sensitivity")
 

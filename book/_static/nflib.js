@@ -16,8 +16,9 @@ addEventListener("DOMContentLoaded", () => {
   new MutationObserver(follow).observe(document.documentElement, { attributeFilter: ["data-theme"] });
 });
 addEventListener("load", () => {
-  for (const picture of document.querySelectorAll("img.nflib-picture")) picture.parentElement.tabIndex = 0; // scrolls by keys
   for (const summary of document.querySelectorAll(".bd-sidebar summary")) summary.ariaLabel = "Sections of this page";
+  const visible = "details.hide > summary, .search-button-field, .theme-switch-button"; // the theme's names hide what one sees
+  for (const control of document.querySelectorAll(visible)) control.removeAttribute("aria-label");
   const scrollable = () => document.querySelectorAll(".dt-scroll-body").forEach((box) => (box.tabIndex = 0));
   scrollable();
   new MutationObserver(scrollable).observe(document.body, { childList: true, subtree: true }); // tables come when they are seen

@@ -8,6 +8,7 @@ import base64
 import html
 import io
 import itertools
+import textwrap
 from collections.abc import Iterable
 
 import matplotlib
@@ -24,9 +25,9 @@ STYLE = {
     "svg.hashsalt": "nflib",
     "svg.fonttype": "path",
     "font.family": "DejaVu Sans",  # comes with matplotlib: equal letters on every machine
-    "font.size": 11,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",  # a phone shows a picture's left part first
+    "font.size": 10,  # all letters: 9 pixels on a phone of 390, 16 in a wide window (see nflib.css)
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
@@ -38,10 +39,12 @@ COLOURS = {  # one colour a thing, in the whole book
     "alone": "#222222", "none": "#222222",
     **dict(zip(generators.LABELS.values(), PALETTE)),
     "ReleaseMap": PALETTE[0], "BitFlips": PALETTE[1], "StuckAt": PALETTE[2],
-    "distillation": PALETTE[4], "EOPM": PALETTE[3], "faded EOPM": PALETTE[8], "official EOPM": PALETTE[5], "published": "#c1121f",
+    "distillation": "#01665e", "EOPM": "#bf812d", "faded EOPM": "#dfa64b", "official EOPM": "#8c510a",
+    "distillation, then EOPM": "#80cdc1", "published": "#c1121f",
     "the image": PALETTE[9], "the perturbation": "#5e3c99",
 }  # fmt: skip
-WIDTH = 7.0  # inches: the book's column
+WIDTH = 5.5  # inches: a picture shrinks to a phone
+LETTERS = 13  # in an inch of a line, about
 
 
 class Picture:
@@ -52,6 +55,7 @@ class Picture:
 
     def __init__(self, figure: Figure, alt: str, name: str = ""):
         out = io.StringIO()
+        _wrap(figure)
         figure.savefig(out, format="svg", metadata={"Date": None})
         self.svg, self.alt = out.getvalue(), alt
         if name:
@@ -60,6 +64,22 @@ class Picture:
     def _repr_html_(self) -> str:
         source = base64.b64encode(self.svg.encode()).decode()
         return f'<img class="nflib-picture" src="data:image/svg+xml;base64,{source}" alt="{html.escape(self.alt)}"/>'
+
+
+def _wrap(figure: Figure) -> None:
+    """Give titles and labels of axes as many lines as it takes to stay beside their panel."""
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        width, height = (max(8, int(inches * LETTERS)) for inches in axis.get_window_extent().size / figure.dpi)
+        texts = {"title": (axis.get_title("left"), width), "xlabel": (axis.get_xlabel(), width), "ylabel": (axis.get_ylabel(), height)}
+        axis.set(**{k: "\n".join(textwrap.fill(line, room) for line in text.split("\n")) for k, (text, room) in texts.items()})
+
+
+def _legend(figure: Figure, handles: Iterable, labels: Iterable) -> None:
+    """A legend below the panels, in as many columns as there is room for."""
+    labels = [str(label) for label in labels]
+    room = int(figure.get_figwidth() * LETTERS / (max(map(len, labels)) + 8))  # 8: the sign and the space around
+    figure.legend(list(handles), labels, loc="outside lower center", ncols=min(max(room, 1), 4))
 
 
 def colours(values: Iterable) -> dict:
@@ -72,7 +92,7 @@ def colours(values: Iterable) -> dict:
 
 def panels(count: int = 1, height: float = 3.2, columns: int = 0, **options) -> tuple[Figure, list[Axes]]:
     """A figure in house style with `count` axes side by side (or in `columns` columns); height: of one row, in inches."""
-    columns = columns or max(1, min(count, 3))
+    columns = columns or max(1, min(count, 2))
     rows = -(-max(count, 1) // columns)
     figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False, **options).flat)
@@ -85,9 +105,8 @@ def panels(count: int = 1, height: float = 3.2, columns: int = 0, **options) -> 
 
 
 def _groups(rows: pd.DataFrame, by: str | None) -> list[tuple[str, pd.DataFrame]]:
-    """Panels: (title, rows); where there are several, long titles take a line a part, so that they do not collide."""
-    found = [(str(name), some) for name, some in rows.groupby(by, sort=False)] if by else [("", rows)]
-    return [(title.replace(", ", "\n") if len(found) > 1 else title, some) for title, some in found]
+    """Panels: (title, rows)."""
+    return [(str(name), some) for name, some in rows.groupby(by, sort=False)] if by else [("", rows)]
 
 
 def head(column: str) -> str:
@@ -145,7 +164,7 @@ def curve(
     handles, labels = {}, None
     for axis in axes:
         handles |= dict(zip(*reversed(axis.get_legend_handles_labels())))
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize=10)
+    _legend(figure, handles.values(), handles)
     return Picture(figure, alt or f"{head(y)} over {head(x)} for {', '.join(map(str, paint))}.", name)
 
 
@@ -175,7 +194,7 @@ def bars(
     axes[0].set_ylim(len(places) - 0.5, -0.5)
     if hue:
         boxes = [matplotlib.patches.Patch(color=paint[value]) for value in hues]
-        figure.legend(boxes, [str(value) for value in hues], loc="outside lower center", ncols=3, fontsize=10)
+        _legend(figure, boxes, hues)
     return Picture(figure, alt or f"{head(y)} by {head(x)}{f' and {head(hue)}' if hue else ''}.", name)
 
 
@@ -192,8 +211,8 @@ def heatmap(
         axis.grid(False)
         sns.heatmap(table, ax=axis, **shown)
         axis.set(title=title, xlabel=head(columns), ylabel=head(index) if axis is axes[0] else "")
-        axis.tick_params(axis="x", rotation=30)
-        axis.tick_params(axis="y", rotation=0)
+        axis.tick_params(axis="y", rotation=0, labelleft=axis is axes[0] or list(table.index) != list(tables[0].index))
+        axis.set_xticks(axis.get_xticks(), axis.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
     return Picture(figure, alt or f"{head(values)} by {head(index)} and {head(columns)}.", name)
 
 
@@ -207,11 +226,11 @@ def scatter(
     for value, some in rows.groupby(hue, sort=False) if hue else [(None, rows)]:
         axis.plot(values_of(some, x), values_of(some, y), "o", color=paint[value], markersize=6, alpha=0.8, label=value)
     for row in rows.to_dict("records") if label else ():
-        axis.annotate(str(row[label]), (row[x], row[y]), (5, 2), textcoords="offset points", fontsize=9)
+        axis.annotate(str(row[label]), (row[x], row[y]), (5, 2), textcoords="offset points")
     if diagonal:
         ends = [np.nanmin([rows[x].min(), rows[y].min()]), np.nanmax([rows[x].max(), rows[y].max()])]
         axis.plot(ends, ends, color="0.6", linewidth=1, zorder=0)
     if hue:
-        figure.legend(loc="outside lower center", ncols=3, fontsize=10)
+        _legend(figure, *axis.get_legend_handles_labels())
     axis.set(xlabel=head(x), ylabel=head(y), **limits)
     return Picture(figure, alt or f"{head(y)} against {head(x)}, {len(rows)} points.", name)

@@ -103,10 +103,10 @@ def show(
     for c in rates:
         head = HEADS.get(c, c.replace("_", " "))
         shown[head] = [f"{v:g}" for v in values_of(rows, c).round(6)]
-    options = {"paging": len(rows) > 15, "lengthMenu": [15, 50, 200], "info": len(rows) > 15, "searching": len(rows) > 5}
+    options = {"paging": len(rows) > 15, "lengthMenu": [[15, 50, -1], [15, 50, "all"]], "info": len(rows) > 15, "searching": len(rows) > 5}
     table = to_html_datatable(
-        shown.style.hide(axis="index").format(escape="html"), connected=False, use_to_html=True, allow_html=True,
-        classes="display compact nowrap nflib", order=[], scrollX=True, warn_on_undocumented_option=False, **options,
+        shown, connected=False, showIndex=False, maxBytes=0, classes="display compact nowrap nflib", order=[], scrollX=True,
+        warn_on_undocumented_option=False, **options,
     )  # fmt: skip
     head = "" if _INITIALISED else generate_init_offline_itables_html(_bundle())
     _INITIALISED.append(True)
