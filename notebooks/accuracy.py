@@ -52,6 +52,8 @@ from nflib.report import Picture, claim, colours, head, ladder, measured, panels
 rows = measured(cells, profile, measure, device)
 behind = rows[rows["generator"] != "none"].copy()
 behind["setting"] = behind["dataset"] + ", " + behind["base_model"] + ", " + behind["error_model"]
+several = behind["training"].nunique() > 1
+behind["front"] = behind["generator"] + (", " + behind["training"] if several else "")
 
 # %% [markdown]
 # ## Large generators recover most of the loss
@@ -61,7 +63,7 @@ behind["setting"] = behind["dataset"] + ", " + behind["base_model"] + ", " + beh
 
 # %% tags=["hide-input"]
 top = behind[behind["rate"] == behind["rate"].max()]
-ladder(top, panel="setting", alt="Accuracy under errors without and with each generator.", name="recovery")
+ladder(top, "front", "setting", hue="generator", alt="Accuracy under errors without and with each generator.", name="recovery")
 
 # %% tags=["hide-input"]
 lost = behind["clean_alone"] - behind["perturbed_alone"]
@@ -93,7 +95,7 @@ for place, row in enumerate([*alone.itertuples(), *shown.itertuples()]):
     label = "alone" if row.generator == "none" else row.generator
     spread = place + 0.3 * (((np.arange(row.patterns) * 0.618) % 1) - 0.5)
     axis.plot(spread, np.sort(row.accuracies), "o", color=colours([label])[label], markersize=4, alpha=0.7)
-axis.set_xticks(range(len(shown) + 1), ["alone", *shown["generator"]])
+axis.set_xticks(range(len(shown) + 1), ["alone", *shown["front"].str.replace(", ", "\n")])
 axis.set(ylabel=head("perturbed"), ylim=(0, 100), title=setting)
 Picture(figure, f"Accuracy of each chip, alone and behind each generator: {setting}.", "chips")
 
