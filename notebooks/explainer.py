@@ -16,7 +16,7 @@
 
 # %% tags=["parameters"]
 generator: str = "conv_l"  # also conv_s
-training: str = "eopm"  # how it was trained; also distilled
+training: str = "eopm"  # how it was trained; also distilled, distilled_eopm
 error_model: str = "bit_flips"  # that it was trained under; also release_map
 rate: float = 0.01  # bit-error rate that it was trained at, and that the text speaks of, as a fraction
 chip: int = 1  # number of the chip that is shown first
@@ -38,9 +38,11 @@ from nflib.names import ROOT, UserError
 from nflib.quantize import Quantized
 from nflib.report import Picture, arrays, claim, colours, panels, say, stored
 from nflib.report.show import keep, to_csv
+from nflib.study import recipes
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 NAME, FRONT = "desk/cifar10/vgg11", generators.label(generator)
+NAMED = {"perturbed": "mean", "patterns": "chips"}  # columns, as the page calls them
 SYSTEMS = ["alone", f"behind {FRONT}"]
 base = nflib.load(NAME)
 front = Quantized(nflib.load(f"{NAME}/{generator}", training=training, error_model=error_model, rate=rate))
@@ -48,7 +50,7 @@ front = Quantized(nflib.load(f"{NAME}/{generator}", training=training, error_mod
 pictures = stored("paper12")
 pictures = pictures[(pictures["kind"] == "transformed_images") & (pictures["dataset"] == "CIFAR-10")]
 if pictures.empty:
-    raise UserError("no record of transformed images of CIFAR-10: `nflib sweep mechanism --profile paper12` measures one")
+    raise UserError("no record of transformed images of CIFAR-10; `nflib sweep mechanism --profile paper12` makes one")
 kept = arrays(pictures[:1])[0]  # the first test images of each class, one of which is shown
 labels, places = np.unique(kept["labels"], return_index=True)
 shown = kept["images"][places]
@@ -58,8 +60,8 @@ measured = stored("desk")
 same = {"kind": "accuracy", "dataset": "CIFAR-10", "base_model": "VGG11", "base_recipe": "release", "base_seed": 0}
 same |= {"hit": "all", "bits": 8, "mitigation": "none", "selector": "none", "generator_seed": 0}
 measured = measured[np.logical_and.reduce([measured[name] == value for name, value in same.items()])]
-trainings = {"eopm": "EOPM", "distilled": "distillation"}
-ours = {"generator": FRONT, "training": trainings[training], "train_rate": rate, "trained_on": "VGG11"}
+how = recipes.generator("desk", generator, training, error_model, rate).training
+ours = {"generator": FRONT, "training": how, "train_rate": rate, "trained_on": "VGG11"}
 ours |= {"train_error_model": faults.LABELS[error_model]}
 behind = np.logical_and.reduce([measured[name] == value for name, value in ours.items()])
 measured = measured.assign(system=np.where(behind, SYSTEMS[1], SYSTEMS[0]))[behind | (measured["generator"] == "none")]
@@ -78,7 +80,7 @@ def text(values):
 
 
 def exported(quantized):
-    """A network's steps for the page: convolutions with their codes, batch norm as a gain and a bias a channel, resizing."""
+    """A network's steps for the page: convolutions by codes, batch norm as a gain and a bias a channel, resizing."""
     steps, names = [], {layer: name for name, layer in quantized.layers.items()}
     for layer in quantized.model:
         if layer in names:
@@ -113,7 +115,7 @@ page = {
     | {"ratio": energy.ENERGY_RATIO},
     "systems": SYSTEMS,
     "error_model": "BitFlips",  # of the chips that the page draws
-    "records": measured[columns].rename(columns={"perturbed": "mean", "patterns": "chips"}).to_dict("records"),
+    "records": measured[columns].round(4).rename(columns=NAMED).to_dict("records"),
     "rate": rate,
     "chip": chip,
 }
@@ -174,7 +176,7 @@ for system, colour in zip(SYSTEMS, colours(["alone", FRONT]).values()):
     right.semilogx(100 * line["rate"], line["worst"], "--", color=colour)
 right.set(xlabel="BER (%)", ylabel="accuracy (%)", title="Mean and worst chip (dashed)", ylim=(0, 100))
 right.legend(loc="lower left", fontsize=9)
-said = "Left: histogram of the weights' codes, narrow as stored and with far tails as read. Right: accuracy over the BER."
+said = "Left: histogram of the weights' codes, narrow as stored, with far tails as read. Right: accuracy over the BER."
 still = Picture(figure, said, "explainer")
 static = ROOT / "book" / "_static"
 script, style = ((static / f"explainer.{kind}").read_text("utf-8") for kind in ("js", "css"))
@@ -198,7 +200,7 @@ claim(
 claim(
     far[1] > far[0] + rate,
     f"Look at the histogram's tails there. A flip of the top bit moves a weight by half the range; "
-    f"{100 * far[0]:.2f} % of the stored codes lie more than 64 steps from zero, and {100 * far[1]:.1f} % of those read.",
+    f"{100 * far[0]:.2f} % of stored codes lie more than 64 steps from zero, and {100 * far[1]:.2f} % of those read.",
 )
 drawn = np.stack([logits(number, rate).argmax(2) == labels for number in range(chip, chip + chips)])
 clean = (logits(chip, 0.0).argmax(2) == labels).sum(1)
@@ -206,8 +208,8 @@ once = drawn.sum(2)
 claim(
     (once.max(0) > once.min(0)).any() and once[:, 0].mean() < clean[0],
     f"Draw other chips: of the {len(labels)} images, the classifier alone gets {clean[0]} right without errors, and "
-    f"{once[:, 0].min()} to {once[:, 0].max()} on chips {chip} to {chip + chips - 1}; behind {FRONT}, {clean[1]} without errors, "
-    f"and {once[:, 1].min()} to {once[:, 1].max()}.",
+    f"{once[:, 0].min()} to {once[:, 0].max()} on chips {chip} to {chip + chips - 1}. Behind {FRONT} it gets "
+    f"{clean[1]} right without errors, and {once[:, 1].min()} to {once[:, 1].max()} on these chips.",
 )
 if (key := (page["error_model"], rate)) in (both := wide.dropna()).index:
     (alone, alone_worst), (ahead, worst) = (both.loc[key][[("perturbed", s), ("worst", s)]] for s in SYSTEMS)

@@ -21,7 +21,8 @@ SETTINGS = [(1, 0.0), (1, 0.01), (7, 0.003)]  # chip, bit-error rate
 RATES = (0.0001, 0.001, 0.01)
 SCRIPT = """
 const page = JSON.parse(require("fs").readFileSync(process.argv[1])), explainer = require(process.argv[2]);
-const [settings, rates] = JSON.parse(process.argv[3]), base = explainer.unpack(page.base), front = explainer.unpack(page.generator);
+const [settings, rates] = JSON.parse(process.argv[3]);
+const [base, front] = [page.base, page.generator].map(explainer.unpack);
 const answers = settings.map(([number, ber]) => {
   const counts = explainer.readBack(base, explainer.chip(number, base.weights, 0.02), ber);
   const codes = Buffer.concat(base.layers.map((layer) => Buffer.from(layer.read.buffer))).toString("base64");
@@ -31,7 +32,8 @@ const answers = settings.map(([number, ber]) => {
   return { ...counts, codes, logits };
 });
 const curve = rates.map((ber) => [explainer.voltage(page.curve, ber), explainer.readEnergy(page.curve, ber)]);
-const nearest = rates.map((ber) => ["BitFlips", "ReleaseMap"].map((name) => explainer.nearest(page.records, name, ber)));
+const nearest = rates.map((ber) => [1.2 * ber, ber]).map(([near, ber]) => // between rates, and at one
+  ["BitFlips", "ReleaseMap"].map((name, k) => explainer.nearest(page.records, name, k ? near : ber)));
 console.log(JSON.stringify({ answers, curve, nearest }));
 """
 
@@ -41,14 +43,16 @@ def random_weights(model: nn.Module) -> nn.Module:
     draw = torch.Generator().manual_seed(0)
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
-            for values, low in ((layer.weight, 0.5), (layer.bias, -0.5), (layer.running_mean, -0.5), (layer.running_var, 0.5)):
-                values.data = low + torch.rand(values.shape, generator=draw)
+            for values in (layer.weight, layer.running_var):
+                values.data = 0.5 + torch.rand(values.shape, generator=draw)
+            for values in (layer.bias, layer.running_mean):
+                values.data = torch.rand(values.shape, generator=draw) - 0.5
     return model
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory):
-    """A results folder with published models of random weights, accuracies of them, and the images of stored records."""
+def shown(tmp_path_factory):
+    """The notebook's names, on published models of random weights and drawn accuracies; what Node says; the folder."""
     folder, whole = tmp_path_factory.mktemp("explainer"), base("desk", "cifar10", "vgg11")
     front = generator("desk", "conv_l", "eopm", "bit_flips", 0.01)
     dataset = SimpleNamespace(classes=10, image_size=32, digest="none")
@@ -66,32 +70,27 @@ def shelf(tmp_path_factory):
                 for system in (None, ours):
                     accuracies = (draw.integers(200, 1800, 4) / 20).tolist()
                     metrics = {"clean": 90.0, "perturbed": accuracies, "changed_bits": [rate] * 4, "images": 2000}
-                    metrics |= {"evaluation_seconds": 1.0, "base_training": facts, "generator_training": system and facts}
+                    metrics |= {"evaluation_seconds": 1.0, "base_training": facts}
+                    metrics |= {"generator_training": system and facts}
                     provenance = {"commit": "0" * 40, "dirty": False, "device": "none", "threads": 1}
                     store.write(Cell(whole, system, error_model, rate, 4, 2000), metrics, provenance)
         network = random_weights(models.build("vgg11", 10, 32, whole.width))
         weights.publish(f"base-{digest_of(whole)}", network, 8, facts, whole.words)
         key = trained.generator_key(Cell(whole, front))
         weights.publish(key, random_weights(generators.build("conv_l", front.width)), 8, facts, front.name)
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def shown(shelf):
-    """The notebook's names, and what Node says of the page."""
-    names = notebooks.inline("explainer", {"chips": 2}, shelf / "shown")
+        names = notebooks.inline("explainer", {"chips": 2}, folder / "shown")
     if not (node := shutil.which("node")):
         pytest.skip("no Node here")
-    (shelf / "page.json").write_text(names["data"], "utf-8")
+    (folder / "page.json").write_text(names["data"], "utf-8")
     script = ROOT / "book" / "_static" / "explainer.js"
-    given = [shelf / "page.json", script, json.dumps([SETTINGS, RATES])]
+    given = [folder / "page.json", script, json.dumps([SETTINGS, RATES])]
     done = subprocess.run([node, "-e", SCRIPT, *map(str, given)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return names, json.loads(done.stdout)
+    return names, json.loads(done.stdout), folder
 
 
 def test_the_page_reads_the_codes_and_gives_the_logits_that_nflib_does(shown):
-    names, found = shown
+    names, found, _ = shown
     for (chip, rate), page in zip(SETTINGS, found["answers"]):
         codes, logits = names["read"](chip, rate), names["logits"](chip, rate)
         assert names["text"](codes) == page["codes"]
@@ -120,20 +119,21 @@ def test_chips_of_the_page_are_nested_independent_and_of_their_rate(shown):
     assert abs((many[1:] & many[:-1]).mean() - 0.01**2) < 5 * (0.01**2 / cells) ** 0.5  # neighbours
 
 
-def test_voltage_energy_and_accuracies_are_those_of_nflib_and_of_the_table(shown, shelf):
-    names, found = shown
+def test_voltage_energy_and_accuracies_are_those_of_nflib_and_of_the_table(shown):
+    _, found, folder = shown
     expected = [[energy.voltage(rate), energy.read_energy(rate)] for rate in RATES]
     np.testing.assert_allclose(found["curve"], expected, rtol=1e-12)
-    table = pd.read_csv(shelf / "shown" / "explainer.csv").set_index(["error_model", "rate", "system"])
-    records = {(record["cell"]["error_model"], record["cell"]["rate"], bool(record["cell"].get("generator"))): record for record in Store("desk", shelf).records()}
+    table = pd.read_csv(folder / "shown" / "explainer.csv").set_index(["error_model", "rate", "system"])
+    stored = [(record["cell"], record["metrics"]["perturbed"]) for record in Store("desk", folder).records()]
+    records = {(cell["error_model"], cell["rate"], "generator" in cell): accuracies for cell, accuracies in stored}
     assert len(records) == 12 and len(table) == 9  # the generator that was trained under BitFlips
     for rate, pair in zip(RATES, found["nearest"]):
         for name, systems in zip(("bit_flips", "release_map"), pair):
             for system, row in systems.items():
                 line = table.loc[(faults.LABELS[name], rate, system)]
-                accuracies = records[name, rate, system != "alone"]["metrics"]["perturbed"]
+                accuracies = records[name, rate, system != "alone"]
                 assert (row["mean"], row["worst"], row["rate"]) == (line["perturbed"], line["worst"], rate)
-                assert row["mean"] == pytest.approx(np.mean(accuracies)) and row["worst"] == min(accuracies)
+                assert row["mean"] == pytest.approx(np.mean(accuracies), abs=1e-4) and row["worst"] == min(accuracies)
     assert [[len(systems) for systems in pair] for pair in found["nearest"]] == [[2, 1]] * 3
 
 

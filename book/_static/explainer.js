@@ -1,15 +1,15 @@
-// A classifier whose 8-bit weights are read at low voltage, computed in the page: its chips, its weights as they are read, its
-// answers.  Plain JavaScript; Node takes what computes from here for tests (tests/test_explainer.py).
+// A classifier whose 8-bit weights are read at low voltage, computed in the page.  Plain JavaScript;
+// Node takes what computes from here for tests (tests/test_explainer.py).
 (function (api) {
   "use strict";
 
-  // ------------------------------------------------------------------------------------------------------------ computing
+  // ----------------------------------------------------------------------------------------------------- computing
 
   function bytes(text) {
     return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   }
 
-  /** A network as the notebook exports it, unpacked: steps in order; layers are those of its steps that have weights. */
+  /** A network as the notebook exports it, unpacked: its steps in order; its layers, the steps that have weights. */
   function unpack(network) {
     let start = 0;
     const steps = network.map((step) => {
@@ -28,7 +28,7 @@
     return (x ^ (x >>> 16)) >>> 0;
   }
 
-  /** The cells of a chip that fail at bit-error rate `most`, ascending; a cell fails at rates above its mark / 2**32. */
+  /** A chip's cells that fail at bit-error rate `most`, ascending; a cell fails at rates above its mark / 2**32. */
   function chip(number, weights, most) {
     const key = mixed(number + 0x9e3779b9), limit = most * 2 ** 32, cells = [], marks = [];
     for (let cell = 0; cell < 8 * weights; cell++) {
@@ -38,7 +38,7 @@
     return { cells: Uint32Array.from(cells), marks: Uint32Array.from(marks) };
   }
 
-  /** Fill every layer's `read` with its codes as the chip gives them back; counts of flipped bits and changed weights. */
+  /** Fill every layer's `read` with its codes as the chip gives them back; count flipped bits and changed weights. */
   function readBack(network, { cells, marks }, ber) {
     const limit = ber * 2 ** 32;
     let bits = 0, changed = 0, last = -1, k = 0;
@@ -59,7 +59,7 @@
 
   const ACTIVATIONS = { none: (x) => x, relu: (x) => (x > 0 ? x : 0), tanh: Math.tanh };
 
-  /** A convolution of odd kernel, stride 1, zero border, then gain and bias a channel (batch norm) and the activation. */
+  /** A convolution of odd kernel, stride 1, zero border; then gain and bias a channel (batch norm) and activation. */
   function convolved(map, side, layer, codes) {
     const { kernel, inputs, outputs } = layer, pad = kernel >> 1, wide = side + 2 * pad, area = side * side;
     const padded = new Float32Array(inputs * wide * wide), out = new Float32Array(outputs * area);
@@ -87,7 +87,7 @@
     return out;
   }
 
-  /** Maps of another side, each value `pick`ed from those before: the largest of four (pool), or the nearest (up). */
+  /** Maps of half the side, of the largest of each four values (pool), or of twice the side, of the nearest (up). */
   function resized(map, side, kind) {
     const to = kind === "pool" ? side / 2 : 2 * side, channels = map.length / (side * side);
     const out = new Float32Array(channels * to * to);
@@ -102,7 +102,7 @@
     return out;
   }
 
-  /** What a network makes of an image (3 maps of 32 x 32, in [-1, 1]); faulty: with the codes as they were last read. */
+  /** What a network makes of an image (3 maps, values in [-1, 1]); faulty: with the codes as they were last read. */
   function forward(network, image, faulty) {
     let map = image, side = Math.sqrt(image.length / 3);
     for (const step of network.steps) {
@@ -146,10 +146,10 @@
     return Object.fromEntries(rows.filter((row) => away(row) === least).map((row) => [row.system, row]));
   }
 
-  Object.assign(api, { unpack, chip, readBack, forward, image, transformed, voltage, readEnergy, nearest, probabilities });
+  Object.assign(api, { unpack, chip, readBack, forward, image, transformed, voltage, readEnergy, nearest });
   if (typeof document === "undefined") return;
 
-  // -------------------------------------------------------------------------------------------------------------- showing
+  // ------------------------------------------------------------------------------------------------------- showing
 
   const page = JSON.parse(document.getElementById("explainer-data").textContent), curve = page.curve;
   const base = unpack(page.base), generator = unpack(page.generator);
@@ -180,38 +180,50 @@
       <div class="explainer-two" data-of="answers"></div></section>
     <section aria-labelledby="explainer-h3"><h3 id="explainer-h3">All test images</h3>
       <figure data-of="accuracy"></figure><p data-of="records"></p></section>`;
-  const [slider, number, select] = ["voltage", "chip", "layer"].map((name) => document.getElementById(`explainer-${name}`));
-  select.innerHTML = base.layers.map((layer, k) => `<option value="${k}">${layer.name}, ${layer.codes.length.toLocaleString("en")} weights</option>`).join("");
+  const control = (name) => document.getElementById(`explainer-${name}`), count = (n) => n.toLocaleString("en");
+  const [slider, number, select] = ["voltage", "chip", "layer"].map(control);
+  select.innerHTML = base.layers
+    .map(({ name, codes }, k) => `<option value="${k}">${name}, ${count(codes.length)} weights</option>`)
+    .join("");
 
   function paint(canvas, pixels) { // values in [-1, 1], three planes
     const side = Math.sqrt(pixels.length / 3), area = side * side, context = canvas.getContext("2d");
     const data = new ImageData(side, side);
     canvas.width = canvas.height = side;
-    for (let i = 0; i < 4 * area; i++) data.data[i] = i % 4 === 3 ? 255 : 127.5 * (1 + pixels[(i % 4) * area + (i >> 2)]);
+    const byte = (i) => (i % 4 === 3 ? 255 : 127.5 * (1 + pixels[(i % 4) * area + (i >> 2)]));
+    for (let i = 0; i < 4 * area; i++) data.data[i] = byte(i);
     context.putImageData(data, 0, 0);
   }
   const seen = page.images.map((_, k) => image(page, k));
-  find("thumbs").innerHTML = page.images
-    .map((_, k) => `<label><input type="radio" name="explainer-image" value="${k}"><canvas role="img" aria-label="${page.classes[page.labels[k]]}"></canvas></label>`)
+  const canvas = (name) => `<canvas role="img" aria-label="${name}"></canvas>`;
+  find("thumbs").innerHTML = page.labels
+    .map((label, k) => [k, canvas(page.classes[label])])
+    .map(([k, shown]) => `<label><input type="radio" name="explainer-image" value="${k}">${shown}</label>`)
     .join("");
   find("thumbs").querySelectorAll("canvas").forEach((canvas, k) => paint(canvas, seen[k]));
-  find("images").innerHTML = ["image", "perturbation", "transformed"]
-    .map((name) => `<figure><canvas role="img" aria-label="${name}"></canvas><figcaption>${name === "transformed" ? "transformed image" : name}</figcaption></figure>`)
+  find("images").innerHTML = ["image", "perturbation", "transformed image"]
+    .map((name) => `<figure>${canvas(name)}<figcaption>${name}</figcaption></figure>`)
     .join("");
 
   const chart = (inside, height, words) =>
     `<svg viewBox="0 0 360 ${height}" role="img" aria-label="${words}">${inside}</svg>`;
-  const text = (x, y, words, more = "") => `<text x="${x}" y="${y}" ${more}>${words}</text>`;
+  const text = (x, y, words, anchor = "middle") => `<text x="${x}" y="${y}" text-anchor="${anchor}">${words}</text>`;
 
   function histogram(layer) {
-    const bins = (codes) => codes.reduce((counts, code) => (counts[(code + 128) >> 2]++, counts), new Array(64).fill(0));
+    const bins = (codes) => {
+      const counts = new Array(64).fill(0);
+      for (const code of codes) counts[(code + 128) >> 2]++;
+      return counts;
+    };
     const [stored, read] = [bins(layer.codes), bins(layer.read)], tall = Math.log10(Math.max(...stored, ...read) + 1);
     const height = (count) => 130 - (120 * Math.log10(count + 1)) / tall;
     const line = (counts) => counts.map((n, k) => `${k ? "L" : "M"}${20 + 5 * k} ${height(n).toFixed(1)}h5`).join("");
-    const marks = [-128, -64, 0, 64, 127].map((code) => text(20 + (320 * (code + 128)) / 256, 146, String(code).replace("-", "−"), 'text-anchor="middle"'));
-    const inside = `<path class="stored" d="${line(stored)}V130H20Z"/><path class="read" d="${line(read)}"/><path class="axis" d="M20 130h320"/>${marks.join("")}`;
-    return `${chart(inside, 152, "Histogram of the layer's codes, as stored and as read")}<figcaption>Codes of the layer, how many (log scale):
-      <span class="explainer-key stored"></span> stored, <span class="explainer-key read"></span> read</figcaption>`;
+    const marks = [-128, -64, 0, 64, 127].map((code) => text(180 + 1.25 * code, 146, signed(code).replace("+", "")));
+    const inside = `<path class="stored" d="${line(stored)}V130H20Z"/><path class="read" d="${line(read)}"/>
+      <path class="axis" d="M20 130h320"/>${marks.join("")}`;
+    return `${chart(inside, 152, "Histogram of the layer's codes, as stored and as read")}
+      <figcaption>Codes of the layer, how many (log scale): <span class="explainer-key stored"></span> stored,
+      <span class="explainer-key read"></span> read</figcaption>`;
   }
 
   /** The weight whose cell is the first of its layer to fail. */
@@ -219,7 +231,9 @@
     let least = 2 ** 32, found = layer.start;
     memory.cells.forEach((cell, k) => {
       const weight = cell >>> 3;
-      if (weight >= layer.start && weight < layer.start + layer.codes.length && memory.marks[k] < least) (least = memory.marks[k]), (found = weight);
+      if (weight < layer.start || weight >= layer.start + layer.codes.length || memory.marks[k] >= least) return;
+      least = memory.marks[k];
+      found = weight;
     });
     return found - layer.start;
   }
@@ -229,51 +243,73 @@
     const rows = Array.from({ length: SHOWN }, (_, line) => {
       const k = first + line;
       const [code, read] = [layer.codes[k], layer.read[k]], wrong = (code ^ read) & 255;
-      const cells = Array.from({ length: 8 }, (_, i) => 7 - i).map((bit) => `<td${(wrong >> bit) & 1 ? ' class="flipped"' : ""}>${(read >> bit) & 1}</td>`);
-      return `<tr${wrong ? ' class="changed"' : ""}><td>${signed(code)}</td>${cells.join("")}<td>${signed(read)}</td></tr>`;
+      const cells = [7, 6, 5, 4, 3, 2, 1, 0].map((bit) => {
+        return `<td class="${(wrong >> bit) & 1 ? "flipped" : ""}">${(read >> bit) & 1}</td>`;
+      });
+      const ends = [code, read].map((value) => `<td>${signed(value)}</td>`);
+      return `<tr class="${wrong ? "changed" : ""}">${ends[0]}${cells.join("")}${ends[1]}</tr>`;
     });
-    return `<table class="explainer-bits"><caption>${SHOWN} weights around the layer's weakest cell, from number ${first.toLocaleString("en")} on; flipped bits are framed</caption>
-      <thead><tr><th scope="col">stored</th><th scope="colgroup" colspan="8">bits as read</th><th scope="col">read</th></tr></thead><tbody>${rows.join("")}</tbody></table>`;
+    return `<table class="explainer-bits">
+      <caption>${SHOWN} weights around the layer's weakest cell, from number ${count(first)} on; flipped bits are
+        framed</caption>
+      <thead><tr><th scope="col">stored</th><th scope="colgroup" colspan="8">bits as read</th>
+        <th scope="col">read</th></tr></thead>
+      <tbody>${rows.join("")}</tbody></table>`;
   }
 
   function accuracy() {
     const rows = page.records.filter((row) => row.error_model === page.error_model);
     if (!rows.length) return "";
-    const x = (ber) => 34 + (310 * Math.log(ber / curve.safe)) / Math.log(MOST / curve.safe), y = (value) => 150 - 1.4 * value;
+    const x = (ber) => 34 + (310 * Math.log(ber / curve.safe)) / Math.log(MOST / curve.safe);
+    const y = (value) => 150 - 1.4 * value;
     const lines = page.systems.map((system, k) => {
       const own = rows.filter((row) => row.system === system);
-      const path = (name) => own.map((row, i) => `${i ? "L" : "M"}${x(row.rate).toFixed(1)} ${y(row[name]).toFixed(1)}`).join("");
+      const path = (name) => `M${own.map((row) => `${x(row.rate).toFixed(1)} ${y(row[name]).toFixed(1)}`).join("L")}`;
       const dots = own.map((row) => `<circle cx="${x(row.rate)}" cy="${y(row.mean)}" r="3"/>`);
-      return `<g class="system${k}"><path d="${path("mean")}"/><path class="worst" d="${path("worst")}"/>${dots.join("")}</g>`;
+      const two = own.length ? `<path d="${path("mean")}"/><path class="worst" d="${path("worst")}"/>` : "";
+      return `<g class="system${k}">${two}${dots.join("")}</g>`;
     });
-    const grid = [0, 50, 100].map((value) => `<path class="axis" d="M34 ${y(value)}h310"/>${text(30, y(value) + 4, value, 'text-anchor="end"')}`);
-    const ticks = [1e-5, 1e-4, 1e-3, 1e-2].map((ber) => text(x(ber), 166, `${+(100 * ber).toFixed(3)} %`, 'text-anchor="middle"'));
-    const inside = `${grid.join("")}${ticks.join("")}<path class="here" d="M${x(state.ber)} 10V150"/>${lines.join("")}`;
+    const line = (value) => `<path class="axis" d="M34 ${y(value)}h310"/>${text(30, y(value) + 4, value, "end")}`;
+    const grid = [0, 50, 100].map(line);
+    const ticks = [1e-5, 1e-4, 1e-3, 1e-2].map((ber) => text(x(ber), 166, percent(ber)));
+    const here = `<path class="here" d="M${x(state.ber)} 10V150"/>`;
+    const inside = [...grid, ...ticks, here, ...lines].join("");
     const keys = page.systems.map((system, k) => `<span class="explainer-key system${k}"></span> ${system}`).join(", ");
-    return `${chart(inside, 172, "Measured accuracy over the bit-error rate")}<figcaption>Measured accuracy (%) over the bit-error rate,
-      ${page.error_model}: ${keys}; dashed: the worst chip</figcaption>`;
+    return `${chart(inside, 172, "Measured accuracy over the bit-error rate")}
+      <figcaption>Measured accuracy (%) over the bit-error rate, ${page.error_model}: ${keys};
+        dashed: the worst chip</figcaption>`;
   }
 
   function measured() {
     const models = [...new Set(page.records.map((row) => row.error_model))];
     return models.map((name) => {
       const rows = Object.entries(nearest(page.records, name, state.ber)), one = rows[0][1];
-      const parts = rows.map(([system, row]) => `${system} ${row.mean.toFixed(1)} % on average, ${row.worst.toFixed(1)} % on the worst chip`);
-      return `Measured at ${percent(one.rate)} bit errors (${name}, ${one.chips} chips, ${one.images.toLocaleString("en")} test images): ${parts.join("; ")}.`;
+      const said = ({ mean, worst }) => `${mean.toFixed(1)} % on average, ${worst.toFixed(1)} % on the worst chip`;
+      const parts = rows.map(([system, row]) => `${system} ${said(row)}`);
+      const of = `${name}, ${one.chips} chips, ${count(one.images)}`;
+      return `Measured at ${percent(one.rate)} bit errors (${of} test images): ${parts.join("; ")}.`;
     }).join("<br>");
   }
 
   function answers() {
-    const change = (changes[state.image] ??= forward(generator, seen[state.image], false)), moved = transformed(seen[state.image], change);
-    find("images").querySelectorAll("canvas").forEach((canvas, k) => paint(canvas, [seen[state.image], change, moved][k]));
+    const change = (changes[state.image] ??= forward(generator, seen[state.image], false));
+    const moved = transformed(seen[state.image], change), three = [seen[state.image], change, moved];
+    find("images").querySelectorAll("canvas").forEach((canvas, k) => paint(canvas, three[k]));
     const label = page.labels[state.image], words = [];
     find("answers").innerHTML = [seen[state.image], moved].map((input, k) => {
-      const found = probabilities(forward(base, input, true)), top = found.indexOf(Math.max(...found)), right = top === label;
-      const lines = found.map((p, c) => `<li class="${c === label ? "label" : ""}"><span>${page.classes[c]}</span><i style="--p:${p.toFixed(4)}"></i><b>${Math.round(100 * p)} %</b></li>`);
+      const found = probabilities(forward(base, input, true)), top = found.indexOf(Math.max(...found));
+      const right = top === label;
+      const lines = found.map((p, c) => {
+        const bar = `<i style="--p:${p.toFixed(4)}"></i><b>${Math.round(100 * p)} %</b>`;
+        return `<li class="${c === label ? "label" : ""}"><span>${page.classes[c]}</span>${bar}</li>`;
+      });
       words.push(`${page.systems[k]} “${page.classes[top]}”, ${right ? "right" : "wrong"}`);
-      return `<div><h4>${page.systems[k]}: ${page.classes[top]} <span class="${right ? "right" : "wrong"}">${right ? "✓ right" : "✗ wrong"}</span></h4><ol class="explainer-answers system${k}">${lines.join("")}</ol></div>`;
+      const mark = right ? '<span class="right">✓ right</span>' : '<span class="wrong">✗ wrong</span>';
+      return `<div><h4>${page.systems[k]}: ${page.classes[top]} ${mark}</h4>
+        <ol class="explainer-answers system${k}">${lines.join("")}</ol></div>`;
     }).join("");
-    find("said").textContent = `${percent(state.ber)} bit errors, a read takes ${tenths(readEnergy(curve, state.ber))} of the energy. The ${page.classes[label]}: ${words.join("; ")}.`;
+    const energy = `a read takes ${tenths(readEnergy(curve, state.ber))} of the energy`;
+    find("said").textContent = `${percent(state.ber)} bit errors, ${energy}. The ${page.classes[label]}: ${words.join("; ")}.`;
   }
 
   function show() { // what is quick, at once; the networks, when the slider rests
@@ -287,7 +323,7 @@
     find("thumbs").querySelectorAll("input")[state.image].checked = true;
     find("voltage").textContent = `${volts} of nominal: ${percent(state.ber)} bit errors`;
     find("numbers").innerHTML = [
-      ["bits flipped", `${flipped.toLocaleString("en")} of ${(8 * base.weights).toLocaleString("en")}`],
+      ["bits flipped", `${count(flipped)} of ${count(8 * base.weights)}`],
       ["weights changed", tenths(changed / base.weights)],
       ...page.systems.map((system, k) => [`energy, ${system}`, tenths(energy + k * page.front)]),
     ].map(([name, value]) => `<div><dt>${name}</dt><dd>${value}</dd></div>`).join("");
@@ -300,16 +336,19 @@
   }
 
   function take() { // the state that the address names
-    const given = new URLSearchParams(location.hash.slice(1)), limits = { chip: 999999, image: seen.length - 1, layer: base.layers.length - 1 };
-    const ber = Number(given.get("ber"));
+    const given = new URLSearchParams(location.hash.slice(1)), ber = Number(given.get("ber"));
+    const limits = { chip: 999999, image: seen.length - 1, layer: base.layers.length - 1 };
     if (ber > 0) state.ber = Math.min(MOST, Math.max(curve.safe, ber));
-    for (const [name, most] of Object.entries(limits)) if (/^\d+$/.test(given.get(name) ?? "")) state[name] = Math.min(most, Number(given.get(name)));
+    for (const [name, most] of Object.entries(limits)) {
+      if (/^\d+$/.test(given.get(name) ?? "")) state[name] = Math.min(most, Number(given.get(name)));
+    }
   }
   function change(name, value) {
     state[name] = value;
     requestAnimationFrame(show);
   }
-  const keep = () => history.replaceState(null, "", `#ber=${+state.ber.toPrecision(3)}&chip=${state.chip}&image=${state.image}&layer=${state.layer}`);
+  const address = () => `#${new URLSearchParams({ ...state, ber: +state.ber.toPrecision(3) })}`;
+  const keep = () => history.replaceState(null, "", address());
   slider.addEventListener("input", () => change("ber", Math.min(MOST, curve.safe * 10 ** (slider.value / STEPS))));
   number.addEventListener("change", () => change("chip", Math.min(999999, Math.max(0, Math.floor(number.value) || 0))));
   find("other").addEventListener("click", () => (change("chip", (state.chip + 1) % 1000000), keep()));
