@@ -15,12 +15,30 @@
 # also flip at every lower one.
 
 # %% tags=["parameters"]
-generator: str = "conv_l"  # also conv_s
-training: str = "eopm"  # how it was trained; also distilled, distilled_eopm
-error_model: str = "bit_flips"  # that it was trained under; also release_map
+profile: str = "desk"  # whose published models are shown
+front: str = "conv_l"  # the generator; also conv_s
+training: str = "faded_eopm"  # how it was trained; also distilled
+trained_under: str = "release_map"  # the error model that it was trained under; also bit_flips
 rate: float = 0.01  # bit-error rate that it was trained at, and that the text speaks of, as a fraction
+error_models: list[str] = ["bit_flips", "release_map"]  # of the curves
+rates: list[float] = [0.0001, 0.0003, 0.001, 0.002, 0.0035, 0.005, 0.01, 0.015]  # of the curves, as fractions
+patterns: int = 20  # error patterns of the curves
+images: int = 2000  # test images of the curves
 chip: int = 1  # number of the chip that is shown first
 chips: int = 10  # from that one on, whose answers the text counts
+measure: bool = True  # False: stored records only
+device: str = "auto"  # "auto": a GPU where there is one; "cpu"; "cuda"
+
+# %% tags=["cells"]
+from itertools import product
+
+from nflib.study import Cell, base, generator
+
+recipe = generator(profile, front, training, trained_under, rate)
+cells = [
+    Cell(base(profile, "cifar10", "vgg11"), system, error_model, at, patterns, images)
+    for error_model, at, system in product(error_models, rates, (None, recipe))
+]
 
 # %% tags=["hide-cell"]
 import base64
@@ -36,16 +54,15 @@ import nflib
 from nflib import energy, faults, generators
 from nflib.names import ROOT, UserError
 from nflib.quantize import Quantized
-from nflib.report import Picture, arrays, claim, colours, panels, say, stored
+from nflib.report import Picture, arrays, claim, colours, measured, panels, say, stored
 from nflib.report.show import keep, to_csv
-from nflib.study import recipes
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-NAME, FRONT = "desk/cifar10/vgg11", generators.label(generator)
+NAME, FRONT = f"{profile}/cifar10/vgg11", generators.label(front)
 NAMED = {"perturbed": "mean", "patterns": "chips"}  # columns, as the page calls them
 SYSTEMS = ["alone", f"behind {FRONT}"]
-base = nflib.load(NAME)
-front = Quantized(nflib.load(f"{NAME}/{generator}", training=training, error_model=error_model, rate=rate))
+base_model = nflib.load(NAME)
+transformer = Quantized(nflib.load(f"{NAME}/{front}", training=training, error_model=trained_under, rate=rate))
 
 pictures = stored("paper12")
 pictures = pictures[(pictures["kind"] == "transformed_images") & (pictures["dataset"] == "CIFAR-10")]
@@ -54,23 +71,15 @@ if pictures.empty:
 kept = arrays(pictures[:1])[0]  # the first test images of each class, one of which is shown
 labels, places = np.unique(kept["labels"], return_index=True)
 shown = kept["images"][places]
-images = torch.from_numpy(shown).float() * (2 / 255) - 1
+pixels = torch.from_numpy(shown).float() * (2 / 255) - 1
 
-measured = stored("desk")
-same = {"kind": "accuracy", "dataset": "CIFAR-10", "base_model": "VGG11", "base_recipe": "release", "base_seed": 0}
-same |= {"hit": "all", "bits": 8, "mitigation": "none", "selector": "none", "generator_seed": 0}
-measured = measured[np.logical_and.reduce([measured[name] == value for name, value in same.items()])]
-how = recipes.generator("desk", generator, training, error_model, rate).training
-ours = {"generator": FRONT, "training": how, "train_rate": rate, "trained_on": "VGG11"}
-ours |= {"train_error_model": faults.LABELS[error_model]}
-behind = np.logical_and.reduce([measured[name] == value for name, value in ours.items()])
-measured = measured.assign(system=np.where(behind, SYSTEMS[1], SYSTEMS[0]))[behind | (measured["generator"] == "none")]
-measured = measured.sort_values(["patterns", "images"]).drop_duplicates(["error_model", "rate", "system"], keep="last")
+rows = measured(cells, profile, measure, device)
+rows["system"] = np.where(rows["generator"] == "none", *SYSTEMS)
 columns = ["error_model", "rate", "system", "clean", "perturbed", "worst", "patterns", "images"]
-measured = measured.sort_values(["error_model", "rate", "system"], ignore_index=True)
-keep("explainer.csv", to_csv(measured[columns]))
+rows = rows.sort_values(["error_model", "rate", "system"], ignore_index=True)
+keep("explainer.csv", to_csv(rows[columns]))
 values = [(column, system) for system in SYSTEMS for column in ("perturbed", "worst")]
-wide = measured.pivot_table(index=["error_model", "rate"], columns="system", values=["perturbed", "worst"])
+wide = rows.pivot_table(index=["error_model", "rate"], columns="system", values=["perturbed", "worst"])
 wide = wide.reindex(columns=pd.MultiIndex.from_tuples(values))
 
 
@@ -108,14 +117,14 @@ page = {
     "classes": CLASSES,
     "images": [text(image) for image in shown],
     "labels": labels.tolist(),
-    "base": exported(base),
-    "generator": exported(front),
-    "front": energy.weight_reads(front.model, proxy=False) / energy.weight_reads(base.model, proxy=False),
+    "base": exported(base_model),
+    "generator": exported(transformer),
+    "front": energy.weight_reads(transformer.model, proxy=False) / energy.weight_reads(base_model.model, proxy=False),
     "curve": {"safe": energy.SAFE_BER, "low_ber": energy.LOW_BER, "low_voltage": energy.LOW_VOLTAGE}
     | {"ratio": energy.ENERGY_RATIO},
     "systems": SYSTEMS,
     "error_model": "BitFlips",  # of the chips that the page draws
-    "records": measured[columns].round(4).rename(columns=NAMED).to_dict("records"),
+    "records": rows[columns].round(4).rename(columns=NAMED).to_dict("records"),
     "rate": rate,
     "chip": chip,
 }
@@ -130,11 +139,11 @@ def mixed(x):
 
 def pattern(number, ber):
     """The error pattern of one of the page's chips, as `faults.perturbed` applies it."""
-    cells = np.arange(8 * sum(base.sizes.values()), dtype=np.uint32)
+    cells = np.arange(8 * sum(base_model.sizes.values()), dtype=np.uint32)
     marks = mixed(mixed(cells) ^ mixed(np.array([(number + 0x9E3779B9) % 2**32], np.uint32)))
     toggle = np.packbits(marks < ber * 2**32, bitorder="little")
     found, start = {}, 0
-    for name, size in base.sizes.items():
+    for name, size in base_model.sizes.items():
         index = np.flatnonzero(own := toggle[start : start + size])
         flips = torch.from_numpy(own[index])
         found[name] = faults.LayerFaults(torch.from_numpy(index), torch.full_like(flips, 255), flips)
@@ -144,7 +153,7 @@ def pattern(number, ber):
 
 def read(number, ber):
     """All codes (int8) as a chip gives them back."""
-    codes = {name: codes.clone() for name, codes in base.codes.items()}
+    codes = {name: codes.clone() for name, codes in base_model.codes.items()}
     for name, errors in pattern(number, ber).items():
         codes[name][errors.index] = errors.hit(codes[name][errors.index])
     return torch.cat(list(codes.values())).numpy()
@@ -152,8 +161,8 @@ def read(number, ber):
 
 def logits(number, ber):
     """Of the images and of the transformed images on a chip, float32 [2, images, classes]."""
-    with torch.inference_mode(), faults.perturbed(base, pattern(number, ber)):
-        return torch.stack([base(images), base(generators.transform(front.model, images))]).numpy()
+    with torch.inference_mode(), faults.perturbed(base_model, pattern(number, ber)):
+        return torch.stack([base_model(pixels), base_model(generators.transform(transformer.model, pixels))]).numpy()
 
 
 # %% [markdown]
@@ -163,7 +172,7 @@ def logits(number, ber):
 # takes at nominal voltage; the generator reads its own weights at nominal voltage.
 
 # %% tags=["hide-input"]
-codes, faulty = torch.cat(list(base.codes.values())).numpy(), read(chip, rate)
+codes, faulty = torch.cat(list(base_model.codes.values())).numpy(), read(chip, rate)
 figure, (left, right) = panels(2, 3.2)
 bins = np.arange(-128, 132, 4)
 left.hist(codes, bins, log=True, color="0.7", label="stored")
@@ -171,7 +180,7 @@ left.hist(faulty, bins, log=True, histtype="step", color=colours(["BitFlips"])["
 left.set(xlabel="code of a weight", ylabel="weights", title=f"At a BER of {100 * rate:g} %")
 left.legend(loc="upper left", fontsize=9)
 for system, colour in zip(SYSTEMS, colours(["alone", FRONT]).values()):
-    line = measured[(measured["system"] == system) & (measured["error_model"] == page["error_model"])]
+    line = rows[(rows["system"] == system) & (rows["error_model"] == page["error_model"])]
     right.semilogx(100 * line["rate"], line["perturbed"], "o-", color=colour, label=system)
     right.semilogx(100 * line["rate"], line["worst"], "--", color=colour)
 right.set(xlabel="BER (%)", ylabel="accuracy (%)", title="Mean and worst chip (dashed)", ylim=(0, 100))
@@ -232,7 +241,7 @@ lines = [" | ".join(heads), "|".join(["---"] * len(heads))]
 for (name, at), row in wide.iterrows():
     lines.append(" | ".join([name, f"{100 * at:g}", *("–" if np.isnan(x) else f"{x:.1f}" for x in row)]))
 say("\n".join(f"| {line} |" for line in lines))
-for system, some in measured.groupby("system"):
+for system, some in rows.groupby("system"):
     clean, few, many = some["clean"].max(), some["patterns"].min(), some["images"].min()
     say(f"Without errors, {system}: {clean:.1f} %. Under errors: means over {few} chips, on {many:,} test images each.")
 

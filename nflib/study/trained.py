@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from nflib import data, faults, generators, models
-from nflib.eopm import distill, train_generator
+from nflib.eopm import GeneratorRecipe, distill, train_generator
 from nflib.files import writing
 from nflib.names import ROOT, UserError
 from nflib.quantize import Quantized
@@ -138,6 +138,15 @@ def _trained(key: str, build: Callable[[], torch.nn.Module], train: Callable, de
     return model, facts, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def _new_base(base: Base, classes: int, image_size: int) -> torch.nn.Module:
+    relu = not (base.recipe.name == "release" and image_size == 224 and base.model == "resnet18")
+    return models.build(base.model, classes, image_size, base.width, base.recipe.seed, relu)
+
+
+def _new_generator(recipe: GeneratorRecipe, classes: int, image_size: int) -> torch.nn.Module:
+    return generators.build(recipe.name, recipe.width, recipe.seed, image_size, classes)
+
+
 def base_model(
     base: Base, device: torch.device, deadline: float | None = None, bits: int = 0
 ) -> tuple[Quantized, dict, str]:
@@ -147,10 +156,7 @@ def base_model(
     """
     dataset = dataset_on(base.dataset, device)
     words = f"{base.words}: base model"
-
-    def build() -> torch.nn.Module:
-        relu = not (base.recipe.name == "release" and dataset.image_size == 224 and base.model == "resnet18")
-        return models.build(base.model, dataset.classes, dataset.image_size, base.width, base.recipe.seed, relu)
+    build = functools.partial(_new_base, base, dataset.classes, dataset.image_size)
 
     def train(model: torch.nn.Module, resume: Path) -> dict:
         return train_base(model, dataset.train, dataset.augmentation, base.recipe, resume, words, deadline)
@@ -175,9 +181,7 @@ def _generator(cell: Cell, device: torch.device, deadline: float | None):
     checkpoints of their own, so that recipes that share them train them once."""
     recipe, dataset = cell.generator, dataset_on(cell.base.dataset, device)
     words = f"{cell.words}: generator"
-
-    def build() -> torch.nn.Module:
-        return generators.build(recipe.name, recipe.width, recipe.seed, dataset.image_size, dataset.classes)
+    build = functools.partial(_new_generator, recipe, dataset.classes, dataset.image_size)
 
     def train(model: torch.nn.Module, resume: Path) -> dict:
         where = (dataset.train, dataset.augmentation, recipe)
@@ -250,8 +254,8 @@ def publish(cells: Iterable[Cell]) -> list[Path]:
         for key, (load, bits, words) in wanted.items():
             if (checkpoints() / f"{key}.safetensors").exists() and not weights.path_of(key).exists():
                 model, facts, _ = load()
-                model = getattr(model, "model", model)
-                made.append(weights.publish(key, model, bits, {k: v for k, v in facts.items() if "losses" not in k or k == "losses"}, words))
+                model, dataset = getattr(model, "model", model), dataset_on(cell.base.dataset, device)
+                made.append(weights.publish(key, model, bits, facts, words, dataset.classes, dataset.image_size))
     return made
 
 
@@ -272,5 +276,9 @@ def load(
     if not weights.path_of(key).exists():
         known = ", ".join(card["words"] for card in weights.cards()[:5])
         raise UserError(f"{name} ({cell.words}) is not published; there are {known or 'none'} and others in results/models")
-    device = torch.device("cpu")
-    return generator_model(cell, device)[0] if front else base_model(cell.base, device)[0]
+    card = weights.card(weights.path_of(key))
+    build, what = (_new_generator, cell.generator) if front else (_new_base, cell.base)
+    model = build(what, card["classes"], card["image_size"])
+    weights.load(key, model)
+    whole = Quantized(model.to(memory_format=torch.channels_last), card["bits"])
+    return whole.model if front else whole

@@ -23,16 +23,16 @@ def path_of(key: str) -> Path:
     return results() / "models" / f"{key}.safetensors"
 
 
-def publish(key: str, model: nn.Module, bits: int, facts: dict, words: str) -> Path:
+def publish(key: str, model: nn.Module, bits: int, facts: dict, words: str, classes: int, image_size: int) -> Path:
     """Store a trained model as codes of `bits` bits, a scale a layer, and float32 for all that is no weight of a layer.
 
-    facts: of its training, as `trained` has them; losses are left out of the card.
+    facts: of its training, as `trained` has them.  classes, image_size: of its data set.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     for name, layer in weighted_layers(model).items():
         codes, scale = encode(layer.weight.detach().cpu(), bits)
         state[f"{name}.weight"], state[f"{name}.weight.scale"] = codes.contiguous(), scale.reshape(1).float()
-    card = {"words": words, "bits": bits, "facts": facts}
+    card = {"words": words, "bits": bits, "facts": facts, "classes": classes, "image_size": image_size}
     with writing(path_of(key)) as part:
         save_file(state, part, {"card": json.dumps(card, sort_keys=True)})
     return path_of(key)
@@ -59,12 +59,19 @@ def load(key: str, model: nn.Module) -> tuple[dict, str]:
     return card["facts"], hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def cards() -> list[dict]:
-    """What is published: key, words, bits, bytes and facts of each model, in the order of their words."""
-    found = []
-    for path in sorted((results() / "models").glob("*.safetensors")):
+def card(path: Path) -> dict:
+    """What is known of a published model: key, size in bytes, words, bits, classes, image_size, facts of its training.
+
+    Raises UserError for a file that is damaged.
+    """
+    try:
         with safe_open(path, "pt") as file:
-            card = json.loads(file.metadata()["card"])
-        found.append({"key": path.stem, "bytes": path.stat().st_size, **card})
-    return sorted(found, key=lambda card: card["words"])
+            return {"key": path.stem, "bytes": path.stat().st_size, **json.loads(file.metadata()["card"])}
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+        raise UserError(f"published model {path} is missing or damaged; git checkout restores it") from None
+
+
+def cards() -> list[dict]:
+    """The card of each published model, in the order of their words."""
+    return sorted(map(card, (results() / "models").glob("*.safetensors")), key=lambda card: card["words"])
 
