@@ -5,7 +5,7 @@ BIN = .venv/bin
 SMOKE = _build/reproduced
 INSTALL = $$([ -x $(BIN)/uv ] && echo "$(BIN)/uv pip install --quiet --python $(BIN)/python" || echo "$(BIN)/python -m pip install --quiet")
 
-.PHONY: book browser test reproduce compare check bench setup clean
+.PHONY: book browser test reproduce compare check bench links licences lock setup clean
 
 setup: .venv/.ready
 
@@ -13,8 +13,8 @@ setup: .venv/.ready
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 12) else "make: Python 3.11 or 3.12 is needed, this is %d.%d; say make PYTHON=python3.11" % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv || true # several times faster than pip, not needed
-	$(INSTALL) --requirement requirements.lock
-	$(INSTALL) --no-deps --editable .
+	$(INSTALL) --require-hashes --requirement requirements.lock
+	$(INSTALL) --no-deps --no-build-isolation --editable . # setuptools is in the lock too
 	@touch $@
 
 book: compare
@@ -43,6 +43,18 @@ reproduce: setup
 bench: setup
 	@$(INSTALL) --no-deps MRFI==2.1.0 || echo "bench: MRFI cannot be installed; its comparison is left out"
 	PYTHONPATH=tests $(BIN)/python -m benchmarks
+
+# Every link to another host that a page has; the pages must be there first.
+links: setup
+	$(BIN)/nflib book
+	$(BIN)/jupyter-book build --builder linkcheck .
+
+# After a change of pyproject.toml: the pins and hashes of what it asks for, newer ones with LOCK=--upgrade; and the licences.
+lock:
+	$(BIN)/uv pip compile --universal --python-version 3.11 --all-extras --generate-hashes --no-emit-index-url --no-annotate $(LOCK) pyproject.toml -o requirements.lock
+
+licences: setup
+	$(BIN)/python .ci/licences.py
 
 check: setup
 	$(BIN)/nflib check

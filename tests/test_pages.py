@@ -16,7 +16,7 @@ from nflib.names import ROOT
 from nflib.report import book
 from nflib.study import notebooks
 
-PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", *sorted((ROOT / "book").glob("*.md"))]
+PAGES = [*(ROOT / name for name in ("README.md", "MAINTAINING.md", "data/README.md")), *sorted((ROOT / "book").glob("*.md"))]
 EXTEND = (ROOT / "book" / "extend.md").read_text("utf-8")
 
 
@@ -33,6 +33,11 @@ def commands(text: str) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("nflib ")]
 
 
+VERSIONS = {
+    "pyproject.toml": r'^version = "(.*)"',
+    "CITATION.cff": r"^version: (.*)",
+    "book/cite.md": r"^  version = {(.*)}",
+}
 PASTES = [(caption, content) for _, caption, content in blocks(EXTEND) if caption]
 
 
@@ -80,6 +85,30 @@ def test_contents_are_the_pages_of_the_book_and_the_prose():
 def test_every_public_module_is_on_the_page_of_the_api():
     modules = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / "nflib").rglob("[!_]*.py")}
     assert set(re.findall(r"automodule:: (\S+)", (ROOT / "book" / "api.md").read_text("utf-8"))) == modules | {"nflib"}
+
+
+def test_workflows_run_what_is_there():
+    targets = re.search(r"^.PHONY: (.*)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)[1].split()
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        jobs = yaml.safe_load(path.read_text("utf-8"))["jobs"].values()
+        for step in (step for job in jobs for step in job["steps"] if "run" in step):
+            first, *words = step["run"].split()
+            assert first in (".ci/run", "make", ".venv/bin/nflib"), path
+            assert words[0] in targets if first == "make" else not words or cli.parser().parse_args(words), path
+
+
+def test_locked_packages_have_hashes_and_a_line_in_the_list_of_licences():
+    lock = (ROOT / "requirements.lock").read_text("utf-8")
+    pins = [block for block in re.split(r"\n(?=\S)", lock) if not block.startswith("#")]
+    assert len(pins) > 100 and all(re.search(r"--hash=sha256:[0-9a-f]{64}\b", block) for block in pins)
+    listed = re.findall(r"^\| (\S+) \| (\d\S*) \|", (ROOT / "LICENSES.md").read_text("utf-8"), re.MULTILINE)
+    assert ["==".join(one) for one in listed] == [block.split()[0] for block in pins]
+
+
+def test_versions_agree():
+    """Of the package, of its citation file and of the page on citing."""
+    found = {re.search(words, (ROOT / name).read_text("utf-8"), re.MULTILINE)[1] for name, words in VERSIONS.items()}
+    assert len(found) == 1
 
 
 def test_scripts_of_the_book_come_from_the_book():

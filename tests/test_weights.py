@@ -1,6 +1,7 @@
 """Published models give the accuracies of the checkpoints that they were made of, and need no training."""
 
 import dataclasses
+import re
 import shutil
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 import nflib
 from examples import TINY
-from nflib.study import recipes, runner, trained, weights
+from nflib.study import notebooks, recipes, runner, trained, weights
 from nflib.study.records import Store
 from nflib.study.runner import run
 
@@ -39,7 +40,7 @@ def test_a_damaged_published_model_is_refused(workshop, refused):
         run([dataclasses.replace(TINY[0], patterns=1)], "smoke", "cpu", quiet=True)
 
 
-def test_load_gives_a_published_model_by_its_name(workshop, monkeypatch, refused):
+def test_load_gives_a_published_model_by_its_name(workshop, monkeypatch, refused, capsys):
     monkeypatch.setattr(recipes, "base", lambda profile, dataset, model, recipe: TINY[0].base)
     monkeypatch.setattr(recipes, "generator", lambda *given: TINY[1].generator)
     with refused("not published"):
@@ -49,6 +50,13 @@ def test_load_gives_a_published_model_by_its_name(workshop, monkeypatch, refused
     images = torch.zeros(2, 3, 32, 32)
     assert base(images).shape == (2, 10) and generator(images).shape == images.shape
     assert runner.macs("base", "vgg11", TINY[0].base.width, 32) > 0
+    (code,) = re.findall(r"^# ```python\n(.*?)^# ```$", notebooks.source("published").read_text("utf-8"), re.M | re.S)
+    code = re.sub("^# ?", "", code, flags=re.M).replace("desk/cifar10", "smoke/digits")
+    exec(code.replace("cifar10", "digits").replace("conv_l", "conv_s"), {})
+    assert re.fullmatch(r"\d+\.\d % .*\n", capsys.readouterr().out)
+    page = notebooks.inline("published", {"profile": "smoke"}, workshop / "shown")
+    calls = {f"nflib.load('smoke/digits/vgg11{front}', recipe='modern')" for front in ("", "/conv_s")}
+    assert set(page["rows"]["load"]) == calls
 
 
 @pytest.mark.parametrize("name, word", [("smok/digits/vgg11", "smoke"), ("smoke/digits", "base model"), ("", "profile")])

@@ -1,0 +1,153 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation: {extension: .py, format_name: percent}
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+# ---
+
+# %% [markdown]
+# # Which trained models can I use?
+#
+# **Base models and generators of this study lie in `results/models/` as 8-bit codes, and one line loads each of them.**
+# The tables list the published models of one profile, with what their records say of their accuracy.
+#
+# Each model is one safetensors file: codes and a scale for every weighted layer, float32 for biases and batch norm, and
+# a card with its training, commit and machine. To measure a generator on one chip:
+#
+# ```python
+# import nflib
+# from nflib import data, evaluation, faults
+#
+# base, generator = nflib.load("desk/cifar10/vgg11"), nflib.load("desk/cifar10/vgg11/conv_l")
+# batches = evaluation.prepared(data.load("cifar10").test.first(500), generator)  # transformed images
+# chip = faults.named("release_map", 0.01).draw(base.sizes, seed=50000)  # one error pattern
+# with faults.perturbed(base, chip) as model:
+#     print(f"{evaluation.accuracy(model, batches):.1f} % accuracy under errors")
+# ```
+
+# %% tags=["parameters"]
+profile: str = "smoke"  # whose models are listed: "smoke", "desk", "paper12" or "paper"
+
+# %% tags=["hide-cell"]
+import hashlib
+import math
+
+import pandas as pd
+from safetensors import safe_open
+
+from nflib import data, energy, generators, models
+from nflib.names import UserError
+from nflib.report import claim, scatter, show, stored
+from nflib.study import recipes, weights
+from nflib.study.cells import cell_of, digest_of
+from nflib.study.records import Store
+from nflib.study.trained import generator_key
+
+CLASSES = {"cifar100": 100, "gtsrb": 43}  # of the other data sets: 10
+BUFFERS = (".scale", "running_mean", "running_var", "num_batches_tracked")
+USUAL = {"training": "eopm", "error_model": "release_map", "rate": 0.01, "recipe": "release"}  # of nflib.load
+
+
+def loading(cell):
+    """The call that loads a cell's generator, or its base model where it has none; "" where no name leads there."""
+    base, front, how = cell.base, cell.generator, {"recipe": cell.base.recipe.name}
+    if how["recipe"] not in recipes.PROFILES[profile].base_recipes:
+        return ""
+    known = recipes.base(profile, base.dataset, base.model, **how) == base
+    if front:
+        at = (front.error_model, front.rate)
+        same = [word for word in ("eopm", "distilled") if recipes.generator(profile, front.name, word, *at) == front]
+        how |= dict(zip(("error_model", "rate", "training"), [*at, *same]))
+        known = known and bool(same)
+    name = "/".join([profile, base.dataset, base.model, *([front.name] if front else [])])
+    more = [f"{key}={value!r}" for key, value in how.items() if value != USUAL[key]]
+    return f"nflib.load({', '.join([repr(name), *more])})" if known else ""
+
+
+def facts(cell, card):
+    """What is known of a published model, and of the energy of the pair that it is measured in."""
+    base, front, size = cell.base, cell.generator, data.image_size(cell.base.dataset)
+    networks = [models.build(base.model, CLASSES.get(base.dataset, 10), size, base.width)]
+    if front:
+        networks.append(generators.build(front.name, front.width, image_size=size))
+    reads = [energy.weight_reads(network, size, proxy=False) for network in networks]
+    path = weights.path_of(card["key"])
+    with safe_open(path, "pt") as file:
+        shapes = [file.get_slice(name).get_shape() for name in file.keys() if not name.endswith(BUFFERS)]
+    return {
+        "load": loading(cell),
+        "parameters": sum(map(math.prod, shapes)),
+        "million_MACs": energy.macs(networks[-1], size) / 1e6,
+        "energy_saved": energy.energy_saving(reads[0], sum(reads[1:]), energy.read_energy(cell.rate)),
+        "KB": card["bytes"] / 1000,
+        "training_s": card["facts"]["seconds"],
+        "commit": card["facts"]["provenance"]["commit"][:10],
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+
+
+cards = {card["key"]: card for card in weights.cards()}
+known = {}  # by digest: of each measured cell whose model is published
+for cell in (cell_of(record["cell"]) for record in Store(profile).records("accuracy")):
+    key = generator_key(cell) if cell.generator else f"base-{digest_of(cell.base)}"
+    if key in cards and not cell.surrogates:
+        known[cell.digest] = {"key": key} | facts(cell, cards[key])
+if not known:
+    raise UserError(f"no published model has a record of profile {profile!r}; `nflib publish` stores trained models")
+rows = stored(profile)
+rows = rows[rows["digest"].isin(list(known))].reset_index(drop=True)
+rows = rows.join(pd.DataFrame([known[digest] for digest in rows["digest"]]))
+rows["model"] = rows["base_model"] + (" (" + rows["base_recipe"] + ")").str.replace(" (release)", "", regex=False)
+rows["model"] = (rows["model"] + " + " + rows["generator"]).str.removesuffix(" + none")
+here = rows["error_model"].eq("ReleaseMap") & rows["rate"].eq(rows["rate"].max()) & rows["bits"].eq(8)
+main = rows[here & (rows["train_error_model"].eq(rows["error_model"]) | rows["generator"].eq("none"))]
+
+# %% [markdown]
+# ## What each reaches under errors, and what it saves
+#
+# A dot is a base model alone or behind a generator, at the highest bit-error rate measured, under the official code's
+# error map. The saving counts weight reads, those of the generator at nominal voltage; to the left of zero the pair
+# takes more energy than the base model alone at nominal voltage.
+
+# %% tags=["hide-input"]
+scatter(
+    main,
+    "energy_saved",
+    "perturbed",
+    "training",
+    "model",
+    f"Accuracy under errors against the energy saved, of {len(main)} published models.",
+    "published",
+)
+
+# %% tags=["hide-input"]
+best = main.loc[main["recovery"].idxmax()] if main["recovery"].notna().any() else main.iloc[0]
+claim(
+    best["recovery"] > 2 * best["recovery_se"],
+    f"On {best['dataset']}, the published {best['generator']} raises the accuracy of {best['base_model']} under "
+    f"{100 * best['rate']:g} % bit errors from {best['perturbed_alone']:.1f} to {best['perturbed']:.1f} %.",
+)
+
+# %% tags=["hide-input"]
+columns = ["dataset", "model", "training", "error_model", "rate", "clean", "perturbed", "energy_saved"]
+show(rows, columns, "published", "Accuracy and energy saved in per cent, means over chips; all measured settings.")
+
+# %% [markdown]
+# ## How to load each, and how large it is
+
+# %% tags=["hide-input"]
+models_shown = rows.drop_duplicates("key")
+columns = ["model", "training", "load", "parameters", "million_MACs", "KB", "training_s", "sha256"]
+show(models_shown, columns, "published_models", "One row a model; parameters and MACs are its own, not the pair's.")
+
+# %% [markdown]
+# ## Measure a generator of your own against them
+#
+# A generator that you add as [Extend](../extend.md) shows meets these base models: `nflib run accuracy --profile desk`
+# with its name trains only what is neither published nor in `checkpoints/`, and the table has ours beside yours.
+#
+# ## Limits
+#
+# Models of the desk profile are narrow networks of about 10 million multiply-accumulates an image, not the paper's.
+# Loading needs the data set that a model was trained on, against whose digest it is checked. `nflib check` finds a file
+# that was changed.
