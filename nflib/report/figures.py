@@ -71,8 +71,10 @@ def _wrap(figure: Figure) -> None:
     figure.draw_without_rendering()
     for axis in figure.axes:
         width, height = (max(8, int(inches * LETTERS)) for inches in axis.get_window_extent().size / figure.dpi)
-        texts = {"title": (axis.get_title("left"), width), "xlabel": (axis.get_xlabel(), width), "ylabel": (axis.get_ylabel(), height)}
-        axis.set(**{k: "\n".join(textwrap.fill(line, room) for line in text.split("\n")) for k, (text, room) in texts.items()})
+        texts = {"title": axis.get_title("left"), "xlabel": axis.get_xlabel(), "ylabel": axis.get_ylabel()}
+        for kind, text in texts.items():
+            room = height if kind == "ylabel" else width
+            axis.set(**{kind: "\n".join(textwrap.fill(line, room) for line in text.split("\n"))})
 
 
 def _legend(figure: Figure, handles: Iterable, labels: Iterable) -> None:

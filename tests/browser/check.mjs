@@ -10,7 +10,7 @@ const LIMIT = 2_000_000; // bytes of a page
 const here = path.dirname(fileURLToPath(import.meta.url));
 const book = path.resolve(process.argv[2] ?? path.join(here, "../../_build/html"));
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const programs = [process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
+const programs = [process.env.CHROMIUM, "/usr/bin/chromium-headless-shell", "/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
 const program = programs.find((file) => file && existsSync(file));
 const stop = (line) => { console.error(`browser: ${line}`); process.exit(1); };
 if (!program) stop("no Chromium; install Debian's package chromium, or give its path in CHROMIUM");
@@ -84,11 +84,12 @@ const pages = files.filter((file) => !readFileSync(path.join(book, file), "utf8"
 let count = 0;
 const fault = (page, where, text) => (count++, console.log(`${page}: ${where}: ${text.replaceAll("\n", " ").slice(0, 300)}`));
 
-const browser = await chromium.launch({ executablePath: program, args: ["--allow-file-access-from-files"] });
+const browser = await chromium.launch({ executablePath: program, args: ["--allow-file-access-from-files", "--disable-gpu"] });
 for (const file of pages) {
   const size = statSync(path.join(book, file)).size;
   if (size > LIMIT) fault(file, "size", `${(size / 1e6).toFixed(1)} MB, over ${LIMIT / 1e6}`);
   const page = await browser.newPage();
+  page.setDefaultTimeout(120_000); // a busy machine is no fault
   let where = "";
   const note = (text) => fault(file, where, text);
   page.on("console", (message) => ["error", "warning"].includes(message.type()) && note(`console: ${message.text()}`));
@@ -100,8 +101,8 @@ for (const file of pages) {
     await page.setViewportSize({ width, height: 900 });
     await page.emulateMedia({ colorScheme });
     if (k < 2) await page.goto(pathToFileURL(path.join(book, file)).href); // the other two need no fresh page
-    if (k < 2) await page.waitForFunction(() => [...document.querySelectorAll(".nflib-table")].every((box) => box.querySelector("table.dataTable tbody td")), null, { timeout: 20_000 }).catch(() => note("a table does not come"));
-    await page.waitForFunction((mode) => document.documentElement.dataset.theme === mode, colorScheme, { timeout: 5_000 }).catch(() => note("the theme does not follow the reader's"));
+    if (k < 2) await page.waitForFunction(() => [...document.querySelectorAll(".nflib-table")].every((box) => box.querySelector("table.dataTable tbody td")), null).catch(() => note("a table does not come"));
+    await page.waitForFunction((mode) => document.documentElement.dataset.theme === mode, colorScheme, { timeout: 30_000 }).catch(() => note("the theme does not follow the reader's"));
     for (const text of await page.evaluate(sideways)) note(text);
     if (k < 2) {
       await page.evaluate(axe);
