@@ -227,8 +227,7 @@ def macs_as_published(model: nn.Module, image_size: int = 32, functional_ends: b
     """Operations for one image as Table 7 counts "MACs", by the conventions of ptflops before its issue #149.
 
     Convolutions and linear layers: one per multiply-accumulate and one per biased output, transposed convolutions over
-    their output pixels, stride**2 = 4 times too many; batch norm: two per number;
-    ReLU, pooling (its input), upsampling (its output): one per number; tanh, sums and concatenations: none.
+    their output pixels, stride**2 = 4 times too many; batch norm: two per number; ReLU, pooling (its input), upsampling (its output): one per number; tanh, sums and concatenations: none.
     functional_ends: True leaves out the first ReLU and the average pool, function calls in the official CIFAR
     ResNets (models/resnetf.py) which ptflops did not see.
     All 22 entries of Table 7 come out to their printed rounding, given functional_ends for the ResNets at 32x32 (it
@@ -246,8 +245,9 @@ def macs_as_published(model: nn.Module, image_size: int = 32, functional_ends: b
 def energy_saving(reads_base: float, reads_generator: float, ratio: float = ENERGY_RATIO) -> float:
     """Energy saved on weight reads, ES, in per cent (Table 2); negative when the generator costs more than it saves.
 
-    Of MACs, each taken for one read, it is MAC-ES (Table 8).  The base model reads at low voltage and the generator at nominal voltage, against the base model alone at nominal
-    voltage: 100 (1 - ratio - reads_generator / reads_base).  Numbers or arrays of them.
+    The base model reads at low voltage and the generator at nominal voltage, against the base model alone at nominal
+    voltage: 100 (1 - ratio - reads_generator / reads_base).  Numbers or arrays of them.  Of MACs in place of reads it is
+    MAC-ES (Table 8).
     """
     return 100 * (1 - ratio - reads_generator / reads_base)
 

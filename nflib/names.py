@@ -14,12 +14,13 @@ class UserError(ValueError):
 
 
 def check_numbers(owner: object, most: float = MOST, **least: float) -> None:
-    """Raise UserError unless each field named is a number from its least value to `most`, whole where the annotation says int."""
+    """Raise UserError unless each field named is a number from its least to `most`, whole where the annotation says int."""
     for name, lowest in least.items():
         value, kind = getattr(owner, name), type(owner).__annotations__[name]
         fits = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
         if not fits or not lowest <= value <= most:
-            raise UserError(f"{name} is {value!r}; allowed are {'whole ' if kind is int else ''}numbers from {lowest:g} to {most:,g}")
+            numbers = "whole numbers" if kind is int else "numbers"
+            raise UserError(f"{name} is {value!r}; allowed are {numbers} from {lowest:g} to {most:,g}")
 
 
 def choose(kind: str, name: str, allowed: Iterable[str]) -> str:

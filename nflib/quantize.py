@@ -28,8 +28,9 @@ def _scale(weight: Tensor, bits: int) -> Tensor:
 
 
 def encode(weight: Tensor, bits: int = 8) -> tuple[Tensor, Tensor]:
-    """Codes (int8, shape of `weight`, sign-extended for bits < 8) and scale (float scalar, 1 for an all-zero tensor, subnormal numbers being zeros).
+    """Codes (int8, shape of `weight`, sign-extended for bits < 8) and scale (float scalar).
 
+    The scale is 1 for a tensor of zeros, which subnormal numbers count as.
     Raises ValueError for weights that are not finite, or a width outside 2 to 8.
     """
     weight = weight.detach()

@@ -151,7 +151,11 @@ def _with_published(rows: pd.DataFrame) -> pd.DataFrame:
 
 def ordered(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows in the order of all tables: setting first, categories as ORDER has them."""
-    rank = lambda column: column.map({v: k for k, v in enumerate(ORDER[column.name])}).fillna(99) if column.name in ORDER else column  # noqa: E731
+
+    def rank(column: pd.Series) -> pd.Series:
+        order = ORDER.get(column.name)
+        return column.map({value: place for place, value in enumerate(order)}).fillna(99) if order else column
+
     by = [name for name in SORTED if name in rows]
     return rows.sort_values(by, key=rank, kind="stable", ignore_index=True)
 

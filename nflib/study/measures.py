@@ -35,13 +35,14 @@ Measured = tuple[dict, dict, dict[str, np.ndarray] | None]
 def _models(cell: Cell, device: torch.device, deadline: float | None):
     """Base model, generator (or None), and what every record says about how they came about: (facts, digests)."""
     error_model = faults.named(cell.error_model, cell.rate)
-    chip = {"chip": error_model.digest} if isinstance(error_model, faults.ChipMap) and error_model.load() else {}  # refused before any training
+    is_chip = isinstance(error_model, faults.ChipMap) and error_model.load()  # refuses a bad file before any training
     base, base_facts, base_digest = base_model(cell.base, device, deadline, cell.bits)
     generator, generator_facts, generator_digest = (
         generator_model(cell, device, deadline) if cell.generator else (None, None, None)
     )
     facts = {"base_training": base_facts, "generator_training": generator_facts}
-    digests = {"data": dataset_on(cell.base.dataset, device).digest, "base": base_digest, "generator": generator_digest} | chip
+    digests = {"data": dataset_on(cell.base.dataset, device).digest, "base": base_digest, "generator": generator_digest}
+    digests |= {"chip": error_model.digest} if is_chip else {}
     if cell.selector:
         selector, facts["selector_training"], digests["selector"] = base_model(cell.selector, device, deadline)
         generator = generators.Selected(generator, selector)
@@ -264,12 +265,12 @@ def transformed_images(cell: Cell, device: torch.device, deadline: float | None 
 
     Metrics, in per cent: clean (CA(NF)); clean_without (CA); perturbation_alone (accuracy of the base model that sees
     clip(G(x)) and no image); swapped_image and swapped_perturbation (of images with the perturbation of an image of
-    another class: share told as the image's class, and as the perturbation's; None where there is one class only); for images, perturbations G(x) and
-    transformed images: nearest_mean (accuracy of the nearest class mean, fitted on the other half of the images) and
-    between_classes (share of variance, None where nothing varies); common (share of the mean square of G(x) that is the same
-    for all images); saturated (share of pixel values that the clipping to
-    [-1, 1] cuts); mean_perturbation and mean_change: mean `|G(x)|`, and what is left of it after clipping, of the image
-    range 2; largest_class (share of the commonest class, what a constant answer would score).  classes: their number.
+    another class: share classified as the image's class, and as the perturbation's; None where there is one class only);
+    for images, perturbations G(x) and transformed images: nearest_mean (accuracy of the nearest class mean, fitted on the
+    other half of the images) and between_classes (share of variance, None where nothing varies); common (share of the
+    mean square of G(x) that is the same for all images); saturated (share of pixel values that the clipping to [-1, 1]
+    cuts); mean_perturbation and mean_change: mean `|G(x)|`, and what is left of it after clipping, of the image range 2;
+    largest_class (share of the commonest class, what a constant answer would score).  classes: their number.
     Arrays: images and transformed (uint8 [shown, 3, H, W]), perturbations (float16, same), labels, class_means of the
     perturbation (float16 [classes shown, 3, H, W]).
     """
@@ -349,8 +350,11 @@ def _latency_rows(networks: dict[str, Callable[[Tensor], Tensor]], images: Tenso
     first = energy.latencies(networks, images, rounds=3, warmup=2)  # compiles, where they are compiled
     once = 2 * sum(found.median for found in first.values()) / 1000
     rounds = int(np.clip(LATENCY_SECONDS / max(once, 1e-6), *LATENCY_ROUNDS))
-    found = energy.latencies(networks, images, rounds)
-    return [{"network": name, "mode": mode, "median_ms": one.median, "spread_ms": one.spread, "calls": rounds} for name, one in found.items()]
+    rows = []
+    for name, one in energy.latencies(networks, images, rounds).items():
+        times = {"median_ms": one.median, "spread_ms": one.spread, "calls": rounds}
+        rows.append({"network": name, "mode": mode} | times)
+    return rows
 
 
 def latencies(cell: Cell, device: torch.device, deadline: float | None = None) -> Measured:
