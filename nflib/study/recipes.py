@@ -14,7 +14,6 @@ from nflib.study.cells import Base
 from nflib.training import VARIED, BaseRecipe
 
 RECIPES = ("release", "modern")
-ROBUST_RECIPES = ("clipped", "randbet")  # after Stutz et al. (MLSys 2021): clipped weights; these and random bit errors
 TRAININGS = ("eopm", "faded_eopm", "distilled", "distilled_eopm", "official", "adversarial")
 FADE_IN = 0.75  # of the steps
 OFFICIAL = GeneratorRecipe()  # the official code's own: 300 epochs of CIFAR-10, N = 10
