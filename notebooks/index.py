@@ -13,8 +13,8 @@
 # transforms each image so that the perturbed classifier still recognises it. We measured it on CIFAR-10, beside the
 # paper's numbers.
 #
-# **Three findings.** It works: large generators recover half or more of the lost accuracy, and they do so by telling the
-# classifier the class. How much there is to recover depends on what "1 % bit errors" means: the error map of the official
+# **Three findings.** It works: large generators recover most of the lost accuracy at full size, and they do so by telling
+# the classifier the class. How much there is to recover depends on what "1 % bit errors" means: the error map of the official
 # code does about three times the damage of independent faulty cells. And it rarely pays: a slightly higher voltage saves
 # more energy, and new batch-norm statistics recover more accuracy.
 #
@@ -45,7 +45,7 @@ def vgg11(profile, **wanted):
 
 
 # %% [markdown]
-# ## Large generators recover half or more of the lost accuracy
+# ## Large generators recover most of the lost accuracy
 
 # %% tags=["hide-input"]
 whole = vgg11(longest, kind="accuracy", patterns=50)
