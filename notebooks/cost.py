@@ -10,9 +10,9 @@
 #
 # **Half an hour on one CPU core, if the images fade in: then training on the paper's loss wins back nearly half of the
 # lost accuracy.** Without fading in, equally many steps win back a small part of that, and distillation is in between.
-# We measured this with the generator ConvL for a narrow VGG11 on CIFAR-10
-# (desk scale), under 1 % bit errors of the official code's error map. The paper's own training is far longer than any
-# of ours: we compare short trainings, not finished ones.
+# We measured this with the generator ConvL for a narrow VGG11 on CIFAR-10 (desk scale), under 1 % bit errors of the
+# official code's error map. The paper's own training is far longer than any of ours: we compare short trainings, not
+# finished ones.
 #
 # *EOPM training* is the paper's loss (Eq. 3): images pass through perturbed models. *Faded EOPM* is the same while the
 # images fade in. *Official EOPM* means the official code's schedule and its ten perturbed models a step. *Distillation*
