@@ -1,9 +1,15 @@
 """Cells, records and measurements that several tests use."""
 
 import dataclasses
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from hypothesis import strategies as st
 
 from nflib.eopm import GeneratorRecipe
-from nflib.study import runner
+from nflib.study import runner, trained
 from nflib.study.cells import Base, Cell
 from nflib.study.records import device_name
 from nflib.training import BaseRecipe
@@ -53,3 +59,37 @@ def changed(cell: Cell, **base: object) -> Cell:
     """The cell with fields of its base model's recipe changed."""
     recipe = dataclasses.replace(cell.base.recipe, **base)
     return dataclasses.replace(cell, base=dataclasses.replace(cell.base, recipe=recipe))
+
+
+CALLS = [(os, "mkdir"), (os, "open"), (os, "fsync"), (os, "chmod"), (os, "replace"), (Path, "write_bytes"), (trained, "save_file")]
+
+
+def at_call(number: int, happens: Callable[[], None], replace: Callable) -> Iterator[int]:
+    """Let something happen at one of the calls that write files, in the middle of what it writes; counts those calls.
+
+    replace(owner, name, function): puts the function in place, as monkeypatch.setattr does.
+    """
+    calls = itertools.count()
+
+    def disturbed(usual, *given, **more):
+        of_a_part = any(str(each).endswith(".part") for each in given[:2])
+        if (of_a_part or usual in (os_fsync, os_mkdir)) and next(calls) == number:
+            if usual.__name__ == "write_bytes":
+                usual(given[0], given[1][: len(given[1]) // 2])
+            happens()
+        return usual(*given, **more)
+
+    os_fsync, os_mkdir = os.fsync, os.mkdir
+    for owner, name in CALLS:
+        usual = getattr(owner, name)
+        replace(owner, name, lambda *given, usual=usual, **more: disturbed(usual, *given, **more))
+    return calls
+
+
+@st.composite
+def damaged(draw, content: bytes) -> bytes:
+    """The content with a few bytes changed, lost or more, or cut off."""
+    for _ in range(draw(st.integers(1, 3))):
+        place, more = draw(st.integers(0, len(content))), draw(st.binary(max_size=4))
+        content = content[:place] + more + content[place + draw(st.sampled_from([0, 1, len(more), 100, 10**9])) :]
+    return content

@@ -15,10 +15,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from examples import damaged
 from nflib import data
 from nflib.data import ARRAYS, to_float
+from nflib.names import UserError
 
 DAMAGED = "damaged or not a data set"
 
@@ -218,6 +222,20 @@ def test_arrays_of_another_form_are_refused(words, own_folder, refused):
         np.savez(own_folder / "mine.npz", **{name: array for name, array in content.items() if array is not None})
         with refused(f"mine.npz.*{words}"):
             data.load("mine")
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data_=st.data())
+def test_whatever_happens_to_a_file_it_is_refused_in_one_line_or_read_with_its_form(data_, own_folder):
+    file = io.BytesIO()
+    (np.savez if data_.draw(st.booleans()) else np.savez_compressed)(file, **arrays(size=4))
+    (own_folder / "mine.npz").write_bytes(data_.draw(damaged(file.getvalue())))
+    try:
+        mine = data.load("mine")
+    except UserError as refusal:
+        assert "mine.npz" in str(refusal) and "\n" not in str(refusal)
+    else:
+        assert mine.test.images.shape == (5, 3, 4, 4) and mine.test.images.dtype == torch.uint8
 
 
 def header(*shape: int, kind: str = "|u1") -> bytes:

@@ -1,17 +1,23 @@
 """Notebooks: strict parameters, one form, cells before any kernel, and a run of each with other parameters."""
 
 import ast
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 
 import jupytext
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nflib import cli
 from nflib.names import ROOT, UserError
 from nflib.report.show import ClaimFails
 from nflib.study import notebooks, runner
+from nflib.study.cells import Cell
 from nflib.study.records import Store, results
 
 OTHER = {  # than the defaults, and cheaper, where a notebook has them
@@ -72,6 +78,25 @@ def test_what_a_notebook_cannot_do_is_refused_before_a_kernel_starts(given, word
         notebooks.cells("accuracy", given)
 
 
+WORDS = st.sampled_from(
+    ["vgg11", "conv_s", "bit_flips", "chip_map:/dev/zero", "chip_map:/", "digits", "smoke", "eopm", "1e999", "nan", "-1", "0", "1", "0.01",
+     "9" * 400, "true", "none", "[", "]", ",", "[[1]]", "'", "{}", "\0", "\n", "0x10", "1_0", "100000000", "é"]
+)  # fmt: skip
+VALUE = WORDS | st.integers(-3, 20) | st.integers() | st.floats() | st.none() | st.booleans() | st.text(max_size=8)
+
+
+@settings(max_examples=200)
+@given(data=st.data())
+def test_any_parameters_give_cells_or_one_line(data):
+    name = data.draw(st.sampled_from(notebooks.names()))
+    values = VALUE | st.lists(VALUE, max_size=3) | st.lists(WORDS, max_size=3).map(",".join)
+    given = data.draw(st.dictionaries(st.sampled_from([*notebooks.parameters(name), "rate"]), values, min_size=1, max_size=3))
+    try:
+        assert all(isinstance(cell, Cell) for cell in notebooks.cells(name, given))
+    except UserError as refusal:
+        assert "\n" not in str(refusal) and len(str(refusal)) < 1000
+
+
 def test_texts_of_the_command_line_become_values_of_the_annotated_types():
     given = {"rates": "0.02, 0.01", "patterns": "3", "measure": "false", "base_models": "vgg11", "profile": "smoke"}
     assert notebooks.strict("accuracy", given) == {
@@ -123,6 +148,31 @@ def test_a_run_leaves_its_tables_and_a_claim_that_fails_stops_the_book(trained_w
     given = {"base_models": ["vgg11"], "generators": ["unet_s"], "patterns": 2}
     with pytest.raises(UserError, match="claim"):
         notebooks.execute("accuracy", trained_workshop / "strict.ipynb", given, trained_workshop / "x", strict_claims=True)
+
+
+@pytest.fixture
+def scratch(workshop, monkeypatch):
+    """A notebook of one cell, which is given as text."""
+    monkeypatch.setattr(notebooks, "SOURCES", workshop)
+    return lambda text: (workshop / "scratch.py").write_text(f"# %%\n{text}\n")
+
+
+@pytest.mark.parametrize("text, word", [("import os; os.kill(os.getpid(), 9)", "died"), ("1 / 0", "ZeroDivisionError")])
+def test_a_kernel_that_dies_and_a_cell_that_fails_are_told_in_one_line(text, word, scratch, workshop, refused, capfd):
+    scratch(text)
+    with refused(f"scratch.*{word}"):
+        notebooks.execute("scratch", workshop / "out.ipynb", {}, workshop / "shown")
+    assert "Traceback" not in capfd.readouterr().err or word != "died"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_in_one_line_and_leaves_nothing(number, scratch, workshop, monkeypatch, capfd):
+    """The kernel goes with it, and so does what lay in the folder for temporary files."""
+    (workshop / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(workshop / "tmp"))
+    scratch(f"import os, signal, time; os.kill({os.getpid()}, {int(number)}); time.sleep(600)")
+    assert cli.main(["run", "scratch", "--output", str(workshop / "out.ipynb")]) == 128 + number
+    assert capfd.readouterr().err.splitlines()[-1].startswith("nflib: stopped") and not list((workshop / "tmp").iterdir())
 
 
 def test_a_record_that_says_otherwise_fails_the_claim_with_its_sentence(workshop, monkeypatch):

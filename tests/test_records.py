@@ -1,17 +1,15 @@
 """A record keeps what was measured whole or not at all, and says where it comes from."""
 
-import dataclasses
-import errno
 import json
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from examples import CELL, METRICS, PROVENANCE
-from nflib import files
+from examples import CELL, METRICS, PROVENANCE, damaged
 from nflib.names import UserError
 from nflib.study import records
 from nflib.study.cells import canonical, cell_of
@@ -43,21 +41,18 @@ def test_equal_records_are_equal_bytes(stored, tmp_path):
     assert other.read_bytes() == stored.read_bytes() and stored.read_bytes().endswith(b"}\n")
 
 
-def test_every_change_of_a_byte_is_refused(store, stored):
-    """At 80 places: a bit flipped low and high, the byte lost, the rest lost.  What reads the same may differ in blanks."""
-    content, whole, accepted = stored.read_bytes(), store.read(stored), 0
-    for place in range(0, len(content), max(1, len(content) // 80)):
-        before, byte, after = content[:place], content[place], content[place + 1 :]
-        for changed in (before + bytes([byte ^ 1]) + after, before + bytes([byte ^ 128]) + after, before + after, before):
-            stored.write_bytes(changed)
-            try:
-                record = store.read(stored)
-            except UserError as refusal:
-                assert str(stored) in str(refusal) and "\n" not in str(refusal)
-            else:
-                assert canonical(record) == canonical(whole)
-                accepted += 1
-    assert accepted < 40  # lost blanks only
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_happens_to_a_record_it_is_refused_in_one_line_or_reads_the_same(data, store, stored):
+    """What reads the same may differ in blanks."""
+    content, whole = stored.read_bytes(), store.read(stored)
+    stored.write_bytes(data.draw(damaged(content)))
+    try:
+        assert canonical(store.read(stored)) == canonical(whole)
+    except UserError as refusal:
+        assert str(stored) in str(refusal) and "\n" not in str(refusal)
+    finally:
+        stored.write_bytes(content)
 
 
 EDITS = {
@@ -115,21 +110,6 @@ def test_what_the_reader_would_refuse_is_never_written(metrics, store, refused):
     with refused("no record"):
         store.write(CELL, METRICS | metrics, PROVENANCE)
     assert not store.has(CELL) and not list(store.root.rglob("*.*"))
-
-
-@pytest.mark.parametrize("where", ["fsync", "replace"])
-def test_a_full_disk_takes_one_line_and_leaves_what_was_there(where, store, stored, monkeypatch, refused):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    before, other = stored.read_bytes(), dataclasses.replace(CELL, rate=0.005)
-    with monkeypatch.context() as patch:
-        patch.setattr(files.os, where, full)
-        with refused("No space left"):
-            store.write(other, METRICS, PROVENANCE)
-    assert list(stored.parent.iterdir()) == [stored] and stored.read_bytes() == before
-    store.write(other, METRICS, PROVENANCE)
-    assert len(store.records()) == 2
 
 
 @pytest.fixture

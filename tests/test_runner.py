@@ -2,13 +2,22 @@
 
 import dataclasses
 import hashlib
+import itertools
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sys
+import time
 
 import numpy as np
 import pytest
 import torch
 
-from examples import BASE, CELL, GENERATOR, METRICS, PROVENANCE, TINY, changed, fake
-from nflib import data
+from examples import BASE, CELL, GENERATOR, METRICS, PROVENANCE, TINY, at_call, changed, fake
+from nflib import data, training
+from nflib.names import UserError
 from nflib.study import measures, runner, trained
 from nflib.study.cells import Cell, digest_of
 from nflib.study.records import Store, device_name
@@ -76,6 +85,85 @@ def test_an_interrupted_sweep_gives_the_metrics_of_an_uninterrupted_one(workshop
         assert len(counts) < 200
     assert counts == sorted(counts, reverse=True) and measured() == whole
     assert {path.suffix for path in (workshop / "again").rglob("*.*")} == {".json", ".safetensors"}
+
+
+def at_every_step(replace) -> None:
+    """Let training and evaluation store their state at every step, and records be the same bytes whenever they are made."""
+    by_chip = measures._by_chip
+    replace(training.Resumable.__init__, "__defaults__", (None, -1.0))
+    replace(measures, "KEPT_SECONDS", -1.0)
+    replace(measures, "_by_chip", lambda *given, **more: (*by_chip(*given, **more)[:2], 0.0))
+    replace(time, "perf_counter", lambda: 0.0)
+
+
+def small_cells(workshop, epochs: int = 2) -> list[Cell]:
+    """A base model, and it behind a generator, on 60 images: trained and measured in no time, and six patterns and more."""
+    own_data(workshop, 0)
+    base = dataclasses.replace(BASE, dataset="mine", recipe=dataclasses.replace(BASE.recipe, epochs=epochs, batch=27))
+    return [Cell(base, patterns=1), Cell(base, dataclasses.replace(GENERATOR, batch=27), patterns=6)]
+
+
+def stored(workshop) -> dict:
+    """What lies in a workshop, every byte.  Locks may stay where their holder was killed, and are held by nobody."""
+    paths = [path for name in ("results", "checkpoints") for path in (workshop / name).rglob("*") if path.is_file()]
+    return {path.relative_to(workshop): path.read_bytes() for path in paths if path.suffix != ".lock"}
+
+
+def sweep_and_die(cells: list[Cell], environment: dict[str, str], call: int) -> None:
+    """In a process of its own: a sweep that is killed at one of the calls that write files."""
+    os.environ |= environment
+    sys.stderr = open(os.devnull, "w")
+    at_every_step(setattr)
+    at_call(call, lambda: os.kill(os.getpid(), signal.SIGKILL), setattr)
+    run(cells, "smoke", "cpu", quiet=True)
+
+
+def test_a_sweep_that_is_killed_twenty_times_ends_as_one_that_never_was(workshop):
+    """At random moments, and at random calls that write: every byte of records and checkpoints is the same afterwards."""
+    context, chance, kills, took = multiprocessing.get_context("forkserver"), random.Random(0), 0, 0.0
+    context.set_forkserver_preload(["nflib.study.runner"])
+    cells, whole = small_cells(workshop), {}
+    environment = {name: value for name, value in os.environ.items() if name.startswith("NFLIB_")}
+    while kills < 20 or stored(workshop):  # the last one ends
+        call = chance.randrange(40) if whole and kills < 20 and kills % 2 else -1
+        child, began = context.Process(target=sweep_and_die, args=(cells, environment, call)), time.monotonic()
+        child.start()
+        child.join(chance.uniform(0.05, took) if whole and kills < 20 and call < 0 else None)
+        child.kill()
+        child.join()
+        assert child.exitcode in (0, -signal.SIGKILL)
+        kills += child.exitcode != 0
+        if child.exitcode == 0:
+            whole, took = whole or stored(workshop), took or time.monotonic() - began
+            assert stored(workshop) == whole and {path.suffix for path in whole} == {".json", ".safetensors"}
+            shutil.rmtree(workshop / "results")
+            shutil.rmtree(workshop / "checkpoints")
+
+
+def test_whichever_call_that_writes_fails_the_next_sweep_completes(workshop, monkeypatch):
+    """A line is said or the sweep goes on; what is there is whole; in the end every byte is as if nothing had failed."""
+    def fail():
+        raise OSError(5, "Input/output error")
+
+    cells = small_cells(workshop, 1)[:1]
+    at_every_step(monkeypatch.setattr)
+    assert run(cells, "smoke", "cpu", quiet=True) == 0
+    whole = stored(workshop)
+    for number in itertools.count():
+        shutil.rmtree(workshop / "results")
+        shutil.rmtree(workshop / "checkpoints")
+        with monkeypatch.context() as patch:
+            calls = at_call(number, fail, patch.setattr)
+            try:
+                run(cells, "smoke", "cpu", quiet=True)
+            except (UserError, OSError) as error:  # which the command line tells in one line
+                assert "Input/output error" in str(error) and "\n" not in str(error)
+        there = stored(workshop)
+        assert all(path.name.endswith(".resume.pt") or whole[path] == content for path, content in there.items())
+        assert run(cells, "smoke", "cpu", quiet=True) == 0 and stored(workshop) == whole
+        if next(calls) <= number:
+            break
+    assert number > 15
 
 
 def test_evaluation_that_is_stopped_goes_on_with_the_chips_that_are_left(workshop, monkeypatch):

@@ -122,15 +122,17 @@ def _by_chip(
     path, began, saved = chips_path(cell), time.monotonic(), time.monotonic()
     identity = digests | {"code": code_digest()}
     whole = _kept(path, identity) or {"identity": identity, "perturbed": [], "shares": [], "seconds": 0.0}
-    before, seeds = whole["seconds"], range(cell.first_seed, cell.first_seed + cell.patterns)
+    before, begun = whole["seconds"], len(whole["perturbed"])
+    seeds = range(cell.first_seed, cell.first_seed + cell.patterns)
     with progress_bar(cell.patterns, f"{cell.words}: patterns", len(whole["perturbed"]), "pattern") as progress:
         while rest := seeds[len(whole["perturbed"]) :]:
             over = deadline is not None and time.monotonic() > deadline
-            if whole["perturbed"] and (over or time.monotonic() - saved > KEPT_SECONDS):
+            more_than_before = len(whole["perturbed"]) > begun  # a call goes on by a step, however short its time
+            if more_than_before and (over or time.monotonic() - saved > KEPT_SECONDS):
                 saved = time.monotonic()
                 kept = whole | {"seconds": before + saved - began}
                 write_whole(path, json.dumps(kept | {"sha256": checksum(kept)}))
-            if over and whole["perturbed"]:
+            if over and more_than_before:
                 raise OutOfTime
             for name, values in zip(("perturbed", "shares"), of_chips(rest[:CHIPS_AT_A_TIME], progress.update)):
                 whole[name] += values

@@ -85,17 +85,16 @@ def _store(path: Path, model: torch.nn.Module, facts: dict) -> None:
     """Write a checkpoint: tensors on the CPU by name, training facts, and a digest of both."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with writing(path) as part:
-        save_file(state, part, {"facts": json.dumps(facts), "sha256": _fingerprint(state, facts)})
+        save_file(state, part, {"training": json.dumps({"facts": facts, "sha256": _fingerprint(state, facts)})})
 
 
 def _load(path: Path, model: torch.nn.Module) -> dict:
     """Load a checkpoint into `model`; returns its training facts.  Raises UserError for one that is not whole."""
     try:
         with safe_open(path, "pt") as file:
-            stored = file.metadata()
-            facts = json.loads(stored["facts"])
+            stored = json.loads(file.metadata()["training"])
             state = {name: file.get_tensor(name) for name in file.keys()}
-        if stored["sha256"] != _fingerprint(state, facts):
+        if stored["sha256"] != _fingerprint(state, facts := stored["facts"]):
             raise ValueError("it is not what was stored")
         model.load_state_dict(state)
     except OSError as error:
