@@ -80,20 +80,33 @@ def test_an_experiment_is_one_notebook_one_entry_and_one_line_of_contents(tmp_pa
     assert "There is one row." in page and "toy.csv" in page and 'alt="' in page
 
 
-@pytest.fixture
-def shelf(workshop, monkeypatch) -> Path:
-    """A results folder with one page, derived from the stored records of the checkout."""
-    real = ROOT / "results"
-    for folder in ("paper", "paper12"):
-        shutil.copytree(real / "records" / folder, workshop / "results" / "records" / folder)
+def of_one_page(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """A book with one page, whose results and README lie in `folder`."""
     one = {"accuracy": ("accuracy", "paper")}
-    monkeypatch.setattr(notebooks, "pages", lambda: one)
-    monkeypatch.setattr(book, "_all", lambda work, *given: [work(page, *given) for page in one])
-    monkeypatch.setattr(book, "README", workshop / "README.md")
-    (workshop / "README.md").write_text("Before\n" + "".join(book.MARKS) + "\nAfter\n")
-    book.write()
-    (workshop / "README.md").write_text(book.readme((workshop / "README.md").read_text()))
-    book.write()
+    patch.setenv("NFLIB_RESULTS", str(folder / "results"))
+    patch.setattr(notebooks, "pages", lambda: one)
+    patch.setattr(book, "_all", lambda work, *given: [work(page, *given) for page in one])
+    patch.setattr(book, "README", folder / "README.md")
+
+
+@pytest.fixture(scope="module")
+def derived(tmp_path_factory) -> Path:
+    """Results and README of one page, derived once from the stored records of the checkout."""
+    folder = tmp_path_factory.mktemp("derived")
+    shutil.copytree(ROOT / "results" / "records" / "paper", folder / "results" / "records" / "paper")
+    (folder / "README.md").write_text("Before\n" + "".join(book.MARKS) + "\nAfter\n")
+    with pytest.MonkeyPatch.context() as patch:
+        of_one_page(patch, folder)
+        book.write()
+        (folder / "README.md").write_text(book.readme((folder / "README.md").read_text()))
+    return folder
+
+
+@pytest.fixture
+def shelf(derived, workshop, monkeypatch) -> Path:
+    """A results folder with one page, of the test's own."""
+    shutil.copytree(derived, workshop, dirs_exist_ok=True)
+    of_one_page(monkeypatch, workshop)
     return workshop / "results"
 
 
