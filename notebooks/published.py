@@ -90,7 +90,7 @@ cards = {card["key"]: card for card in weights.cards()}
 known = {}  # by digest: of each measured cell whose model is published
 for cell in (cell_of(record["cell"]) for record in Store(profile).records("accuracy")):
     key = generator_key(cell) if cell.generator else f"base-{digest_of(cell.base)}"
-    if key in cards and not cell.surrogates:
+    if key in cards and not cell.surrogates and not (cell.generator and cell.generator.name in generators.CONTROLS):
         known[cell.digest] = {"key": key} | facts(cell, cards[key])
 if not known:
     raise UserError(f"no published model has a record of profile {profile!r}; `nflib publish` stores trained models")

@@ -101,7 +101,7 @@ Picture(figure, f"Accuracy with and without errors of {', '.join(systems)} on im
 large, small = of(corrupted, LARGE), of(corrupted, ["ConvS", "DeConvS", "UNetS"])
 claim(
     len(large) and large["share"].min() > 66 and (large["recovery"] > 2 * large["recovery_se"]).all(),
-    f"On corrupted images {' and '.join(large['generator'].unique())} recovers {large['share'].min():.0f} to "
+    f"On corrupted images {' and '.join(large['generator'].unique())} recover {large['share'].min():.0f} to "
     f"{large['share'].max():.0f} % of the lost accuracy ({of(plain, LARGE)['share'].mean():.0f} % on clean images).",
 )
 for name, some in small.groupby("generator", sort=False):
