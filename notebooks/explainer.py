@@ -23,7 +23,7 @@ rate: float = 0.01  # bit-error rate that it was trained at, and that the text s
 error_models: list[str] = ["bit_flips", "release_map"]  # of the curves
 rates: list[float] = [0.0001, 0.0003, 0.001, 0.002, 0.0035, 0.005, 0.01, 0.015]  # of the curves, as fractions
 patterns: int = 20  # error patterns of the curves
-images: int = 2000  # test images of the curves
+images: int = 2000  # test images of the curves, the first ones; 0: all
 chip: int = 1  # number of the chip that is shown first
 chips: int = 10  # from that one on, whose answers the text counts
 measure: bool = True  # False: stored records only
@@ -34,11 +34,9 @@ from itertools import product
 
 from nflib.study import Cell, base, generator
 
-recipe = generator(profile, front, training, trained_under, rate)
-cells = [
-    Cell(base(profile, "cifar10", "vgg11"), system, error_model, at, patterns, images)
-    for error_model, at, system in product(error_models, rates, (None, recipe))
-]
+whole, recipe = base(profile, "cifar10", "vgg11"), generator(profile, front, training, trained_under, rate)
+settings = product((None, recipe), error_models, rates)
+cells = [Cell(whole, *setting, patterns, images) for setting in settings]
 
 # %% tags=["hide-cell"]
 import base64
@@ -66,8 +64,6 @@ transformer = Quantized(nflib.load(f"{NAME}/{front}", training=training, error_m
 
 pictures = stored("paper12")
 pictures = pictures[(pictures["kind"] == "transformed_images") & (pictures["dataset"] == "CIFAR-10")]
-if pictures.empty:
-    raise UserError("no record of transformed images of CIFAR-10; `nflib sweep mechanism --profile paper12` makes one")
 kept = arrays(pictures[:1])[0]  # the first test images of each class, one of which is shown
 labels, places = np.unique(kept["labels"], return_index=True)
 shown = kept["images"][places]
@@ -76,7 +72,6 @@ pixels = torch.from_numpy(shown).float() * (2 / 255) - 1
 rows = measured(cells, profile, measure, device)
 rows["system"] = np.where(rows["generator"] == "none", *SYSTEMS)
 columns = ["error_model", "rate", "system", "clean", "perturbed", "worst", "patterns", "images"]
-rows = rows.sort_values(["error_model", "rate", "system"], ignore_index=True)
 keep("explainer.csv", to_csv(rows[columns]))
 values = [(column, system) for system in SYSTEMS for column in ("perturbed", "worst")]
 wide = rows.pivot_table(index=["error_model", "rate"], columns="system", values=["perturbed", "worst"])

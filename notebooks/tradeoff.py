@@ -28,7 +28,7 @@ other_recipes: list[str] = ["clipped"]  # the classifier trained otherwise; also
 generators: list[str] = ["conv_l", "unet_s"]  # also conv_s, deconv_l, deconv_s, unet_l
 training: str = "eopm"  # "eopm": the paper's loss; "distilled": class-wise perturbations; "distilled_eopm": both
 selectors: list[str] = ["conv_l"]  # networks that select class-wise perturbations; also conv_s, unet_l, unet_s, separable
-mitigations: list[str] = ["spare_sign", "zero_by_parity", "secded", "cut_weights", "batch_norm"]  # without a generator
+mitigations: list[str] = ["spare_sign", "zero_by_parity", "secded", "cut_weights", "batch_norm"]  # no generator
 error_models: list[str] = ["release_map"]  # also bit_flips, stuck_at
 train_rate: float = 0.01  # bit-error rate that generators are trained at, as a fraction
 rates: list[float] = [0.01, 0.03]  # bit-error rates, as fractions
@@ -162,15 +162,16 @@ if len(gaps) > 1:
     claim(
         high > 2 * high_se and abs(low) < 2 * low_se,
         f"At a fixed voltage (BER {100 * train_rate:g} %), {name} is {high:.1f} ± {high_se:.1f} points more accurate "
-        f"than the best mitigation for one base model; for the other we detected no difference ({low:.1f} ± "
-        f"{low_se:.1f}).",
+        f"than the best mitigation for one base model; for the other we detected no difference "
+        f"({low:.1f} ± {low_se:.1f}).",
     )
 for row in fixed[fixed["mitigation"] == "batch_norm"].itertuples():
     gap, error = paired(row.accuracies, top.loc[row.setting, "accuracies"])
     claim(
         gap > 2 * error,
-        f"At a BER of {100 * train_rate:g} %, new batch-norm statistics, taken on each chip from 1,000 training images without labels, give "
-        f"{row.perturbed:.1f} % without a generator, {gap:.1f} ± {error:.1f} points more than behind the best one.",
+        f"At a BER of {100 * train_rate:g} %, new batch-norm statistics, taken on each chip from 1,000 images without "
+        f"labels, give {row.perturbed:.1f} % without a generator, {gap:.1f} ± {error:.1f} points more than behind the "
+        "best one.",
     )
 
 # %% [markdown]

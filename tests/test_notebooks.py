@@ -112,7 +112,7 @@ def study(tmp_path_factory, vgg11_checkpoints):
     return folder
 
 
-@pytest.mark.parametrize("name", [name for name in notebooks.names() if notebooks.code(name, "cells")])
+@pytest.mark.parametrize("name", [name for name in notebooks.names() if "smoke" in notebooks.sets(name)])
 def test_a_notebook_runs_with_other_parameters(name, study, workshop, monkeypatch):
     """Every cell measured, every table and picture made."""
     for folder in ("results", "checkpoints"):
