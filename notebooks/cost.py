@@ -9,7 +9,7 @@
 # # How much training does a generator need?
 #
 # **Half an hour on one CPU core, if the images fade in: then training on the paper's loss wins back nearly half of the
-# lost accuracy.** Without fading in, equally many steps win back a small part of that, and distillation is in between.
+# lost accuracy.** Without fading in, equally many steps win back less than half of that; distillation lies in between.
 # We measured this with the generator ConvL for a narrow VGG11 on CIFAR-10 (desk scale), under 1 % bit errors of the
 # official code's error map. The paper's own training is far longer than any of ours: we compare short trainings, not
 # finished ones.
