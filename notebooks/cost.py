@@ -121,7 +121,7 @@ for setting, some in longest_of.groupby("setting", sort=False):
         line = trained[(trained["setting"] == setting) & (trained["training"] == "faded EOPM")].sort_values("steps")
         claim(
             (line["recovery"].diff().dropna() > 0).all() and len(line) > 1,
-            "Each doubling of its length recovers more: "
+            "Longer training recovers more: "
             + ", ".join(f"{r.recovery:.1f} points after {r.steps:,} steps" for r in line.itertuples())
             + ".",
         )
