@@ -54,7 +54,7 @@ tests = [Cell(whole, recipe, *errors, patterns, images) for whole in wholes for 
 cells = [cell for test in tests for cell in (test, test.on_validation)]
 
 # %% tags=["hide-cell"]
-from matplotlib.ticker import EngFormatter, StrMethodFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, StrMethodFormatter
 
 from nflib.eopm import GeneratorRecipe
 from nflib.report import Picture, claim, colours, measured, paired, panels, say, show
@@ -93,6 +93,8 @@ for axis, (setting, some, x) in zip(axes, settings_shown):
     axis.set(
         title=setting, xscale="log", xlabel=efforts[x], ylabel="recovery (points)" if x == "training_minutes" else ""
     )
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.xaxis.set_major_formatter(EngFormatter(sep="") if x == "model_images" else StrMethodFormatter("{x:g}"))
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
 ends = [

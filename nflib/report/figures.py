@@ -78,10 +78,12 @@ def _wrap(figure: Figure) -> None:
 
 
 def _legend(figure: Figure, handles: Iterable, labels: Iterable) -> None:
-    """A legend below the panels, in as many columns as there is room for."""
+    """A legend below the panels, in as many columns as there is room for; the figure grows with its lines."""
     labels = [str(label) for label in labels]
     room = int(figure.get_figwidth() * LETTERS / (max(map(len, labels)) + 8))  # 8: the sign and the space around
-    figure.legend(list(handles), labels, loc="outside lower center", ncols=min(max(room, 1), 4))
+    columns = min(max(room, 1), 4)
+    figure.set_figheight(figure.get_figheight() + 0.2 * max(0, len(labels) / columns - 2))
+    figure.legend(list(handles), labels, loc="outside lower center", ncols=columns)
 
 
 def colours(values: Iterable) -> dict:
