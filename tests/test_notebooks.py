@@ -154,6 +154,7 @@ def test_a_run_leaves_its_tables_and_a_claim_that_fails_stops_the_book(trained_w
 def scratch(workshop, monkeypatch):
     """A notebook of one cell, which is given as text."""
     monkeypatch.setattr(notebooks, "SOURCES", workshop)
+    (workshop / "parameters.yml").write_text("scratch:\n  smoke: {}\n")
     return lambda text: (workshop / "scratch.py").write_text(f"# %%\n{text}\n")
 
 
