@@ -19,6 +19,7 @@ addEventListener("load", () => {
   for (const summary of document.querySelectorAll(".bd-sidebar summary")) summary.ariaLabel = "Sections of this page";
   const visible = "details.hide > summary, .search-button-field, .theme-switch-button"; // the theme's names hide what one sees
   for (const control of document.querySelectorAll(visible)) control.removeAttribute("aria-label");
+  for (const list of document.querySelectorAll(".citation-list[role=list]")) list.removeAttribute("role"); // its items have another
   const scrollable = () => document.querySelectorAll(".dt-scroll-body").forEach((box) => (box.tabIndex = 0));
   scrollable();
   new MutationObserver(scrollable).observe(document.body, { childList: true, subtree: true }); // tables come when they are seen

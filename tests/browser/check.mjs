@@ -60,8 +60,9 @@ async function table(box) {
   const column = shown[0].findIndex((_, c) => { const values = shown.map((row) => row[c]); return !inOrder(values) && !inOrder(values.toReversed()); });
   for (const down of column < 0 ? [] : [false, true]) {
     await box.locator("thead").first().locator("th").nth(column).locator("[role=button], .dt-column-order").first().press("Enter");
-    const values = (await rows()).map((row) => row[column]);
-    if (!inOrder(down ? values.reverse() : values)) found.push(`column ${column + 1} does not sort ${down ? "down" : "up"}`);
+    const values = async () => { const now = (await rows()).map((row) => row[column]); return down ? now.reverse() : now; };
+    for (let k = 0; k < 20 && !inOrder(await values()); k++) await box.page().waitForTimeout(100); // it sorts after the key's event
+    if (!inOrder(await values())) found.push(`column ${column + 1} does not sort ${down ? "down" : "up"}`);
   }
   if (await search.count()) {
     const words = shown.flat().flatMap((text) => text.match(/^\w+$/g) ?? []).map((word) => word.toLowerCase());
