@@ -227,7 +227,8 @@ def macs_as_published(model: nn.Module, image_size: int = 32, functional_ends: b
     """Operations for one image as Table 7 counts "MACs", by the conventions of ptflops before its issue #149.
 
     Convolutions and linear layers: one per multiply-accumulate and one per biased output, transposed convolutions over
-    their output pixels, stride**2 = 4 times too many; batch norm: two per number; ReLU, pooling (its input), upsampling (its output): one per number; tanh, sums and concatenations: none.
+    their output pixels, stride**2 = 4 times too many; batch norm: two per number; ReLU, pooling (its input), upsampling
+    (its output): one per number; tanh, sums and concatenations: none.
     functional_ends: True leaves out the first ReLU and the average pool, function calls in the official CIFAR
     ResNets (models/resnetf.py) which ptflops did not see.
     All 22 entries of Table 7 come out to their printed rounding, given functional_ends for the ResNets at 32x32 (it

@@ -66,8 +66,8 @@ def accuracies(cell: Cell, device: torch.device, deadline: float | None = None) 
     split = (dataset.validation if cell.kind == "validation" else dataset.test).first(cell.images)
     split = shifted(split, cell.shift) if cell.shift else split
     batches = evaluation.prepared(split, generator)
-    calibration = dataset.train.first(mitigation.calibration) if mitigation and mitigation.calibration else None
-    calibration = evaluation.prepared(calibration, generator) if calibration else []
+    count = mitigation.calibration if mitigation else 0
+    calibration = evaluation.prepared(dataset.train.first(count), generator) if count else []
     front = Quantized(generator, cell.generator.bits) if cell.hit == "generator too" else None
 
     def behind_errors(seed: int) -> list:
