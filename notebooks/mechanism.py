@@ -55,7 +55,7 @@ for model in base_models:
 # %% tags=["hide-cell"]
 import numpy as np
 
-from nflib.report import COLOURS, Picture, arrays, claim, ladder, measured, panels, show
+from nflib.report import COLOURS, Picture, arrays, claim, ladder, measured, panels, show, span
 
 rows = measured(cells, profile, measure, device)
 how = rows["training"].str.replace("distillation", "distilled").str.replace("then EOPM", "EOPM")
@@ -66,16 +66,12 @@ accuracy, pictured = rows[rows["kind"] == "accuracy"], rows[rows["kind"] == "tra
 distilled, eopm, faded = (pictured[pictured["training"] == name] for name in ("distillation", "EOPM", "faded EOPM"))
 
 
-def span(values):
-    return " to ".join(dict.fromkeys(f"{value:.1f}" for value in (values.min(), values.max())))
-
-
 # %% [markdown]
 # ## Class knowledge suffices, and a small classifier has enough of it
 #
 # Accuracy under errors of the base model alone (hollow) and behind what stands at the left (filled; bar: standard
-# deviation over chips). The number behind EOPM counts its steps, with two perturbed models each. Red diamonds: the
-# paper's generators, trained by EOPM for 58,800 steps with ten perturbed models each.
+# deviation over chips). The number behind EOPM counts its steps. Red diamonds: the paper's generators, of full size and
+# trained by EOPM for 58,800 steps with ten perturbed models each.
 
 # %% tags=["hide-input"]
 fronts = accuracy.dropna(subset=["recovery"]).sort_values("perturbed", ascending=False)

@@ -69,7 +69,7 @@ import pandas as pd
 
 from nflib import data, energy, models
 from nflib import generators as networks
-from nflib.report import claim, curve, measured, paired, show
+from nflib.report import claim, curve, measured, paired, show, span
 
 rows, size = measured(cells, profile, measure, device), data.image_size(dataset)
 
@@ -123,10 +123,6 @@ def ranked(found, resamples=500):
     return pd.DataFrame(lines).sort_values(["at_1", "at_5"], ascending=False, kind="stable", ignore_index=True)
 
 
-def span(values):
-    return " to ".join(dict.fromkeys(f"{value:.0f}" for value in (values.min(), values.max()))) + " %"
-
-
 every = points(safe_ber)
 ranks = ranked(every)
 ours = every[every["generator"].isin(networks.LABELS.values())]  # points with a generator
@@ -149,7 +145,7 @@ curve(every, "net saving (%)", "perturbed", "system", panel="setting", alt=said,
 low, high = alone["at_1"].min(), alone["at_1"].max()
 claim(
     pairs["sure"].max() < 0.05 and 2 * pairs["at_1"].max() < low and 14.5 < low and high < 22.5,
-    f"At one point of accuracy lost, the base model alone saves {span(alone['at_1'])}, the best generator "
+    f"At one point of accuracy lost, the base model alone saves {span(alone['at_1'], 0)} %, the best generator "
     f"({', '.join(pairs['system'].head(1))}) {pairs['at_1'].max():.1f} %; {sum(pairs['at_1'] == 0)} of {len(pairs)} "
     "save nothing.",
 )
@@ -182,7 +178,7 @@ labels = [MITIGATIONS[name].label for name in ("spare_sign", "secded", "cut_weig
 sign, code, cut = (ranks[ranks["system"] == label] for label in labels)
 claim(
     min(sign["sure"].min(), cut["sure"].min()) > 0.95 and code["at_1"].max() < sign["at_1"].max(),
-    f"In each of {len(sign)} settings a protected sign bit ({span(sign['at_1'])}) and clipped weights save "
+    f"In each of {len(sign)} settings a protected sign bit ({span(sign['at_1'], 0)} %) and clipped weights save "
     "more than a higher voltage. SECDED saves less: its check bits are read too.",
 )
 decay, clipped = (ranks[ranks["system"] == f"trained: {name}"] for name in ("modern", "clipped"))
@@ -194,7 +190,7 @@ if len(decay):
 claim(
     clipped["at_1"].max() == 0 and clipped["at_5"].max() > ranks.drop(clipped.index)["at_5"].max(),
     f"Trained with clipping, the classifier loses more than one point even without errors, but saves the most where five "
-    f"may be lost ({span(clipped['at_5'])}).",
+    f"may be lost ({span(clipped['at_5'], 0)} %).",
 )
 small = rows[rows["base_model"].isin(rows["selector"])]
 saved = ranks.loc[ranks["system"].str.startswith("class-wise"), "at_1"].min()

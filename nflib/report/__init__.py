@@ -2,9 +2,9 @@
 
 from nflib.report.figures import COLOURS, Picture, bars, colours, curve, head, heatmap, ladder, panels, scatter
 from nflib.report.frame import arrays, measured, metrics, ordered, paired, stored
-from nflib.report.show import claim, page, say, show
+from nflib.report.show import claim, page, say, show, span
 
 __all__ = [
     *("COLOURS", "Picture", "bars", "colours", "curve", "head", "heatmap", "ladder", "panels", "scatter"),
-    *("arrays", "measured", "metrics", "ordered", "paired", "stored", "claim", "page", "say", "show"),
+    *("arrays", "measured", "metrics", "ordered", "paired", "stored", "claim", "page", "say", "show", "span"),
 ]

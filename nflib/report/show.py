@@ -118,6 +118,11 @@ def show(
     )
 
 
+def span(values: pd.Series, digits: int = 1) -> str:
+    """The least and the largest of some values in words, "2.5 to 7.0", or once where both read the same."""
+    return " to ".join(dict.fromkeys(f"{value:.{digits}f}" for value in (values.min(), values.max())))
+
+
 def say(text: str) -> None:
     """A sentence with numbers in it, typed in the notebook as an f-string; a hyphen before a digit becomes a minus."""
     display(Markdown(re.sub(r"(?<![\w.\]`-])-(?=\.?\d)", "−", text)))
