@@ -42,7 +42,8 @@ from nflib.study import Cell, base, generator, selector
 
 errors = error_model, rate
 trained = [generator(profile, name, how, *errors) for name, how in product(generators, trainings)]
-trained += [generator(profile, name, "eopm", *errors, steps=steps) for name, steps in product(generators, lengths)]
+shorter = product(generators, [how for how in trainings if how in ("eopm", "faded_eopm")], lengths)
+trained += [generator(profile, name, how, *errors, steps=steps) for name, how, steps in shorter]
 by_class, for_all = (generator(profile, name, "eopm", *errors) for name in ("class_wise", "universal"))
 encoders = [selector(profile, dataset, name) for name in selectors]
 cells = [Cell(encoder, None, *errors, patterns, images) for encoder in encoders]

@@ -200,11 +200,12 @@ def claims() -> pd.DataFrame:
 
 
 def _scales(page: str) -> str:
-    """Links to the same page at its other scales; "" where there is one."""
+    """Links to the same page at its other scales, and what its typed text is about; "" where there is one scale."""
     name, _ = notebooks.pages()[page]
     same = {other: key for other, (n, key) in notebooks.pages().items() if n == name}
     links = [f"**{key}**" if other == page else f"[{key}]({other}.ipynb)" for other, key in same.items()]
-    return f"*Profile:* {' · '.join(links)} ([what these are](../rerun.md))\n\n" if len(same) > 1 else ""
+    note = f"The text was written for {same[name]}; here, a finding that does not hold has a cross."
+    return f"*Profile:* {' · '.join(links)} ([what these are](../rerun.md)). {note * (page != name)}\n\n" if len(same) > 1 else ""
 
 
 def _reproduce(page: str) -> str:
