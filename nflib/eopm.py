@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from nflib.data import Split
 from nflib.faults import TRAINING_PATTERNS, ErrorModel, LayerFaults, Pattern, ahead, perturbed
-from nflib.generators import transform
+from nflib.generators import UNet, transform
 from nflib.names import UserError, check_numbers, choose
 from nflib.quantize import Quantized, check_bits, plain, quantization_aware, weighted_layers
 from nflib.training import (
@@ -48,6 +48,7 @@ class GeneratorRecipe:
     fade_in: share of the steps after which images have their full brightness: for two thirds of it the models
     see the generator's output alone, clip(G(x)), then clip(a x + G(x)) with a rising evenly to 1.  Without the image in
     its way, the output learns sooner to tell the classes apart.  0: the paper's training, at full brightness throughout.
+    fade_skips: whether a UNet's skips, which lead the image past its smallest maps, fade in with it.
     """
 
     name: str = "conv_l"
@@ -69,6 +70,7 @@ class GeneratorRecipe:
     teacher: "GeneratorRecipe | None" = None
     split_batch: bool = False
     fade_in: float = 0.0
+    fade_skips: bool = False
 
     def __post_init__(self):
         check_numbers(
@@ -112,6 +114,12 @@ def set_initial_gain(generator: nn.Module, gain: float) -> None:
         for layer in last:
             for parameter in layer.parameters():
                 parameter.mul_(gain)
+
+
+def set_skip_gain(generator: nn.Module, gain: float) -> None:
+    """The factor on the skips of a UNet; nothing happens to other generators."""
+    if isinstance(generator, UNet):
+        generator.skip_gain.fill_(gain)
 
 
 def ascent_bits(codes: Tensor, up: Tensor, bits: int) -> Tensor:
@@ -350,12 +358,15 @@ def train_generator(
                 return adversarial_pattern(base, transformed, labels, recipe.adversarial_flips)
             return next(patterns)
 
+        if recipe.fade_skips:
+            set_skip_gain(generator, recipe.brightness(step))
         terms = (pattern, count, recipe.loss_weight, recipe.split_batch, recipe.brightness(step))
         return torch.stack(eopm_gradient(generator, bases, images, labels, *terms))
 
     first = recipe.distillation_steps if distilled else 0
     steps = range(first, first + recipe.steps)
     losses, seconds = _optimise(generator, train, how, recipe, steps, recipe.schedule, gradient, resume, words, deadline)
+    set_skip_gain(generator, 1.0)
     patterns_an_image = (1 if recipe.split_batch else count) * len(bases)
     return {
         "seconds": seconds + (distilled["seconds"] if distilled else 0.0),

@@ -85,6 +85,7 @@ class UNet(nn.Module):
 
     zero_border: True (the official 8-bit code) gives each up-convolution a padding of 1, so that its output is two
     pixels short and a ring of zeros fills it up; False is the code's full-precision variant.
+    skip_gain: buffer (float scalar), a factor on the skips, 1 but while images fade in (see `eopm.GeneratorRecipe`).
     """
 
     def __init__(self, c: int, zero_border: bool = True):
@@ -96,6 +97,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList([_double(2 * a, a) for a in (4 * c, 2 * c, c)])
         self.final = nn.Conv2d(c, 3, 1)
         self.zero_border = zero_border
+        self.register_buffer("skip_gain", torch.ones(()), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         skips = []
@@ -104,7 +106,7 @@ class UNet(nn.Module):
             skips.append(x)
         for lift, block, skip in zip(self.lift, self.up, reversed(skips[:-1])):
             raised = F.pad(lift(x), (1, 1, 1, 1)) if self.zero_border else lift(x)
-            x = block(torch.cat([skip, raised], dim=1))
+            x = block(torch.cat([self.skip_gain * skip, raised], dim=1))
         return self.final(x)
 
 

@@ -153,6 +153,20 @@ def test_while_images_fade_in_the_loss_is_of_darker_images_and_ends_as_the_paper
     assert_same_gradient(one, other)
 
 
+def test_skips_of_a_unet_fade_in_with_the_images(few, fp32, monkeypatch):
+    unet, gains = generators.build("unet_s", width=0.5).double(), []
+    scaled = copy.deepcopy(unet)
+    with torch.no_grad():  # a factor on the skips is one on the weights that they meet
+        for block in scaled.up:
+            block[0].weight[:, : block[0].in_channels // 2] *= 0.4
+        eopm.set_skip_gain(unet, 0.4)
+        assert torch.allclose(unet(few.images[:4].double()), scaled(few.images[:4].double()))
+    monkeypatch.setattr(eopm, "set_skip_gain", lambda generator, gain: gains.append(gain))
+    recipe = replace(GENERATOR, steps=6, fade_in=1.0, fade_skips=True)
+    eopm.train_generator(unet.float(), [Quantized(new_base())], few, "crop", recipe, BitFlips(0.01))
+    assert gains == [recipe.brightness(step) for step in range(6)] + [1.0]
+
+
 def test_distillation_follows_the_textbook_gradient_and_rests_where_the_teacher_is(few, fp32):
     teacher, one, (images, labels) = class_wise(), new_generator().eval(), batch_of(few, 8)
     other = copy.deepcopy(one)

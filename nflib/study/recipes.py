@@ -139,7 +139,7 @@ def generator(
     if training == "adversarial":
         return dataclasses.replace(chosen.eopm, **where | {"models_per_step": 1, "split_batch": False} | changes)
     if training in ("eopm", "faded_eopm"):
-        fade = {"fade_in": FADE_IN} if training == "faded_eopm" else {}
+        fade = {"fade_in": FADE_IN, "fade_skips": name.startswith("unet")} if training == "faded_eopm" else {}
         return dataclasses.replace(chosen.eopm, **where | fade | changes)
     whole = dataclasses.replace(chosen.eopm, **where)
     seed = {"seed": changes["seed"]} if "seed" in changes else {}
