@@ -11,8 +11,17 @@ function lengths(choose) {
   }
 }
 
+function unbroken() { // a number and its per cent sign stay in one line
+  const texts = document.createTreeWalker(document.querySelector("article") ?? document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const text = texts.currentNode;
+    if (!text.parentElement.closest("pre, script, style")) text.data = text.data.replace(/(\d) %/g, "$1\u00a0%");
+  }
+}
+
 addEventListener("DOMContentLoaded", () => {
   follow();
+  unbroken();
   new MutationObserver(follow).observe(document.documentElement, { attributeFilter: ["data-theme"] });
 });
 addEventListener("load", () => {

@@ -33,6 +33,8 @@ HTML = ROOT / "_build" / "html"
 README = ROOT / "README.md"
 MARKS = ("<!-- results: derived by nflib tables; do not edit -->\n", "<!-- end of results -->")
 SHOWN_FIRST = ("accuracy", "paper", "VGG11")  # notebook, parameter set and base model of the README's table
+SCALES = {"smoke": "smoke scale", "desk": "narrow networks", "paper12": "full size, 12 epochs", "paper": "full size, 30 epochs"}
+FOLDS = {"parameters": "Parameters", "cells": "Cells: what is measured", "hide-cell": "Preparation"}  # labels of folded code
 
 
 def given(page: str) -> dict:
@@ -200,12 +202,25 @@ def claims() -> pd.DataFrame:
 
 
 def _scales(page: str) -> str:
-    """Links to the same page at its other scales, and what its typed text is about; "" where there is one scale."""
+    """Links to the same page at its other scales; "" where there is one."""
     name, _ = notebooks.pages()[page]
     same = {other: key for other, (n, key) in notebooks.pages().items() if n == name}
-    links = [f"**{key}**" if other == page else f"[{key}]({other}.ipynb)" for other, key in same.items()]
-    note = f"The text was written for {same[name]}; here, a finding that does not hold has a cross."
-    return f"*Profile:* {' · '.join(links)} ([what these are](../rerun.md)). {note * (page != name)}\n\n" if len(same) > 1 else ""
+    names = {other: SCALES.get(key, key) for other, key in same.items()}
+    links = [f"**{scale}**" if other == page else f"[{scale}]({other}.ipynb)" for other, scale in names.items()]
+    return f"*Measured with:* {' · '.join(links)} ([more](../rerun.md))\n\n" if len(same) > 1 else ""
+
+
+def _opening(page: str, text: str, answers: dict[str, str]) -> str:
+    """Title, links to other scales and answer of a page.  The notebook's first paragraph answers for its main page; another
+    page has the answer that the notebook types for its scale, in a Markdown cell tagged with it, and a link to the main one."""
+    name, key = notebooks.pages()[page]
+    title, _, rest = text.partition("\n")
+    if page != name:
+        title = f"{title} ({SCALES.get(key, key)})"
+        lead = f"[The main page]({name}.ipynb) has this experiment at another scale. Headings state what holds there; a ✗ marks"
+        lead += " a finding that does not hold here."
+        rest = "\n\n".join(filter(None, (answers.get(key), lead, rest.strip().partition("\n\n")[2])))
+    return f"{title}\n\n{_scales(page)}{rest.strip()}"
 
 
 def _reproduce(page: str) -> str:
@@ -225,10 +240,15 @@ def _tidy(path: Path, page: str) -> None:
     """Make a page of an executed notebook: links to its other scales, how to reproduce it, nothing that depends on the run."""
     notebook = json.loads(path.read_text("utf-8"))
     notebook["metadata"] = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-    cells = []
+    cells, answers = [], {}
     for cell in notebook["cells"]:
         tags = cell["metadata"].get("tags", [])
         cell["metadata"] = {"tags": tags}
+        if cell["cell_type"] == "markdown" and tags:  # the answer at one scale
+            answers[tags[0]] = "".join(cell["source"])
+            continue
+        if folds := [FOLDS[tag] for tag in tags if tag in FOLDS]:
+            cell["metadata"]["mystnb"] = {"code_prompt_show": folds[0]}
         if "injected-parameters" in tags:  # they go under the defaults that they change
             cells[-1]["source"] = "".join(cells[-1]["source"]) + "\n\n" + "".join(cell["source"]).replace("# Parameters", "# on this page")
             continue
@@ -237,8 +257,7 @@ def _tidy(path: Path, page: str) -> None:
         elif set(tags) & {"parameters", "cells"}:
             cell["metadata"]["tags"] = [*tags, "hide-cell"]
         cells.append(cell)
-    title, rest = "".join(cells[0]["source"]).split("\n", 1)
-    cells[0]["source"] = f"{title}\n\n{_scales(page)}{rest}"
+    cells[0]["source"] = _opening(page, "".join(cells[0]["source"]), answers)
     if page != "index":
         cells.append({"cell_type": "markdown", "metadata": {}, "source": _reproduce(page)})
     for number, cell in enumerate(cells):

@@ -36,6 +36,7 @@ HEADS = {  # columns of the tidy frame, as tables and pictures call them
     "images": "test images",
     "system": "system",
     "changed_bits": "changed bits (%)",
+    "ber_percent": "BER (%)",
     "training_minutes": "training (min)",
 }
 PER_CENT = ("rate", "train_rate", "changed_bits", "bit_errors")  # fractions in the frame, per cent on paper
@@ -86,6 +87,8 @@ def show(
 ) -> HTML:
     """A sortable, searchable table of at most eight `columns` of `rows`; every column is in the CSV that it links to.
 
+    What all rows have in common (names and rates, not measured numbers) is said in the caption, not in a column.
+
     name: of the CSV, which is also kept among the results (see `keep`).  caption: above it; says what was measured, and
     how generators were trained.  digits: decimals of numbers that are not whole.
     """
@@ -98,14 +101,19 @@ def show(
     text = to_csv(rows)
     if name:
         keep(f"{name}.csv", text)
-    rates = {c: 3 for c in columns if c in PER_CENT}
-    shown = pd.DataFrame({HEADS.get(c, c.replace("_", " ")): [_text(v, rates.get(c, digits)) for v in values_of(rows, c)] for c in columns})
-    for c in rates:
-        head = HEADS.get(c, c.replace("_", " "))
-        shown[head] = [f"{v:g}" for v in values_of(rows, c).round(6)]
+    shown, alike = {}, {}
+    for c in columns:
+        head, values, number = HEADS.get(c, c.replace("_", " ")), values_of(rows, c), pd.api.types.is_numeric_dtype(rows[c])
+        places = 0 if number and (values > 999).all() and (values % 1 == 0).all() else digits
+        texts = [f"{v:g}" for v in values.round(6)] if c in PER_CENT else [_text(v, places) for v in values]
+        same = len(rows) > 1 and len(set(texts)) == 1 and (c in PER_CENT or not number or texts[0] == "-")
+        (alike if same else shown)[head] = texts
+    said = ", ".join(f"{head} {texts[0]}" for head, texts in alike.items() if texts[0] != "-")
+    caption += f" In all rows: {said}." if said else ""
+    shown = pd.DataFrame(shown or alike)
     options = {"paging": len(rows) > 15, "lengthMenu": [[15, 50, -1], [15, 50, "all"]], "info": len(rows) > 15, "searching": len(rows) > 5}
     table = to_html_datatable(
-        shown, connected=False, showIndex=False, maxBytes=0, classes="display compact nowrap nflib", order=[], scrollX=True,
+        shown, connected=False, showIndex=False, maxBytes=0, classes="display compact nflib", order=[], scrollX=True,
         warn_on_undocumented_option=False, **options,
     )  # fmt: skip
     head = "" if _INITIALISED else generate_init_offline_itables_html(_bundle())
@@ -146,7 +154,7 @@ def claim(condition: object, sentence: str) -> None:
     """State a finding, with a tick where `condition` holds.
 
     Where it does not: in the book (`NFLIB_STRICT`) the build fails with the sentence; in a run with other parameters the
-    sentence is shown with a cross and "not in this run".  A condition that cannot be told (missing numbers: NaN) does not hold.
+    sentence is shown with a cross and "does not hold here".  A condition that cannot be told (missing numbers: NaN) does not hold.
     """
     holds = bool(condition) if not (isinstance(condition, float) and np.isnan(condition)) else False
     if folder := outcomes():
@@ -155,7 +163,7 @@ def claim(condition: object, sentence: str) -> None:
             csv.writer(file, lineterminator="\n").writerow([holds, sentence])
     if not holds and os.environ.get("NFLIB_STRICT"):
         raise ClaimFails(sentence)
-    mark, after = ("✓", "") if holds else ("✗", " *(not in this run)*")
+    mark, after = ("✓", "") if holds else ("✗", " *(does not hold here)*")
     say(f"<span class='nflib-claim nflib-{'holds' if holds else 'fails'}'>{mark}</span> {sentence}{after}")
 
 
