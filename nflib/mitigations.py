@@ -121,7 +121,7 @@ MITIGATIONS = {
     "zero_by_parity": Mitigation("parity, zero on error", 9, 0, zero_by_parity),
     "secded": Mitigation("SECDED", 9, 0, secded),
     "cut_weights": Mitigation(
-        f"weights clipped at {CUT:g} × rms", 8, prepare=functools.partial(cut, multiple=CUT), changes="the stored codes"
+        f"weights clipped at {CUT:g} × RMS", 8, prepare=functools.partial(cut, multiple=CUT), changes="the stored codes"
     ),
     "batch_norm": Mitigation("batch norm recalibrated", 8, calibration=1000, changes="its batch norm"),
 }

@@ -17,7 +17,6 @@ profiles: list[str] = ["desk", "paper12", "paper"]  # whose values are shown bes
 
 # %% tags=["hide-cell"]
 import pandas as pd
-from IPython.display import HTML, display
 
 from nflib.names import PROFILES, UserError
 from nflib.report import show
@@ -41,13 +40,12 @@ for name in notebooks.names():
         row |= {profile: text(sets.get(profile, {}).get(parameter, "")) for profile in profiles}
         rows.append(row | {"meaning": meanings[parameter]})
 rows = pd.DataFrame(rows)
-display(HTML("<style>table.nflib td { white-space: normal !important; min-width: 4em }</style>"))  # long texts wrap
 
 # %% [markdown]
 # ## Names, types, defaults and meanings
 
 # %% tags=["hide-input"]
-show(rows, ["notebook", "parameter", "default", "meaning"], caption="One row a parameter of a notebook.")
+show(rows, ["notebook", "parameter", "default", "meaning"], caption="One row per parameter of a notebook.")
 
 # %% [markdown]
 # ## Values of the profiles
