@@ -84,7 +84,7 @@ def secded(base: Quantized, pattern: Pattern, seed: int) -> Pattern:
 
 
 def cut(base: Quantized, multiple: float) -> Quantized:
-    """A copy of `base`, each layer's weights cut to `multiple` times their root mean square before they are encoded anew."""
+    """A copy of `base`, each layer's weights clipped at `multiple` times their root mean square and encoded again."""
     model = copy.deepcopy(base.model)
     for layer in weighted_layers(model).values():
         limit = multiple * float(layer.weight.square().mean().sqrt())

@@ -66,8 +66,8 @@ behind["front"] = behind["generator"] + (", " + behind["training"] if several el
 # %% [markdown]
 # ## Large generators recover most of the loss
 #
-# Hollow circles are the base model alone, filled ones the same chips behind a generator; a bar is the standard deviation
-# over chips. Red diamonds are the published values, for full-size networks.
+# Hollow circles are the base model alone, filled ones the same chips behind a generator; a bar is the standard
+# deviation over chips. Red diamonds are the published values, for full-size networks.
 
 # %% tags=["hide-input"]
 top = behind[behind["rate"] == behind["rate"].max()]

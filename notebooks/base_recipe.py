@@ -11,12 +11,11 @@
 # **It can remove nearly the whole loss: a VGG11 trained with clipped weights loses less than one point of accuracy to
 # 1 % bit errors, without any generator. The price is about four points without errors.** We trained VGG11 on
 # CIFAR-10 by several recipes, once each, at full size for 12 epochs and half as wide for 6, and measured it under the
-# official code's error map and under independent flips.
+# official code's error map (ReleaseMap) and under independent flips (BitFlips).
 #
-# The paper trains its base models in one way, and once by adversarial weight perturbation. Recipes here differ in
-# *weight decay*, in *clipping* (weights stay within a limit while training), in *training on bit errors* (each step
-# also takes a fresh pattern of random flips at 1 %; both after {cite:t}`stutz2021bit`) and in epochs. `release` follows
-# the official code, without weight decay, on a short schedule.
+# Our recipes differ in *weight decay*, in *clipping* (weights stay within a limit while training), in *training on bit
+# errors* (each step also sees a fresh pattern of random flips at 1 %; both after {cite:t}`stutz2021bit`) and in epochs.
+# *Release* follows the official code, without weight decay, on a short schedule; *modern* has weight decay.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": real images, narrow networks; "paper12", "paper": full size
@@ -106,16 +105,16 @@ release, tight = (whole[whole["base_recipe"] == name] for name in ("release", "c
 losses = [of(some, "lost") for some in (release, tight)]
 claim(
     losses[1].max() < 1 and losses[0].min() > 10,
-    f"Bit errors cost the recipe clipped {losses[1].min():.1f} to {losses[1].max():.1f} points, release "
-    f"{losses[0].min():.1f} to {losses[0].max():.1f}.",
+    f"Bit errors cost {losses[1].min():.1f} to {losses[1].max():.1f} points with clipped weights, and "
+    f"{losses[0].min():.1f} to {losses[0].max():.1f} with the recipe release.",
 )
 reached, price = of(tight, "clean").mean(), (of(release, "clean") - of(tight, "clean")).mean()
-claim(3 < price < 5, f"Without errors it has {reached:.1f} % accuracy, {price:.1f} points less than release.")
+claim(3 < price < 5, f"The price of clipping: {reached:.1f} % accuracy without errors, {price:.1f} points below release.")
 
 # %% [markdown]
 # ## Clipping helps more than training on bit errors
 #
-# Each variation changes one value of a middle recipe; clipped ones also have no weight decay.
+# Each half-wide variation changes one value of the recipe *modern*; clipped ones also have no weight decay.
 
 # %% tags=["hide-input"]
 alike = rows[(rows["width"] == width) & (rows["epochs"] == epochs) & (rows["base_recipe"] != "release")]
@@ -126,8 +125,8 @@ plain, loose = free[free["weight_decay"] == 0], limited[limited["clipping"] == l
 gain, cost = of(loose, "perturbed") - of(plain, "perturbed"), (of(plain, "clean") - of(loose, "clean")).mean()
 claim(
     gain.min() > 10 and cost < 1.5,
-    f"Against the same recipe without a limit, a loose one ({limited['clipping'].max():g}) adds {gain.min():.0f} to "
-    f"{gain.max():.0f} points under errors and costs {cost:.1f} points without.",
+    f"Clipping at a loose limit ({limited['clipping'].max():g}) adds {gain.min():.0f} to {gain.max():.0f} points under "
+    f"errors and costs {cost:.1f} points without.",
 )
 steps = [some[["lost", "clean"]].diff().dropna().lt(0).all(axis=None) for _, some in limited.groupby("error_model")]
 claim(
@@ -141,21 +140,21 @@ claim(
     (trained > 2 * np.hypot(of(hit, "se"), of(decayed, "se"))).all()
     and (of(loose, "perturbed") > of(hit, "perturbed") + 5).all(),
     f"Training on bit errors without clipping adds {trained.min():.1f} to {trained.max():.1f} points under errors; "
-    f"clipping at that limit ends at least {(of(loose, 'perturbed') - of(hit, 'perturbed')).min():.0f} points higher.",
+    f"with clipping instead, accuracy is at least {(of(loose, 'perturbed') - of(hit, 'perturbed')).min():.0f} points higher.",
 )
 both = alike[(alike["clipping"] > 0) & (alike["bit_errors"] > 0)].set_index(["clipping", "error_model"])["perturbed"]
 more = (both - limited.set_index(["clipping", "error_model"])["perturbed"]).dropna()
-claim(more.abs().max() < 2, f"On top of clipping, it adds {more.min():.1f} to {more.max():.1f} points.")
+claim(more.abs().max() < 2, f"Together with clipping, training on bit errors adds {more.min():.1f} to {more.max():.1f} points.")
 
 # %% [markdown]
-# ## Errors are smaller beside weights of similar size
+# ## Without outliers among the weights, a bit error changes less
 #
-# Codes reach as far as the largest weight. Where few weights are large, a flipped bit is large beside all others. A dot
-# is a recipe; its noise is the mean square of what a layer's own errors change in its output, over the variance of that
-# output from image to image (geometric mean over layers).
+# Codes span the range up to the largest weight. Where few weights are large, a flipped bit is large compared with all
+# others. A dot is a recipe; its *noise* is the mean square of what a layer's own errors change in its output, over the
+# variance of that output from image to image (geometric mean over layers).
 
 # %% tags=["hide-input"]
-x, y = "noise of a layer's own errors over its signal", "accuracy lost to errors (points)"
+x, y = "noise of a layer's errors over its signal", "accuracy lost to errors (points)"
 said = "Accuracy lost to errors grows with the noise that a layer's own errors make."
 scatter(rows.rename(columns={"own_noise": x, "lost": y}), x, y, "error_model", alt=said, name="noise", xscale="log")
 
@@ -163,14 +162,15 @@ scatter(rows.rename(columns={"own_noise": x, "lost": y}), x, y, "error_model", a
 ranges, noises = ([of(some, name).mean() for some in (release, tight)] for name in ("range_over_rms", "weight_noise"))
 claim(
     ranges[0] > 2 * ranges[1] and noises[0] > 5 * noises[1],
-    f"Clipping brings the range of the codes from {ranges[0]:.1f} to {ranges[1]:.1f} times the RMS of the weights, and "
-    f"the mean square of weight errors from {100 * noises[0]:.0f} to {100 * noises[1]:.0f} % of that of the weights.",
+    f"Clipping reduces the range of the codes from {ranges[0]:.1f} to {ranges[1]:.1f} times the RMS (root mean square) of "
+    f"the weights, and the mean square of weight errors from {100 * noises[0]:.0f} to {100 * noises[1]:.0f} % of that of "
+    "the weights.",
 )
 ranks = [stats.spearmanr(some["own_noise"], some["lost"]) for _, some in alike.groupby("error_model")]
 claim(
     bool(ranks) and max(one.pvalue for one in ranks) < 0.05,
-    f"Over {len(alike) // len(ranks)} variations the loss goes with that noise: Spearman's rank correlation is at "
-    f"least {min(one.statistic for one in ranks):.2f}.",
+    f"Over {len(alike) // len(ranks)} variations, accuracy lost and noise have a rank correlation (Spearman) of at least "
+    f"{min(one.statistic for one in ranks):.2f}.",
 )
 
 # %% [markdown]
@@ -199,8 +199,9 @@ claim(
 three = after[after["multiple"] == 3]
 claim(
     (three["perturbed_change"] > 0).all() and three["clean_change"].min() < -1,
-    f"It is not free everywhere: on {damage_images} images it costs up to {-three['clean_change'].min():.1f} points "
-    f"({three.loc[three['clean_change'].idxmin(), 'recipe']}); accuracy under errors rises for every recipe.",
+    f"For other recipes it costs up to {-three['clean_change'].min():.1f} points without errors "
+    f"({three.loc[three['clean_change'].idxmin(), 'recipe']}, on {damage_images} images); accuracy under errors rises for "
+    "every recipe.",
 )
 deep = -after.loc[after["multiple"] == 2, "clean_change"]
 claim(deep.min() > 10, f"At twice the RMS it costs {deep.min():.0f} to {deep.max():.0f} points without errors.")
@@ -220,6 +221,5 @@ show(rows, columns, "base_recipe", caption, 2)
 # Every clipping limit that we tried in training is shown. The full-size recipes *release* and *clipped* also differ in
 # their learning rate. Each recipe was trained once, on one network and one data set, and the half-wide models for few
 # epochs. Numbers inside layers rest on few images. The correlation over recipes rests on the gap between clipped and
-# unclipped ones and does not show a cause; clipping after training, which changes little but the range of the weights,
-# speaks for it. Whether clipped weights or a generator is the better answer is the question of [another
-# page](tradeoff.ipynb).
+# unclipped ones and does not show a cause; that clipping after training helps, which changes little but the range of
+# the weights, supports one. [Does it pay?](tradeoff.ipynb) compares clipped weights with generators.

@@ -143,8 +143,8 @@ claim(
 # ## The paper's counts come out as printed, if transposed convolutions count four times
 #
 # A weight is read once for every 32 positions of the map that it is applied to. The authors' simulation replaced
-# transposed convolutions by ordinary ones on a larger map, and their tool counted multiply-accumulates (MACs) over output
-# pixels, four for each input pixel. *True* counts take the positions at which weights really are applied.
+# transposed convolutions by ordinary ones on a larger map, and their tool counted multiply-accumulates (MACs) over
+# output pixels, four for each input pixel. *True* counts take the positions at which weights really are applied.
 
 # %% tags=["hide-input"]
 equal = counted["reads"] == counted["published_reads"], np.isclose(counted["macs"], counted["published_macs"])
@@ -185,10 +185,10 @@ show(pairs, columns, "energy_saving", "Tables 2 and 8: energy saved, in per cent
 # %% [markdown]
 # ## Limits
 #
-# Energies are published ones, not those of a measured chip. Leakage, control and main memory are not counted; each would
-# make the share of weight reads smaller. The paper's Figure 2 shows the bit-error rate and the energy over the voltage
-# without numbers; the picture below is our assumption, through the one point that the text gives (red).
-# [Does it pay?](tradeoff.ipynb) compares alternatives to a generator over the voltage.
+# Energies are published ones, not those of a measured chip. Leakage, control and main memory are not counted; each
+# would make the share of weight reads smaller. The paper's Figure 2 shows the bit-error rate and the energy over the
+# voltage without numbers; the picture below is our assumption, through the one point that the text gives (red). [Does
+# it pay?](tradeoff.ipynb) compares alternatives to a generator over the voltage.
 
 # %% tags=["hide-input"]
 figure, axes = panels(2, 2.6)

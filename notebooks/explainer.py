@@ -8,11 +8,10 @@
 # %% [markdown]
 # # What happens when the voltage falls?
 #
-# **A read of a weight takes less energy, and bits flip: at 0.83 of the nominal voltage it takes 0.69 of the energy, and
-# 1 % of the bits flip, which changes one weight in thirteen.** Try it below, on the 8-bit weights of a trained
-# classifier, a VGG11 of a quarter of the paper's width for CIFAR-10, with its ConvL generator. Both run in this page,
-# without a server. Errors follow BitFlips: each bit of a chip flips independently, and those that flip at one voltage
-# also flip at every lower one.
+# **Reading a weight takes less energy, and bits flip: at 83 % of the nominal voltage a read takes 69 % of the energy, and
+# 1 % of the bits flip, which changes one weight in thirteen.** Try it below: a classifier with 8-bit weights (a VGG11 of
+# a quarter of the paper's width, for CIFAR-10) and the generator ConvL in front of it run in this page. Each bit of a
+# chip flips independently (BitFlips), and bits that flip at one voltage also flip at every lower one.
 
 # %% tags=["parameters"]
 profile: str = "desk"  # whose published models are shown
@@ -163,10 +162,12 @@ def logits(number, ber):
 # %% [markdown]
 # ## Try it
 #
-# Slide to the right for a lower voltage. Energy is that of the weight reads of an image, over what the classifier alone
-# takes at nominal voltage; the generator reads its own weights at nominal voltage.
+# Slide to the right for a lower voltage. Energy is that of all weight reads for one image, in per cent of what the
+# classifier alone takes at nominal voltage; the generator is always read at nominal voltage.
 
 # %% tags=["hide-input"]
+right = logits(chip, rate).argmax(2) == labels
+page["image"] = int(np.argmax(right[1] & ~right[0]))  # shown first: one that the generator rescues
 codes, faulty = torch.cat(list(base_model.codes.values())).numpy(), read(chip, rate)
 figure, (left, right) = panels(2, 3.2)
 bins = np.arange(-128, 132, 4)
@@ -198,13 +199,13 @@ HTML(
 changed, far = (codes != faulty).mean(), [(np.abs(some.astype(int)) > 64).mean() for some in (codes, faulty)]
 claim(
     abs(changed - (1 - (1 - rate) ** 8)) < 0.002,
-    f"Slide to a BER of {100 * rate:g} %: a read takes {100 * energy.read_energy(rate):.0f} % of the energy, and "
-    f"{100 * changed:.1f} % of the weights change, for each has eight bits that may flip.",
+    f"Slide to {100 * rate:g} % bit errors: a read takes {100 * energy.read_energy(rate):.0f} % of the energy, and "
+    f"{100 * changed:.1f} % of the weights change, because each has eight bits that may flip.",
 )
 claim(
     far[1] > far[0] + rate,
-    f"Look at the histogram's tails there. A flip of the top bit moves a weight by half the range; "
-    f"{100 * far[0]:.2f} % of stored codes lie more than 64 steps from zero, and {100 * far[1]:.2f} % of those read.",
+    f"Look at the tails of the histogram there. A flip of the top bit moves a weight by half the range: "
+    f"{100 * far[0]:.2f} % of the stored codes lie more than 64 steps from zero, but {100 * far[1]:.2f} % of those read.",
 )
 drawn = np.stack([logits(number, rate).argmax(2) == labels for number in range(chip, chip + chips)])
 clean = (logits(chip, 0.0).argmax(2) == labels).sum(1)
@@ -221,7 +222,7 @@ if (key := (page["error_model"], rate)) in (both := wide.dropna()).index:
     claim(
         lost > 5,
         f"Follow the curves down to {100 * rate:g} %. The classifier alone keeps {alone:.1f} % accuracy, "
-        f"{lost:.1f} points less than at its best. Behind {FRONT} it has {ahead:.1f} %. On their worst chips it has "
+        f"{lost:.1f} points less than at its best; behind {FRONT} it has {ahead:.1f} %. The worst chips have "
         f"{alone_worst:.1f} and {worst:.1f} %.",
     )
 
@@ -236,14 +237,13 @@ lines = [" | ".join(heads), "|".join(["---"] * len(heads))]
 for (name, at), row in wide.iterrows():
     lines.append(" | ".join([name, f"{100 * at:g}", *("–" if np.isnan(x) else f"{x:.1f}" for x in row)]))
 say("\n".join(f"| {line} |" for line in lines))
-for system, some in rows.groupby("system"):
-    clean, few, many = some["clean"].max(), some["patterns"].min(), some["images"].min()
-    say(f"Without errors, {system}: {clean:.1f} %. Under errors: means over {few} chips, on {many:,} test images each.")
+clean = " and ".join(f"{some['clean'].max():.1f} % {system}" for system, some in rows.groupby("system"))
+say(f"Means over {rows['patterns'].min()} chips, on {rows['images'].min():,} test images. Without errors: {clean}.")
 
 # %% [markdown]
 # ## Limits
 #
-# The paper prints one point of the curves over the voltage; the rest is our assumption ([energy](energy.ipynb)). The
-# page draws chips of its own by a hash of chip and cell, and computes in floating point what a chip would compute in
-# integers. The network has a quarter of the paper's channels; [how much is recovered](accuracy.ipynb) has full-size
-# ones.
+# The paper prints one point of bit-error rate and energy over the voltage; the rest is our assumption
+# ([energy](energy.ipynb)). The page draws its own chips by hashing chip and cell numbers, and computes in floating
+# point what a chip would compute in integers. [How much accuracy does a generator recover?](accuracy.ipynb) has
+# full-size networks.

@@ -80,9 +80,9 @@ distilled, eopm, faded = (pictured[pictured["training"] == name] for name in ("d
 # %% [markdown]
 # ## Class knowledge suffices, and a small classifier can supply it
 #
-# Accuracy under errors of the base model alone (hollow) and behind what the label names (filled; bar: standard deviation
-# over chips). The number after EOPM is its steps. Red diamonds: the paper's generators, of full size and trained by
-# EOPM for 58,800 steps with ten perturbed models each.
+# Accuracy under errors of the base model alone (hollow) and behind what the label names (filled; bar: standard
+# deviation over chips). The number after EOPM is its steps. Red diamonds: the paper's generators, of full size and
+# trained by EOPM for 58,800 steps with ten perturbed models each.
 
 # %% tags=["hide-input"]
 fronts = accuracy.dropna(subset=["recovery"]).sort_values("perturbed", ascending=False)
@@ -206,12 +206,12 @@ show(accuracy, columns, "mechanism", caption)
 columns = ["base_model", "front", "swapped_image", "swapped_perturbation", "perturbation_alone"]
 columns += ["nearest_mean_perturbations", "between_classes_perturbations", "saturated"]
 caption = "Swap test; accuracy from the perturbation alone, and by its nearest class mean; share of the variance of "
-caption += "perturbations that lies between classes, and of pixel values that the clip changes. In per cent, without bit errors."
+caption += "perturbations between classes, and of pixel values that are clipped. In per cent, without bit errors."
 show(pictured, columns, "swap", caption)
 
 # %% [markdown]
 # ## Limits
 #
-# Our trainings on the paper's loss are short; where its 58,800 steps lead is open. That the classifier follows distilled
-# perturbations shows that distillation succeeded, no more. All of this is CIFAR-10, whose ten classes a small encoder
-# can distinguish; with more classes that encoder is the limit.
+# Our trainings on the paper's loss are short; where its 58,800 steps lead is open. That the classifier follows
+# distilled perturbations shows that distillation succeeded, no more. All of this is CIFAR-10, whose ten classes a small
+# encoder can distinguish; with more classes that encoder is the limit.

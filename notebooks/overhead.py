@@ -10,12 +10,11 @@
 #
 # **With one image at a time, a generator adds about a sixth to a quarter to the latency of ResNet18 on a CPU; with 16
 # images at a time, less than a fifth.** We measured full-size networks on images of 32×32 pixels, on two cores of a
-# server CPU. The paper measured a V100 GPU, where a generator adds far more (its Table 9). Weights are untrained, which
-# does not change the time.
+# server CPU. On the paper's V100 GPU a generator adds far more (its Table 9). Weights are untrained, which does not
+# change the time.
 #
-# Base model, generator and both in a row were called in turn, so that a machine that slows down slows all of them. The
-# overhead is what the generator adds, in per cent of the base model's time. *Simulated cycles* are those of SCALE-Sim
-# for the paper's accelerator, a 32×32 systolic array that never waits for its memory.
+# The *overhead* is what the generator adds, in per cent of the base model's time. *Simulated cycles* are those of the
+# simulator SCALE-Sim for the paper's accelerator, a 32×32 systolic array that never waits for its memory.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # where records go; networks have full size in every profile
@@ -70,7 +69,7 @@ single, many = rows[rows["batch"] == min(batches)], rows[rows["batch"] == max(ba
 # %% [markdown]
 # ## The overhead is larger than the accelerator's cycles suggest
 #
-# A red diamond is the paper's, on a GPU, with one image at a time.
+# Red diamonds are the paper's overhead, on a GPU, with one image at a time.
 
 # %% tags=["hide-input"]
 parts = [some.assign(by=f"measured, batch {batch}") for batch, some in rows.groupby("batch")]
@@ -88,20 +87,20 @@ claim(
 )
 claim(
     (rows["overhead"] > rows["simulated cycles"]).all(),
-    f"In all {len(rows)} settings that is more than the simulated cycles of an accelerator "
-    f"({rows['simulated cycles'].min():.0f} to {rows['simulated cycles'].max():.0f} %).",
+    f"In all {len(rows)} settings that is more than on the simulated accelerator "
+    f"({rows['simulated cycles'].min():.0f} to {rows['simulated cycles'].max():.0f} % more cycles).",
 )
 claim(
     (single["published overhead"] > single["overhead"]).all(),
-    f"On the paper's GPU it is more for each generator: {single['published overhead'].min():.0f} to "
+    f"On the paper's GPU each generator adds more: {single['published overhead'].min():.0f} to "
     f"{single['published overhead'].max():.0f} %.",
 )
 
 # %% [markdown]
 # ## With single images, a smaller generator is not always faster
 #
-# Each layer is a call of its own, which takes time however little it computes. So the time of a generator follows its
-# arithmetic for batches of images, and less for single ones.
+# Each call of a layer takes time, however little it computes. The time of a generator therefore follows its arithmetic
+# for batches of images, but less so for single ones.
 
 # %% tags=["hide-input"]
 unets = single[single["generator"].isin(["UNetL", "UNetS"])]["generator_eager_ms"]
@@ -112,7 +111,7 @@ claim(
 ranks = [spearmanr(some["generator_eager_ms"], some["simulated cycles"]) for some in (single, many) if len(some) > 2]
 claim(
     len(ranks) == 2 and ranks[1].statistic > max(0.9, ranks[0].statistic) and ranks[1].pvalue < 0.05,
-    f"Generators' own times rank as their simulated cycles do for {max(batches)} images (rank correlation "
+    f"Measured times of generators follow simulated cycles closely for {max(batches)} images (rank correlation "
     f"{ranks[-1].statistic if ranks else float('nan'):.2f}), for one image less so "
     f"({ranks[0].statistic if ranks else float('nan'):.2f}).",
 )
@@ -136,6 +135,6 @@ show(
 apart = rows.groupby(["setting", "batch"])["base_eager_ms"].agg(lambda ms: 100 * (ms.max() / ms.min() - 1)).max()
 claim(
     apart < 20,
-    f"The base model's own time, measured again beside each generator, varies by up to {apart:.0f} %; so overheads "
-    "are more comparable across rows than milliseconds are.",
+    f"Base model, generator and both were timed in turn. The base model's time varies from row to row by up to "
+    f"{apart:.0f} %, so compare overheads across rows, not milliseconds.",
 )

@@ -8,14 +8,12 @@
 # %% [markdown]
 # # Where does every number come from?
 #
-# **Every number was measured by committed code, and its record says which and on what machine.** The table lists all
-# stored records of all profiles: real images with full-size networks, and those with narrow ones where they are
-# measured.
+# **Every number was measured by committed code; its record says by which commit and on what machine.** The table lists all
+# stored records on real images, of full-size and of narrow networks.
 #
 # A measured setting is a *cell*, its result a *record*: one JSON file in `results/records/`, named by the digest of its
 # cell. It holds the accuracy under every error pattern, the commit of the code, versions, hardware, and the digests of
-# the data and of the trained weights. All tables of this book are computed from the records; `nflib check` fails where
-# one is not.
+# the data and of the trained weights. All tables of this book are computed from records; `nflib check` verifies that.
 
 # %% tags=["parameters"]
 profiles: list[str] = ["paper", "paper12", "desk"]  # whose records are listed
@@ -37,34 +35,19 @@ for profile, record in ((p, record) for p, some in all_records().items() if p in
     teacher = (trained["generator"] or {}).get("teacher", {})
     seconds = [one["seconds"] for one in [*trained.values(), teacher] if one]
     rows.append({"profile": profile, "kind": cell.kind, "setting": cell.words, "digest": cell.digest})
-    rows[-1] |= {
-        "command": f"nflib sweep --profile {profile} --only digest={cell.digest}",
-        "commit": origin["commit"][:10],
-    }
+    command, seeds = f"nflib sweep --profile {profile} --only digest={cell.digest}", f"base model {cell.base.recipe.seed}"
+    seeds += f", generator {cell.generator.seed}" if cell.generator else ""
+    rows[-1] |= {"command": command, "commit": origin["commit"][:10], "seeds": seeds}
     rows[-1] |= {"hardware": f"{origin['device']}, {origin['threads']} threads, {origin['precision']}"}
-    rows[-1] |= {
-        "seeds": f"base model {cell.base.recipe.seed}"
-        + (f", generator {cell.generator.seed}" if cell.generator else "")
-    }
     rows[-1] |= {"chips": f"{cell.first_seed} to {cell.first_seed + cell.patterns - 1}" if cell.patterns else "none"}
     rows[-1] |= {"training_s": sum(seconds), "dirty": origin["dirty"], "date": origin["date"], "torch": origin["torch"]}
     for what, one in trained.items():
         if one:
             outcome = one.get("distillation_losses", []) + one.get("losses", [])
             made = one.get("provenance", {})
-            models.append(
-                {
-                    "profile": profile,
-                    "model": f"{what}: {cell.words.split(',')[0]}",
-                    "key": names[what],
-                    "losses": outcome,
-                }
-            )
-            models[-1] |= {
-                "seconds": one["seconds"],
-                "trained_on": made.get("device", "unknown"),
-                "commit": made.get("commit", "unknown")[:10],
-            }
+            model = {"profile": profile, "model": f"{what}: {cell.words.split(',')[0]}", "key": names[what], "losses": outcome}
+            model |= {"seconds": one["seconds"], "trained_on": made.get("device", "unknown")}
+            models.append(model | {"commit": made.get("commit", "unknown")[:10]})
 rows, models = pd.DataFrame(rows), pd.DataFrame(models)
 trainings = models.drop_duplicates(["key", "seconds"])
 again = trainings[trainings.duplicated("key", keep=False)]
@@ -81,8 +64,8 @@ claim(
 )
 claim(
     trainings.groupby("key")["losses"].agg(lambda some: some.map(str).nunique()).max() == 1,
-    f"They rest on {trainings['key'].nunique()} trained models. Those that were trained more than once (in number: "
-    f"{again['key'].nunique()}) ended with the same losses to the last digit.",
+    f"They rest on {trainings['key'].nunique()} trained models. Of these, {again['key'].nunique()} were trained more than "
+    "once and ended with the same losses to the last digit.",
 )
 say(
     "Records were measured on "
@@ -92,31 +75,25 @@ say(
 # %% [markdown]
 # ## All records
 #
-# Seeds fix trainings; chips are the seeds of the error patterns. Training counts all networks of the setting, in
-# seconds. The command measures a cell again where its record was removed; the file below has it for each.
+# Seeds fix trainings; training counts all networks of the setting, in seconds. To measure a cell again, remove its
+# record and use its command, which the file below has.
 
 # %% tags=["hide-input"]
 columns = ["profile", "kind", "setting", "seeds", "commit", "hardware", "training_s", "digest"]
-show(
-    rows,
-    columns,
-    "provenance",
-    "One row a record. nflib sweep --profile PROFILE --only digest=DIGEST measures it again.",
-    0,
-)
+caption = "One row per record. nflib sweep --profile PROFILE --only digest=DIGEST measures it again."
+show(rows, columns, "provenance", caption, 0)
 
 # %% [markdown]
 # ## Models that were trained more than once
 #
-# A second training, on the same kind of processor, must agree with the first, or records could not be compared chip by
-# chip.
+# A second training must agree with the first, or records could not be compared chip by chip.
 
 # %% tags=["hide-input"]
-show(again, ["profile", "model", "seconds", "trained_on", "commit"], "trained_again", "One row a training.", 0)
+show(again, ["profile", "model", "seconds", "trained_on", "commit"], "trained_again", "One row per training.", 0)
 
 # %% [markdown]
 # ## Limits
 #
-# A commit says which code ran; the records are of many commits, and later ones may compute a little differently.
-# Weights of full-size networks are not published, so that only their digests can be compared. Records at smoke scale
+# A commit says which code ran. The records are of many commits, and later ones may compute a little differently.
+# Weights of full-size networks are not published; only their digests can be compared. Records of the profile `smoke`
 # are not listed: `make book` measures them.

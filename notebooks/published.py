@@ -8,19 +8,20 @@
 # %% [markdown]
 # # Which trained models can I use?
 #
-# **Base models and generators of this study lie in `results/models/` as 8-bit codes, and one line loads each of them.**
-# The tables list the published models of one profile, with what their records say of their accuracy.
+# **The narrow networks of this study are published as 8-bit codes in `results/models/`: one line loads a base model or a
+# generator.** The tables list them with their accuracy under errors.
 #
-# Each model is one safetensors file: codes and a scale for every weighted layer, float32 for biases and batch norm, and
-# a card with its training, commit and machine. To measure a generator on one chip:
+# Each model is one safetensors file with codes and a scale for every layer that has weights, float32 for biases and
+# batch norm, and a card that names its training, commit and machine. To measure a generator on one chip:
 #
 # ```python
 # import nflib
 # from nflib import data, evaluation, faults
 #
-# base, generator = nflib.load("desk/cifar10/vgg11"), nflib.load("desk/cifar10/vgg11/conv_l")
+# base = nflib.load("desk/cifar10/vgg11")
+# generator = nflib.load("desk/cifar10/vgg11/conv_l")
 # batches = evaluation.prepared(data.load("cifar10").test.first(500), generator)  # transformed images
-# chip = faults.named("release_map", 0.01).draw(base.sizes, seed=50000)  # one error pattern
+# chip = faults.named("release_map", 0.01).draw(base.sizes, seed=50000)
 # with faults.perturbed(base, chip) as model:
 #     print(f"{evaluation.accuracy(model, batches):.1f} % accuracy under errors")
 # ```
@@ -48,12 +49,12 @@ USUAL = {"training": "faded_eopm", "error_model": "release_map", "rate": 0.01, "
 
 
 def loading(cell):
-    """The call that loads a cell's generator, or its base model where it has none; "" where no name leads there."""
+    """The call that loads a cell's generator, or its base model where it has none; in words where no name leads there."""
     base, front, how = cell.base, cell.generator, {"recipe": cell.base.recipe.name}
     try:
         known = recipes.base(profile, base.dataset, base.model, **how) == base
     except UserError:  # a recipe without a name
-        return ""
+        return "not by a name"
     if front:
         at = (front.error_model, front.rate)
         same = [word for word in recipes.TRAININGS if recipes.generator(profile, front.name, word, *at) == front]
@@ -61,7 +62,7 @@ def loading(cell):
         known = known and bool(same)
     name = "/".join([profile, base.dataset, base.model, *([front.name] if front else [])])
     more = [f"{key}={value!r}" for key, value in how.items() if value != USUAL[key]]
-    return f"nflib.load({', '.join([repr(name), *more])})" if known else ""
+    return f"nflib.load({', '.join([repr(name), *more])})" if known else "not by a name"
 
 
 def facts(cell, card):
@@ -106,8 +107,8 @@ main = rows[here & (rows["train_error_model"].eq(rows["error_model"]) | rows["ge
 # ## What each reaches under errors, and what it saves
 #
 # A dot is a base model alone or behind a generator, at the highest bit-error rate measured, under the official code's
-# error map. The saving counts weight reads, those of the generator at nominal voltage; to the left of zero the pair
-# takes more energy than the base model alone at nominal voltage.
+# error map. The saving counts weight reads. Left of zero, the pair takes more energy than the base model alone at
+# nominal voltage.
 
 # %% tags=["hide-input"]
 scatter(
@@ -130,7 +131,7 @@ claim(
 
 # %% tags=["hide-input"]
 columns = ["dataset", "model", "training", "error_model", "rate", "clean", "perturbed", "energy_saved"]
-show(rows, columns, "published", "Accuracy and energy saved in per cent, means over chips; all measured settings.")
+show(rows, columns, "published", "Means over chips; all measured settings.")
 
 # %% [markdown]
 # ## How to load each, and how large it is
@@ -138,13 +139,13 @@ show(rows, columns, "published", "Accuracy and energy saved in per cent, means o
 # %% tags=["hide-input"]
 models_shown = rows.drop_duplicates("key")
 columns = ["model", "training", "load", "parameters", "million_MACs", "KB", "training_s", "sha256"]
-show(models_shown, columns, "published_models", "One row a model; parameters and MACs are its own, not the pair's.")
+show(models_shown, columns, "published_models", "One row per model; parameters and MACs are its own, not the pair's.")
 
 # %% [markdown]
 # ## Measure a generator of your own against them
 #
-# A generator that you add as [Extend](../extend.md) shows meets these base models: `nflib run accuracy --profile desk`
-# with its name trains only what is neither published nor in `checkpoints/`, and the table has ours beside yours.
+# Add it as [Extend](../extend.md) shows, then run `nflib run accuracy --profile desk -p generators conv_l,YOURS`. Only
+# what is neither published nor in `checkpoints/` is trained, and the table has both.
 #
 # ## Limits
 #

@@ -8,8 +8,8 @@
 # %% [markdown]
 # # How few bits can a weight have?
 #
-# **Four bits serve as well as eight behind a large generator, as long as the chip reads codes as two's complement; read
-# as the official code does, accuracy collapses at three bits.** We measured full-size classifiers on CIFAR-10 at a
+# **Four bits are as good as eight behind a large generator, if the chip reads codes as two's complement; read as in the
+# official code, accuracy collapses at three bits.** We measured full-size classifiers on CIFAR-10 at a
 # bit-error rate of 0.5 %. Generators were trained at 1 % in front of the 8-bit model, by distillation, not by the
 # paper's algorithm ([method](../method.md)).
 #
@@ -71,10 +71,10 @@ def by_width(some, column="perturbed", index=("setting", "system", "error_model"
 true, slip = rows[rows["error_model"] != SLIP], rows[rows["error_model"] == SLIP]
 
 # %% [markdown]
-# ## Generators hold down to four bits
+# ## Behind a large generator, four bits are as good as eight
 #
-# Lines are accuracy under errors (bars: standard deviation over chips), dashed lines without. Diamonds are the
-# published values of the system of that colour, which have the slip below 8 bits.
+# Solid lines are accuracy under errors (bars: standard deviation over chips), dashed lines without. Diamonds are the
+# published values for the system of that colour, which have the slip below 8 bits.
 
 # %% tags=["hide-input"]
 groups = list(lines.groupby(["setting", "error_model"], sort=False))
@@ -87,7 +87,7 @@ for axis, ((setting, error_model), some) in zip(axes, groups):
         axis.plot(line["bits"], line["clean"], "--", linewidth=1, **look)
         axis.plot(line["bits"], line["published_perturbed"], "D", mfc="none", **look | {"markersize": 7})
     title = error_model if rows["setting"].nunique() == 1 else f"{setting}\n{error_model}"
-    axis.set(title=title, xlabel="bits a weight", xlim=(8.4, 1.6), ylim=(0, 100), xticks=range(8, 1, -1))
+    axis.set(title=title, xlabel="bits per weight", xlim=(8.4, 1.6), ylim=(0, 100), xticks=range(8, 1, -1))
 axes[0].set_ylabel("accuracy (%)")
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
 Picture(figure, "Accuracy over code width, alone and behind generators, with and without the sign slip.", "widths")
@@ -155,7 +155,7 @@ show(rows, columns, "quantization", caption)
 # %% [markdown]
 # ## Limits
 #
-# Each page has one base model, ten chips and one bit-error rate; each model was trained once. Our base models differ from
-# the paper's: their accuracy under errors differs without a generator, too. The slip does here what the published
+# Each page has one base model, ten chips and one bit-error rate; each model was trained once. Our base models differ
+# from the paper's: their accuracy under errors differs without a generator, too. The slip does here what the published
 # tables show at 3 bits; the published chips themselves we cannot see. With two's complement at 3 bits and fewer, some
 # generators were not measured. GTSRB and ImageNet-10 (Tables 23 and 24) were not measured at full size.

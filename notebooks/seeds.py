@@ -8,14 +8,14 @@
 # %% [markdown]
 # # Do trainings with other seeds agree?
 #
-# **Three trainings of a generator agree within a point, chip by chip; two base models differ in which chips are bad.**
+# **For a generator, yes: three trainings of ConvS agree within a point. But which chips are bad depends on the training of
+# the base model.**
 # We trained a full-size VGG11 on CIFAR-10 twice and its generator ConvS three times, by distillation, and measured all
 # of them on the same chips with 1 % bit errors of the official code's error map.
 #
-# The paper trains each network once and prints the standard deviation over ten chips, which does not contain the effect
-# of training. Another seed here means other initial weights, another order of images, other augmentation and other
-# error patterns in training. A distilled generator shares its seed with the class-wise perturbations that it learns
-# from.
+# The paper trains each network once and prints the standard deviation over ten chips, which does not include the effect
+# of training. Another seed means other initial weights, another order of images, other augmentation and other error
+# patterns in training. A distilled generator shares its seed with the class-wise perturbations that it learns from.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": real images, narrow networks; "paper12", "paper": full size
@@ -139,7 +139,7 @@ for setting, some in alone.groupby("setting", sort=False):
     )
 
 # %% [markdown]
-# ## Which differences between two generators mean something?
+# ## Two generators must differ by more than chance
 #
 # Two generators, each trained once, differ by chance. A difference exceeds chance with 95 % confidence when it is
 # larger than √2 times the standard deviation over trainings times Student's *t*, which is large for few trainings.
@@ -169,7 +169,7 @@ for (setting, name, how), some in again[again["error_model"] == "ReleaseMap"].gr
 
 # %% tags=["hide-input"]
 columns = ["system", "training", "base_seed", "generator_seed", "clean", "perturbed", "std", "recovery"]
-show(rows, columns, "seeds", "Accuracy in per cent, means over the same chips; one row a training. Recovery in points.")
+show(rows, columns, "seeds", "Means over the same chips; one row per training.")
 
 # %% [markdown]
 # ## Limits

@@ -15,8 +15,8 @@
 #
 # A weight is stored as an 8-bit two's complement code: an error in bit 0 moves it by one quantisation step, in bit 6
 # by 64 steps, in bit 7, the sign, by 128. We kept each chip's errors in one bit of every code, or in one layer, and
-# removed all others. A last measurement adds errors to the memory that holds the generator's own weights, which the
-# other pages keep free of errors. The generators were trained with errors everywhere in the base model.
+# removed all others. A last measurement adds errors to the generator's own weights, which the other pages keep free of
+# errors. The generators were trained with errors everywhere in the base model.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": real images, narrow networks; "paper12", "paper": full size
@@ -74,7 +74,7 @@ def surely(better, worse):
 # %% [markdown]
 # ## The sign bit and the first layers are the most sensitive
 #
-# Bars are the accuracy that errors in one bit, or in one layer, take away; thin lines are the standard deviation over
+# Bars are the accuracy that is lost to errors in one bit or in one layer; thin lines are the standard deviation over
 # chips. "All" has errors everywhere. Below a layer's number stands its share of the weights.
 
 # %% tags=["hide-input"]

@@ -15,9 +15,9 @@
 # The corruptions have the middle severity of a common benchmark {cite}`hendrycks2019benchmarking`: Gaussian noise
 # (standard deviation 8 % of the range), blur (0.7 pixels) and low contrast (40 %); darkening (by 15 % of the range) is
 # the counterpart of its brightening. No network was trained on them. A distilled generator learns to choose a
-# perturbation by the image's class ([why it works](mechanism.ipynb)), so it may fail where classifiers fail. We therefore
-# also measured class-wise perturbations selected by a separate classifier. All comparisons are on the same images and
-# chips.
+# perturbation by the image's class ([why it works](mechanism.ipynb)), so it may fail where classifiers fail. We
+# therefore also measured class-wise perturbations selected by a separate classifier. All comparisons are on the same
+# images and chips.
 
 # %% [markdown] tags=["desk"]
 # **Mostly, but less than on clean images: behind ConvL and UNetL, trained on the paper's loss, a narrow VGG11 recovers up

@@ -85,15 +85,15 @@ claim(
 share = known["recovery"] / known["own_recovery"]
 claim(
     share.max() < 0.5,
-    f"That is {100 * share.min():.0f} to {100 * share.max():.0f} % of what the target's own generator recovers, in the "
-    f"{len(known)} settings that have both.",
+    f"That is less than half of what the target's own generator recovers: {100 * share.min():.0f} to "
+    f"{100 * share.max():.0f} %, in the {len(known)} settings that have both.",
 )
 
 # %% [markdown]
-# ## Training at a higher error rate than is met helps
+# ## Training at a higher bit-error rate helps
 #
-# The paper trains surrogates' generators at 1.5 %, above the rates that targets meet. We compared that with training at
-# a lower rate, on the same chips.
+# The paper trains surrogates' generators at 1.5 %, above the rates at which targets are measured. We compared that with
+# training at a lower rate, on the same chips.
 
 # %% tags=["hide-input"]
 two = unseen.merge(unseen, on=[*keys, "trained_on"], suffixes=("", "_low"))
@@ -111,7 +111,7 @@ for (dataset, rate, low), some in two.groupby(["dataset", "train_rate", "train_r
     claim(up and down, f"The published values show no such rule: in these settings {up} gain and {down} lose.")
 
 # %% [markdown]
-# ## Whether the surrogate must be alike is open
+# ## Whether the surrogate must resemble the target is open
 #
 # We have one surrogate at full size. The paper has two, ResNet18 and VGG19, of which the second resembles our target.
 
@@ -150,6 +150,6 @@ show(pairs, columns, "transfer", f"{caption}{pairs['training'].iloc[0]}. Trained
 # ## Limits
 #
 # At full size there is one target (two on the page of 12 epochs) and one surrogate. Each generator was trained once, so
-# standard errors (over chips) do not cover the chance in training. A distilled generator adds the perturbation
-# of the class that it found ([why](mechanism.ipynb)). What we measured is that a target answers to the class-wise
-# perturbations of its surrogate; agreement with the paper is agreement of results, not of training.
+# standard errors (over chips) do not cover the chance in training. A distilled generator adds the perturbation of the
+# class that it found ([why it works](mechanism.ipynb)). What we measured is that a target responds to the class-wise
+# perturbations of its surrogate; where we agree with the paper, results agree, not trainings.

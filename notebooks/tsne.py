@@ -6,16 +6,16 @@
 # ---
 
 # %% [markdown]
-# # Does a generator separate the classes again that bit errors mix?
+# # Does a generator separate the classes that bit errors mix?
 #
 # **Yes, and a large one almost completely: behind it, neighbours in the outputs agree on the class about as often as
 # without errors.** We looked at the outputs of full-size classifiers for the first 500 test images of CIFAR-10, under
 # 1 % bit errors of the official code's error map. The generators were trained by distillation, not by the paper's
 # algorithm: they learned to reproduce class-wise perturbations ([method](../method.md)).
 #
-# For each image the last layer gives one number a class. t-SNE places these outputs in a plane so that near neighbours
-# stay near: this is the paper's Figure 15. It prints no numbers, so we add one, measured in the outputs themselves.
-# *Neighbour accuracy* says how often the five nearest other images vote for an image's own class.
+# For each image the last layer gives one number per class. t-SNE places these outputs in a plane so that near
+# neighbours stay near: this is the paper's Figure 15. We add a number, measured in the outputs themselves: *neighbour
+# accuracy* is how often a vote of the five nearest other images gives an image's own class.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": real images, narrow networks; "paper12", "paper": full size
@@ -124,4 +124,5 @@ show(rows, columns, "tsne", caption, digits=2)
 #
 # t-SNE keeps neighbours, not distances: the size of a cloud and the gap between two mean nothing. Neighbour accuracy is
 # measured in the outputs, before t-SNE; on 500 images its standard error is up to two points, whatever the chips. A
-# distilled generator adds a perturbation of the class that it found ([why](mechanism.ipynb)): it learned to separate.
+# distilled generator adds a perturbation of the class that it found ([why it works](mechanism.ipynb)), so separation is
+# what it was trained for.

@@ -155,7 +155,7 @@
   const base = unpack(page.base), generator = unpack(page.generator);
   const MOST = 0.02, STEPS = 40; // of the slider: to 2 %, steps a decade
   const LAST = Math.floor(STEPS * Math.log10(MOST / curve.safe)), SHOWN = 16;
-  const state = { ber: page.rate, chip: page.chip, image: 0, layer: 0 };
+  const state = { ber: page.rate, chip: page.chip, image: page.image, layer: 0 };
   const percent = (x) => `${Number((100 * x).toPrecision(3))} %`, tenths = (x) => `${(100 * x).toFixed(1)} %`;
   const signed = (x) => `${x < 0 ? "−" : "+"}${Math.abs(x)}`;
   const root = document.getElementById("explainer"), find = (name) => root.querySelector(`[data-of="${name}"]`);

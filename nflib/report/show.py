@@ -37,6 +37,7 @@ HEADS = {  # columns of the tidy frame, as tables and pictures call them
     "system": "system",
     "changed_bits": "changed bits (%)",
     "ber_percent": "BER (%)",
+    "energy_saved": "energy saved (%)",
     "training_minutes": "training (min)",
 }
 PER_CENT = ("rate", "train_rate", "changed_bits", "bit_errors")  # fractions in the frame, per cent on paper
