@@ -18,7 +18,7 @@
 # accuracy* is how often a vote of the five nearest other images gives an image's own class.
 
 # %% [markdown] tags=["paper12"]
-# **UNetL undoes the whole loss of neighbour accuracy, ConvS about half of it.** VGG11 of 12 epochs on CIFAR-10; the
+# **UNetL undoes the whole loss of neighbour accuracy, ConvS more than half of it.** VGG11 of 12 epochs on CIFAR-10; the
 # generators were trained by distillation.
 
 # %% tags=["parameters"]
