@@ -17,9 +17,9 @@
 # :class: nflib-picture
 # ```
 #
-# **What we found.** Generators recover much of the lost accuracy; those that do tell the classifier the class. Most of
-# the published damage comes from a slip in the official code's error map. And NeuralFuse rarely pays: a slightly higher
-# voltage saves more energy.
+# **What we found.** Generators recover much of the lost accuracy, and the effective ones do so by telling the classifier
+# the class. Most of the damage of the paper's "1 % bit errors" comes from a slip in the official code's error map. And
+# NeuralFuse rarely pays: a slightly higher voltage saves more energy.
 #
 # **How far this is a reproduction.** We evaluated as the paper does, mostly on CIFAR-10. Our full-size generators learned
 # by *distillation*, a shorter training of our own; only for narrow networks (*desk scale*) did we train on the paper's

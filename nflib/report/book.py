@@ -34,7 +34,7 @@ README = ROOT / "README.md"
 MARKS = ("<!-- results: derived by nflib tables; do not edit -->\n", "<!-- end of results -->")
 SHOWN_FIRST = ("accuracy", "paper", "VGG11")  # notebook, parameter set and base model of the README's table
 SCALES = {"smoke": "smoke scale", "desk": "narrow networks", "paper12": "full size, 12 epochs", "paper": "full size, 30 epochs"}
-FOLDS = {"parameters": "Parameters", "cells": "Cells: what is measured", "hide-cell": "Preparation"}  # labels of folded code
+FOLDS = {"parameters": "Parameters", "cells": "What is measured", "hide-cell": "Preparation"}  # labels of folded code
 
 
 def given(page: str) -> dict:
