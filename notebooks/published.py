@@ -138,7 +138,7 @@ show(rows, columns, "published", "Means over chips; all measured settings.")
 
 # %% tags=["hide-input"]
 models_shown = rows.drop_duplicates("key")
-columns = ["model", "training", "load", "parameters", "million_MACs", "KB", "training_s", "sha256"]
+columns = ["model", "training", "load", "parameters", "million_MACs", "KB", "training_s"]
 show(models_shown, columns, "published_models", "One row per model; parameters and MACs are its own, not the pair's.")
 
 # %% [markdown]
