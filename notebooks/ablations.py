@@ -86,7 +86,7 @@ for line, some in by_weight.groupby("line"):
     )
 
 # %% [markdown]
-# ## More perturbed models a step, in as many steps
+# ## More perturbed models per step, in as many steps
 #
 # Recovery by N. A step with N models costs about N times as much, so equal steps are not equal cost.
 
@@ -99,7 +99,7 @@ for line, some in by_number.groupby("line"):
     low, high = some.iloc[0], some.iloc[-1]
     claim(
         high["recovery"] - low["recovery"] > 2 * (high["recovery_se"] + low["recovery_se"]),
-        f"{line}: {high['models_per_step']} perturbed models a step recover {high['recovery']:.1f} points, "
+        f"{line}: {high['models_per_step']} perturbed models per step recover {high['recovery']:.1f} points, "
         f"{low['models_per_step']} recover {low['recovery']:.1f}.",
     )
 

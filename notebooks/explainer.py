@@ -83,7 +83,7 @@ def text(values):
 
 
 def exported(quantized):
-    """A network's steps for the page: convolutions by codes, batch norm as a gain and a bias a channel, resizing."""
+    """A network's steps for the page: convolutions by codes, batch norm as a gain and a bias per channel, resizing."""
     steps, names = [], {layer: name for name, layer in quantized.layers.items()}
     for layer in quantized.model:
         if layer in names:

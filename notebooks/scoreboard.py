@@ -104,7 +104,7 @@ once = measured.drop_duplicates(["digest", "metric", "published"])  # the paper 
 
 
 def by_table(rows, keys):
-    """A row a table of the paper: how many numbers it prints, how many we have, how far they are apart."""
+    """A row per table of the paper: how many numbers it prints, how many we have, how far they are apart."""
     columns = {"ours": ("difference", "size"), "as_printed": ("as_printed", "sum"), "within_2": ("within_2", "sum")}
     columns |= {"median": ("difference", "median"), "lowest": ("difference", "min"), "highest": ("difference", "max")}
     table = rows.groupby(keys, sort=False).agg(**columns).reset_index()

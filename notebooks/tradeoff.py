@@ -91,12 +91,12 @@ def net_saving(cell, safe):
     low, stored = energy.read_energy(cell.rate, safe, energy_ratio), MITIGATIONS.get(cell.mitigation)
     low = (stored.low * low + stored.nominal) / 8 if stored else low
     front = reads(cell.selector or cell.generator) if cell.generator else 0
-    front += 3 * size**2 / energy.WEIGHTS_PER_WORD if cell.selector else 0  # the selected perturbation, a byte a number
+    front += 3 * size**2 / energy.WEIGHTS_PER_WORD if cell.selector else 0  # the selected perturbation, a byte per number
     return 100 * (1 - low - front / reads(cell.base))
 
 
 def points(safe):
-    """A row a measured point, with its loss and net saving, of base models that were measured at enough rates."""
+    """A row per measured point, with its loss and net saving, of base models that were measured at enough rates."""
     found = [(recipe, change, cell.digest, net_saving(cell, safe)) for recipe, change, cell in plan]
     found = pd.DataFrame(found, columns=["recipe", "change", "digest", "saving"]).merge(rows, on="digest", sort=False)
     found["setting"] = found["base_model"] + " " + found["recipe"] + ", " + found["error_model"]
@@ -107,7 +107,7 @@ def points(safe):
 
 
 def ranked(found, resamples=500):
-    """A row a system: its largest net savings (0: none); of the first, the standard error over resampled chips
+    """A row per system: its largest net savings (0: none); of the first, the standard error over resampled chips
     (bootstrap) and the share of these for which it saves more than the base model alone."""
 
     def largest(loss, tolerance):  # linear in the loss between two rates
