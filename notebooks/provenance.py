@@ -64,8 +64,8 @@ claim(
 )
 claim(
     trainings.groupby("key")["losses"].agg(lambda some: some.map(str).nunique()).max() == 1,
-    f"They rest on {trainings['key'].nunique()} trained models. Of these, {again['key'].nunique()} were trained more than "
-    "once and ended with the same losses to the last digit.",
+    f"They rest on {trainings['key'].nunique()} trained models. Trainings that were repeated (models: "
+    f"{again['key'].nunique()}) ended with the same losses to the last digit.",
 )
 say(
     "Records were measured on "

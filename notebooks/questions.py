@@ -25,7 +25,7 @@ narrow: str = "desk"  # that of answers for a narrow VGG11, which say so
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 from IPython.utils.capture import capture_output
 
 from nflib import energy, generators, models, simulate
@@ -235,12 +235,13 @@ claim(
     f"{done.sum()} of {len(found)} questions have an answer; {(~done).sum()} are not measured.",
 )
 keep("questions.csv", to_csv(found))
-lines = ["| question | asked by | answer | page |", "|---|---|---|---|"]
-for row in found.itertuples():
-    mark = "" if row.answer == NOT else "✓ " if row.holds else "✗ "
-    link = f"[{row.page}]({row.page}.ipynb)" if row.page else "–"
-    lines.append(f"| {row.question} | {row.asked_by} | {mark}{row.answer.replace(' -', ' −')} | {link} |")
-Markdown("\n".join(lines))
+for topic, some in found.groupby("topic", sort=False):
+    lines = [f"<p class='nflib-topic'>{topic}</p>\n"]
+    for row in some.itertuples():
+        mark = "" if row.answer == NOT else "✓ " if row.holds else "✗ "
+        link = f" ([more]({row.page}.ipynb))" if row.page else ""
+        lines.append(f"{row.question} *{row.asked_by}*\n: {mark}{row.answer.replace(' -', ' −')}{link}\n")
+    display(Markdown("\n".join(lines)))
 
 # %% [markdown]
 # ## Limits
