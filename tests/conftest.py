@@ -1,19 +1,17 @@
 """Shared by all tests: examples drawn the same way each time, refusals in one line, a workshop away from the checkout."""
 
 import os
-import shutil
 import tempfile
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
+import torch
 
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.path.join(tempfile.gettempdir(), "hypothesis"))
 from hypothesis import settings  # noqa: E402  (it reads the folder's name when it is imported)
 
 from nflib.names import UserError
-from nflib.study import base, trained
-from nflib.study.recipes import RECIPES
+from nflib.study import measures, trained
 
 settings.register_profile("study", deadline=None, derandomize=True, database=None)
 settings.load_profile("study")
@@ -42,19 +40,12 @@ def workshop(tmp_path, monkeypatch):
     trained.dataset_on.cache_clear()
 
 
-@pytest.fixture(scope="session")
-def vgg11_checkpoints(tmp_path_factory) -> Path:
-    """A folder with the smoke profile's VGG11 of both recipes, trained once for all notebooks that measure with it."""
-    folder = tmp_path_factory.mktemp("checkpoints")
-    with pytest.MonkeyPatch.context() as patch, trained.arithmetic_of("smoke"):
-        patch.setenv("NFLIB_CHECKPOINTS", str(folder))
-        for recipe in RECIPES:
-            trained.base_model(base("smoke", "digits", "vgg11", recipe), trained.choose_device("cpu"))
-    return folder
-
-
 @pytest.fixture
-def trained_workshop(workshop, vgg11_checkpoints) -> Path:
-    """A workshop without records whose VGG11 is trained already; `test_runner` has one that trains from nothing."""
-    shutil.copytree(vgg11_checkpoints, workshop / "checkpoints", dirs_exist_ok=True)
-    return workshop
+def without_compiler(monkeypatch):
+    """No C++ compiler, and latencies take the fewest rounds, however fast the machine is."""
+
+    def refuse(*words, **options):
+        raise RuntimeError("no C++ compiler\nbut many more lines")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    monkeypatch.setattr(measures, "LATENCY_SECONDS", 0.0)

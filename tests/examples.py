@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from nflib.eopm import GeneratorRecipe
-from nflib.study import runner, trained
+from nflib.study import recipes, runner, trained
 from nflib.study.cells import Base, Cell
 from nflib.study.records import device_name
 from nflib.training import BaseRecipe
@@ -39,6 +39,14 @@ TINY = (
     Cell(BASE, error_model="bit_flips", patterns=2, images=100),
     Cell(BASE, GENERATOR, patterns=3, images=100),
 )
+
+
+def small() -> recipes.Profile:
+    """The smoke profile with trainings of a few steps: for what has to run and need not learn."""
+    whole = recipes._BY_PROFILE["smoke"]
+    bases = {name: dataclasses.replace(recipe, epochs=1) for name, recipe in whole.base_recipes.items()}
+    eopm, short = dataclasses.replace(whole.eopm, steps=2), {"distillation_steps": 2}
+    return dataclasses.replace(whole, base_recipes=bases, eopm=eopm, distillation=short, teacher={"steps": 2, "batch": 64})
 
 
 def fake(monkeypatch, after=lambda cell: None) -> list[Cell]:

@@ -116,10 +116,10 @@ def test_a_table_has_eight_columns_and_its_csv_all_of_them(tmp_path, monkeypatch
 
 SHAPES = {
     "ladder": lambda rows: figures.ladder(rows, panel="error_model", name="one"),
-    "curve": lambda rows: figures.curve(rows, "rate", "perturbed", "system", error="se", log=True, name="one"),
+    "curve": lambda rows: figures.curve(rows, "rate", "perturbed", "system", error="se", xscale="log", name="one"),
     "bars": lambda rows: figures.bars(rows, "system", "perturbed", "error_model", "std", "published_perturbed", name="one"),
     "heatmap": lambda rows: figures.heatmap(rows, "generator", "base_model", "perturbed", name="one"),
-    "scatter": lambda rows: figures.scatter(rows, "clean", "perturbed", "generator", "system", diagonal=True, name="one"),
+    "scatter": lambda rows: figures.scatter(rows, "clean", "perturbed", "generator", "system", name="one"),
 }
 
 

@@ -217,16 +217,7 @@ def test_one_perturbation_for_all_images_has_no_class():
     assert found["mean_change"] == pytest.approx(100 * (0.75 * 0.25 + 0.25 * 0.1) / 2)
 
 
-@pytest.fixture
-def no_compiler(monkeypatch):
-    def refuse(*words, **options):
-        raise RuntimeError("no C++ compiler\nbut many more lines")
-
-    monkeypatch.setattr(torch, "compile", refuse)
-    monkeypatch.setattr(measures, "LATENCY_SECONDS", 0.0)  # the fewest rounds, however fast the machine is
-
-
-def test_latencies_have_a_row_a_network_and_name_the_mode_that_fails(no_compiler, monkeypatch):
+def test_latencies_have_a_row_a_network_and_name_the_mode_that_fails(without_compiler, monkeypatch):
     """A network that does not run at all is an error."""
     cell = Cell(BASE, dataclasses.replace(GENERATOR, steps=0), kind="latency", patterns=1, images=2, device="cpu")
     metrics, _, arrays = measure(cell, CPU)

@@ -123,9 +123,9 @@ import dataclasses
 from pathlib import Path
 
 import nflib
-from examples import BASE, GENERATOR, TINY
+from examples import BASE, GENERATOR, TINY, small
 from nflib import cli
-from nflib.study import notebooks, runner
+from nflib.study import notebooks, recipes, runner
 
 assert Path(nflib.__file__).is_relative_to(Path.cwd())
 for words in RUNS:  # every command of the page asks for cells
@@ -138,16 +138,16 @@ new = [dataclasses.replace(plain, generator=tiny), dataclasses.replace(plain, er
 new += [dataclasses.replace(plain, base=dataclasses.replace(BASE, dataset="negative"))]
 new += [dataclasses.replace(plain, kind="mitigation", mitigation="protect_two")]
 assert runner.run(new, "smoke", "cpu", quiet=True) == 0
+recipes._BY_PROFILE["smoke"] = small()
 given = {"generators": ["tiny"], "train_rates": [0.01], "rates": [0.02], "patterns": 2}
 notebooks.inline("train_rates", given, Path("out"))
 """
 
 
-def test_each_recipe_of_the_page_on_extending_works(tmp_path, vgg11_checkpoints):
+def test_each_recipe_of_the_page_on_extending_works(tmp_path):
     """Its pastes, made in a copy of the tree; its commands ask for cells; what they add is measured, on small models."""
     for name in ("nflib", "notebooks", "results/published"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(vgg11_checkpoints, tmp_path / "checkpoints")
     shutil.copy(ROOT / "tests" / "examples.py", tmp_path)
     (tmp_path / "data").mkdir()
     script = f"RUNS = {[words for words in commands(EXTEND) if words[0] == 'run']!r}\n"

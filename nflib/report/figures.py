@@ -12,7 +12,6 @@ import textwrap
 from collections.abc import Iterable
 
 import matplotlib
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -147,11 +146,11 @@ def ladder(
 
 def curve(
     rows: pd.DataFrame, x: str, y: str, hue: str, panel: str | None = None, error: str | None = None,
-    log: bool = False, alt: str = "", name: str = "", **limits,
+    alt: str = "", name: str = "", **limits,
 ) -> Picture:  # fmt: skip
-    """Lines of y over x, one for each value of `hue`, labelled at their ends; error: column whose values (±) are shaded.
+    """Lines of y over x, one for each value of `hue`; error: column whose values (±) are shaded.
 
-    log: x in decades.  limits: xlim, ylim and other properties of the axes.
+    limits: xlim, ylim and other properties of the axes.
     """
     groups, paint = _groups(rows, panel), colours(rows[hue])
     figure, axes = panels(len(groups), 3.4, columns=min(len(groups), 2), sharey=True)
@@ -163,8 +162,6 @@ def curve(
             if error:
                 axis.fill_between(places, heights - line[error], heights + line[error], color=paint[label], alpha=0.15)
         axis.set(title=title, xlabel=head(x), ylabel=head(y) if axis is axes[0] else "", **limits)
-        if log:
-            axis.set_xscale("log")
     handles, labels = {}, None
     for axis in axes:
         handles |= dict(zip(*reversed(axis.get_legend_handles_labels())))
@@ -222,18 +219,15 @@ def heatmap(
 
 def scatter(
     rows: pd.DataFrame, x: str, y: str, hue: str | None = None, label: str | None = None, alt: str = "", name: str = "",
-    diagonal: bool = False, **limits,
+    **limits,
 ) -> Picture:  # fmt: skip
-    """Points of y over x, coloured by `hue`, each labelled with the column `label`; diagonal: a line where both are equal."""
+    """Points of y over x, coloured by `hue`, each labelled with the column `label`; limits: properties of the axes."""
     figure, (axis,) = panels(1, 4.2)
     paint = colours(rows[hue]) if hue else {None: PALETTE[0]}
     for value, some in rows.groupby(hue, sort=False) if hue else [(None, rows)]:
         axis.plot(values_of(some, x), values_of(some, y), "o", color=paint[value], markersize=6, alpha=0.8, label=value)
     for row in rows.to_dict("records") if label else ():
         axis.annotate(str(row[label]), (row[x], row[y]), (5, 2), textcoords="offset points")
-    if diagonal:
-        ends = [np.nanmin([rows[x].min(), rows[y].min()]), np.nanmax([rows[x].max(), rows[y].max()])]
-        axis.plot(ends, ends, color="0.6", linewidth=1, zorder=0)
     if hue:
         _legend(figure, *axis.get_legend_handles_labels())
     axis.set(xlabel=head(x), ylabel=head(y), **limits)
