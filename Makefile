@@ -3,7 +3,7 @@ PYTHON ?= python3
 PROFILE ?= smoke
 BIN = .venv/bin
 SMOKE = _build/reproduced
-INSTALL = $$([ -x $(BIN)/uv ] && echo "$(BIN)/uv pip install --quiet --python $(BIN)/python" || echo "$(BIN)/python -m pip install --quiet")
+INSTALL = $$([ -x $(BIN)/uv ] && echo "$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python" || echo "$(BIN)/python -m pip install --quiet")
 
 .PHONY: book browser test reproduce compare check bench links licences lock setup clean
 
