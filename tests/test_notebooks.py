@@ -53,7 +53,6 @@ def test_every_parameter_set_is_of_its_notebook():
     [
         ({"rate": "0.01"}, "rates"),
         ({"rates": "2"}, "2.0"),
-        ({"rates": "0.01,-0.5"}, "-0.5"),
         ({"rates": "high"}, "rates"),
         ({"rates": ""}, "at least one"),
         ({"patterns": "ten"}, "patterns"),
@@ -64,12 +63,8 @@ def test_every_parameter_set_is_of_its_notebook():
         ({"measure": "perhaps"}, "measure"),
         ({"base_models": "vgg11,vgg12"}, "vgg1"),
         ({"base_models": 3}, "base_models"),
-        ({"generators": "conv"}, "conv_"),
-        ({"error_models": "bit_flip"}, "bit_flips"),
         ({"error_models": "chip_map:"}, "chip map"),
         ({"datasets": "nowhere"}, "nowhere"),
-        ({"profile": "smoek"}, "smoke"),
-        ({"trainings": "imitation"}, "distilled"),
         ({"rates": "[" * 50000}, "rates"),
     ],
 )
