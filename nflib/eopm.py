@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nflib.data import Split
-from nflib.faults import TRAINING_PATTERNS, ErrorModel, LayerFaults, Pattern, ahead, perturbed
+from nflib.faults import TRAINING_PATTERNS, ErrorModel, LayerFaults, Pattern, ahead, by_layer, perturbed
 from nflib.generators import UNet, transform
 from nflib.names import UserError, check_numbers, choose
 from nflib.quantize import Quantized, check_bits, plain, quantization_aware, weighted_layers
@@ -141,12 +141,11 @@ def adversarial_pattern(base: Quantized, images: Tensor, labels: Tensor, flips: 
     differs between the stored code and the code range's end in the direction of the gradient's sign.
     The official code steps by alpha * dL/dW, with an alpha that is published nowhere, and flips nothing where that does
     not reach another code; here exactly `flips` bits change.  Its gradient is of a copy in train mode, and it also hits biases.
-    Raises UserError for a number of flips below 0 or above the number of weights.
+    Raises UserError for more flips than weights.
     Source: NeuralFuse appendix I, Table 25; zs_train_input_transform_adversarial_gen_bit.py of the development repository.
     """
-    ends = np.cumsum([0, *base.sizes.values()])
-    if not 0 <= flips <= ends[-1]:
-        raise UserError(f"adversarial flips are {flips}; allowed are 0 to {ends[-1]}, the number of weights")
+    if flips > (whole := sum(base.sizes.values())):
+        raise UserError(f"adversarial flips are {flips}; there are only {whole} weights")
     weights = [layer.weight for layer in base.layers.values()]
     try:
         for weight in weights:
@@ -159,12 +158,8 @@ def adversarial_pattern(base: Quantized, images: Tensor, labels: Tensor, flips: 
             weight.requires_grad_(False)
     chosen = gradient.abs().topk(flips).indices.sort().values
     codes = torch.cat(list(base.codes.values()))[chosen]
-    index, toggle = chosen.cpu(), ascent_bits(codes, gradient[chosen] > 0, base.bits).cpu()
-    cuts = np.searchsorted(index.numpy(), ends)
-    return {
-        name: LayerFaults(index[a:b] - int(start), torch.full_like(toggle[a:b], 255), toggle[a:b])
-        for name, start, a, b in zip(base.sizes, ends, cuts, cuts[1:])
-    }
+    toggle = ascent_bits(codes, gradient[chosen] > 0, base.bits).cpu()
+    return by_layer(base.sizes, LayerFaults(chosen.cpu(), torch.full_like(toggle, 0xFF), toggle))
 
 
 def eopm_gradient(

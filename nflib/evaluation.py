@@ -78,17 +78,17 @@ def perturbed_accuracies(
     mitigate: (base model, pattern, seed) to the pattern that is left, as in `nflib.mitigations`.  calibration: prepared
     batches on which the perturbed model gets new batch-norm statistics.
     """
-    accuracies, counts = [], []
+    accuracies, shares = [], []
     stored, device = base.bits * sum(base.sizes.values()), batches[0][0].device
 
-    def drawn(seed: int) -> tuple[Pattern, Tensor]:
+    def drawn(seed: int) -> tuple[Pattern, float]:
         pattern = error_model.draw(base.sizes, seed, base.bits, CPU if mitigate else device)
         pattern = mitigate(base, pattern, seed) if mitigate else pattern
-        return pattern, changed_bits(base, pattern)
+        return pattern, changed_bits(base, pattern) / stored
 
-    for pattern, changed in ahead(drawn, seeds, device):
-        counts.append(changed)
+    for pattern, share in ahead(drawn, seeds, device):
+        shares.append(share)
         with perturbed(base, pattern), recalibrated(base, calibration) if calibration else contextlib.nullcontext():
             accuracies.append(accuracy(base, batches))
         tick()
-    return accuracies, [int(changed) / stored for changed in counts]
+    return accuracies, shares

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from nflib.faults import LayerFaults, Pattern, wrong_bits
+from nflib.faults import LayerFaults, Pattern, changed_bits, wrong_bits
 from nflib.quantize import Quantized, weighted_layers
 
 WORD = 8  # weights that share the check bits of one SECDED word
@@ -24,8 +24,8 @@ CUT = 3.0  # root mean squares of a layer's weights
 def _rest(base: Quantized, pattern: Pattern, seed: int, one: Callable) -> Pattern:
     """The pattern whose layers are one(weights, faults, wrong, share, chance): wrong (uint8 [n]) marks the bits read wrong
     at faults.index, share is the share of all stored bits that is wrong, chance a generator of the pattern's own."""
-    wrong = {name: wrong_bits(base, name, faults).cpu().numpy() for name, faults in pattern.items()}
-    share = sum(int(np.bitwise_count(bits).sum()) for bits in wrong.values()) / (base.bits * sum(base.sizes.values()))
+    wrong = {name: wrong_bits(base, name, faults) for name, faults in pattern.items()}
+    share = changed_bits(base, pattern) / (base.bits * sum(base.sizes.values()))
     chance = np.random.default_rng([seed, CHECK_BITS])
     return {name: one(base.sizes[name], faults, wrong[name], share, chance) for name, faults in pattern.items()}
 
@@ -36,11 +36,7 @@ def spare_sign(base: Quantized, pattern: Pattern, seed: int) -> Pattern:
     Source of the idea: Srinivasan et al., Significance driven hybrid 8T-6T SRAM for energy-efficient synaptic storage in
     artificial neural networks, DATE 2016.
     """
-    top = 1 << (base.bits - 1)
-    return {
-        name: LayerFaults(faults.index, faults.keep | top, faults.toggle & (0xFF ^ top), faults.sign_slip)
-        for name, faults in pattern.items()
-    }
+    return {name: faults.limited(0xFF ^ 1 << (base.bits - 1)) for name, faults in pattern.items()}
 
 
 def zero_by_parity(base: Quantized, pattern: Pattern, seed: int) -> Pattern:

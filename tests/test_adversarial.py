@@ -91,9 +91,8 @@ def test_patterns_flip_the_weights_and_bits_that_brute_force_chooses(flips, by_h
 
 
 def test_numbers_of_flips_that_cannot_be_are_refused(by_hand, digits, refused):
-    for flips in (-1, 157):
-        with refused(f"flips are {flips}.*156"):
-            adversarial_pattern(*by_hand[:3], flips)
+    with refused("flips are 157.*156"):
+        adversarial_pattern(*by_hand[:3], 157)
     with refused("flips are 10000000"):
         recipe, generator = replace(RECIPE, adversarial_flips=10_000_000), generators.build("conv_s", 0.125)
         train_generator(generator, [new_base()], digits.train.first(8), "crop", recipe, BitFlips(0.01))

@@ -1,12 +1,11 @@
 """Error patterns: drawn as the error model says, one chip at every rate and on every machine, applied bit by bit."""
 
-import functools
 import hashlib
 import itertools
 import json
 import math
 import time
-import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,13 +18,11 @@ from torch import nn
 
 from nflib.faults import DRAWING_THREADS, ERROR_MODELS, LABELS, _successes, check_rate
 from nflib.faults import BitFlips, ChipMap, LayerFaults, ReleaseMap, StuckAt, ahead, changed_bits, named, perturbed
-from nflib.names import UserError
 from nflib.quantize import Quantized, encode
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "release-map-golden.json").read_text())["cases"]
 SIZES, WEIGHTS = {"a": 300, "b": 77, "c": 1}, 40_000
 INDEPENDENT = [BitFlips, StuckAt]
-RATES, SEEDS = st.floats(0, 0.999), st.integers(0, 2**32 - 2)
 PINNED = {
     ("bit_flips", 8): "24e8605a29b4672f",
     ("stuck_at", 8): "8c05f8e7c56cc025",
@@ -123,7 +120,7 @@ def test_all_layers_read_one_map_from_its_start_unless_each_has_its_own():
 @pytest.mark.parametrize("kind", INDEPENDENT)
 @pytest.mark.parametrize("rate", [1e-5, 0.0035, 0.005, 0.01, 0.015, 0.3, 0.9])
 def test_cells_are_faulty_at_the_rate_and_independently(kind, rate):
-    """All cells; each bit; 64 blocks; words with faulty cells; neighbouring cells, words and seeds; rates by bit."""
+    """All cells; each bit; 64 blocks; words with faulty cells; neighbouring cells, words and seeds."""
     faulty = np.stack([dense_cells(kind(rate), {"a": WEIGHTS - 7, "b": 7}, seed)[0] for seed in range(5)])
     for counts in (faulty.sum(keepdims=True).ravel(), faulty.sum((0, 1)), faulty.reshape(5, 64, -1).sum((0, 2))):
         for found in counts:
@@ -132,9 +129,6 @@ def test_cells_are_faulty_at_the_rate_and_independently(kind, rate):
     one, other = faulty[0].ravel(), faulty[1].ravel()
     for both in (one & other, one[1:] & one[:-1], one[8:] & one[:-8]):
         assert_share(both.sum(), both.size, rate**2)
-    rates = np.array([0, 0.3, 1, 0, 0.5, 0.1, 0.8, 0.003]) * rate
-    for found, each in zip(dense_cells(kind(0.01, tuple(rates)), {"a": WEIGHTS}, 6)[0].sum(0), rates):
-        assert_share(found, WEIGHTS, each)
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.2])
@@ -153,52 +147,40 @@ def test_a_flipped_bit_always_changes_and_a_faulty_cell_half_the_time(rate):
 # ------------------------------------------------------------------------------------------------ nestedness and limits
 @pytest.mark.parametrize("kind", [BitFlips, StuckAt, ReleaseMap])
 @settings(max_examples=80)
-@given(pairs=st.lists(st.tuples(RATES, RATES), min_size=1, max_size=8), seed=SEEDS)
-def test_a_pattern_at_lower_rates_is_a_subset(kind, pairs, seed):
-    """With a rate for each bit, or one for all: what is faulty stays so and reads the same."""
-    low, high = (tuple(pick(pair) for pair in pairs) for pick in (min, max))
-    low, high = ((kind(0.1, each) if len(each) > 1 and kind != ReleaseMap else kind(each[0])) for each in (low, high))
-    (faulty, ones), (more, more_ones) = (dense_cells(each, SIZES, seed, max(2, len(pairs))) for each in (low, high))
+@given(rates=st.tuples(*2 * [st.floats(0, 0.999)]).map(sorted), seed=st.integers(0, 2**32 - 2), bits=st.integers(2, 8))
+def test_a_pattern_at_a_lower_rate_is_a_subset(kind, rates, seed, bits):
+    """What is faulty stays so and reads the same."""
+    (faulty, ones), (more, more_ones) = (dense_cells(kind(rate), SIZES, seed, bits) for rate in rates)
     assert not (faulty & ~more).any()
     np.testing.assert_array_equal(ones, more_ones & faulty)
 
 
 def test_a_limited_pattern_is_the_full_one_s_restriction(chip):
     """To some bits, to some layers, and to both."""
-    kinds = [*INDEPENDENT, ReleaseMap, functools.partial(ChipMap, path=chip[0])]
-    for kind, number in itertools.product(kinds, range(30)):
-        chance = np.random.default_rng(number)
-        bits, layers = chance.random(8) < 0.5, tuple(sorted(SIZES)[: number % 4])
-        limited = kind(0.03, () if number % 3 == 0 else tuple(0.03 * bits), layers[::-1])
+    kinds = [BitFlips(0.03), StuckAt(0.03), ReleaseMap(0.03), ChipMap(path=chip[0])]
+    for whole, number in itertools.product(kinds, range(30)):
+        bits, layers = np.random.default_rng(number).random(8) < 0.5 * (number % 3), tuple(sorted(SIZES)[: number % 4])
+        limited = replace(whole, hit_bits=tuple(np.flatnonzero(bits).tolist()), layers=layers[::-1])
         there = np.repeat([not layers or name in layers for name in SIZES], list(SIZES.values()))[:, None]
-        there = there & (bits if limited.bit_rates else True)
-        for part, whole in zip(dense_cells(limited, SIZES, number), dense_cells(kind(0.03), SIZES, number)):
-            np.testing.assert_array_equal(part, whole & there)
+        there = there & (bits | (not bits.any()))
+        for part, cells in zip(dense_cells(limited, SIZES, number), dense_cells(whole, SIZES, number)):
+            np.testing.assert_array_equal(part, cells & there)
         assert list(limited.draw(SIZES, number)) == [name for name in SIZES if not layers or name in layers]
 
 
-def test_names_layers_and_bit_rates_that_do_not_fit_are_refused(refused):
+def test_names_and_layers_that_do_not_fit_are_refused(refused):
     for name in ("bit_flip", None, 3):
         with refused("bit_flips"):
             named(name, 0.01)
     with refused("'layer'"):  # the nearest name
         BitFlips(0.1, layers=("layre",)).draw({"layer": 4, "classifier": 4}, 0)
-    with refused("7 bit rates"):
-        StuckAt(0.1, (0.1,) * 7).draw(SIZES, 0)
-    with refused("ReleaseMap"):
-        ReleaseMap(0.1, (0.1,) * 7 + (0.2,)).draw(SIZES, 0)
 
 
-LONG = [10**399, -(10**399), 10**5000]
-NO_RATES = [-0.01, 1, 1.0, math.nan, math.inf, -math.inf, 1e-2j, "0.01", "nan", None, True, [0.1], np.eye(9), *LONG]
-
-
-@pytest.mark.parametrize("rate", NO_RATES, ids=lambda rate: type(rate).__name__)
-def test_what_is_no_fraction_below_one_is_refused_in_one_short_line(rate):
-    for build in (check_rate, StuckAt, lambda rate: named("stuck_at", rate), lambda rate: BitFlips(0, (rate,) * 8)):
-        with pytest.raises(UserError, match="bit-error rate") as refusal:
+@pytest.mark.parametrize("rate", [-0.01, 1, math.nan, math.inf, "0.01", None, [0.1], 10**40], ids=str)
+def test_what_is_no_fraction_below_one_is_refused_in_one_short_line(rate, refused):
+    for build in (check_rate, StuckAt, lambda rate: named("stuck_at", rate)):
+        with refused("bit-error rate is"):
             build(rate)
-        assert len(str(refusal.value)) < 200 and "\n" not in str(refusal.value)
 
 
 # ------------------------------------------------------------------------------------------------------------- one chip
@@ -232,10 +214,9 @@ def test_patterns_never_change(name, bits):
 
 
 def test_a_large_pattern_never_changes():
-    """Tens of thousands of faulty cells in a band, a rate for each bit, layers that differ in size."""
-    for kind, pinned in ((BitFlips, "d100f3bc6e5aa9ba"), (StuckAt, "054725b874b4441a")):
-        pattern = kind(0.05, (0.05, 0.001, 0.05, 0.0, 0.3, 0.01, 0.05)).draw({"a": 1000, "b": 400_000, "c": 50}, 4, 7)
-        assert digest(pattern) == pinned
+    """Tens of thousands of faulty cells in a band, layers that differ in size."""
+    for kind, pinned in ((BitFlips, "a8d5d384a7f1b44e"), (StuckAt, "bf117b71a5e7851a")):
+        assert digest(kind(0.05).draw({"a": 1000, "b": 400_000, "c": 50}, 4, 7)) == pinned
 
 
 def test_positions_go_on_where_more_cells_fail_than_six_deviations_allow_for():
@@ -354,52 +335,28 @@ def _refuses(refused, path: Path, word: str) -> None:
             use(ChipMap(path=str(path)))
 
 
-def test_chip_maps_of_other_values_than_zero_and_one_are_refused(chip, tmp_path, refused):
-    _, zero, one = chip
-    bad = {"nan": np.where(zero, 1, np.nan), "-1": np.where(zero, 1, -1), "0.3": np.where(zero, 0.3, 0)}
-    bad |= {"19": np.tile([[19], [0]], (3, 20))}  # indices of cells
-    for word, cells in (bad | {word: zero.astype(word) for word in ("str", "object", "complex")}).items():
-        np.savez(tmp_path / "bad.npz", stuck_at_0=cells, stuck_at_1=one & ~zero)
-        _refuses(refused, tmp_path / "bad.npz", f"(?i:{word})")
-
-
 def test_files_that_are_no_chip_map_or_contradict_themselves_are_refused(chip, tmp_path, refused):
     path, zero, one = chip
-    whole, nothing = Path(path).read_bytes(), np.zeros((0, 16), bool)
     np.save(tmp_path / "one.npy", zero)
-    np.savetxt(tmp_path / "table.csv", zero, delimiter=",")
     np.savez(tmp_path / "half.npz", stuck_at_0=zero)
-    for name, content in {"cut": whole[:500], "bits": whole.replace(b"\0\1", b"\1\0"), "empty": b""}.items():
-        (tmp_path / f"{name}.npz").write_bytes(content)
-    with zipfile.ZipFile(tmp_path / "inner.npz", "w") as archive:
-        archive.writestr("stuck_at_0.npy", whole)
-    pairs = {"both": (zero, one | zero), "shapes": (zero, one[:-1]), "flat": (zero.ravel(), one.ravel())}
-    for name, (first, second) in (pairs | {"nothing": (nothing, nothing), "narrow": (zero[:, :7], one[:, :7])}).items():
+    (tmp_path / "cut.npz").write_bytes(Path(path).read_bytes()[:500])
+    (tmp_path / "bits.npz").write_bytes(Path(path).read_bytes().replace(b"\0\1", b"\1\0"))
+    names = {"one.npy": "cannot be read", "cut.npz": "cannot be read", "bits.npz": "CRC", "half.npz": "stuck_at_1"}
+    pairs = {"shapes": (zero, one[:-1]), "flat": (zero.ravel(), one.ravel()), "nothing": (zero[:0], one[:0])}
+    values = {"nan": np.where(zero, 1, np.nan), "less": np.where(zero, -1, 0), "share": np.where(zero, 0.3, 0)}
+    values |= {"indices": np.tile([[19], [0]], (3, 20)), **{kind: zero.astype(kind) for kind in ("str", "complex")}}
+    for name, (first, second) in (pairs | {name: (cells, one) for name, cells in values.items()}).items():
         np.savez(tmp_path / f"{name}.npz", stuck_at_0=first, stuck_at_1=second)
-    found = {"one.npy": ".npy", "half.npz": "stuck_at_1", "missing.npz": "no such file", ".": "no such file"}
-    found |= {f"{name}.npz": "read" for name in ("cut", "bits", "empty", "inner")} | {"table.csv": "zip"}
-    for name, word in (found | {f"{name}.npz": "arrays" for name in pairs} | {"nothing.npz": "arrays"}).items():
+        names[f"{name}.npz"] = "arrays" if name in pairs else "0 and 1"
+    np.savez(tmp_path / "both.npz", stuck_at_0=zero, stuck_at_1=one | zero)
+    np.savez(tmp_path / "objects.npz", stuck_at_0=zero.astype(object), stuck_at_1=one)
+    for name, word in (names | {"both.npz": "stuck at 0 and at 1", "objects.npz": "read", "none.npz": "No such file"}).items():
         _refuses(refused, tmp_path / name, word)
+    np.savez(tmp_path / "narrow.npz", stuck_at_0=zero[:, :7], stuck_at_1=one[:, :7])
     with refused("7 columns"):
         ChipMap(path=str(tmp_path / "narrow.npz")).draw(SIZES, 0)
-    with refused("no such file"):
-        ChipMap(path="a\0b").digest
-
-
-def test_a_chip_map_is_not_unpacked_where_it_is_too_large(tmp_path, monkeypatch, refused):
-    """By its declared size, which is looked at before; a member that lies about it is not unpacked any further."""
-    monkeypatch.setattr("nflib.faults.CHIP_BYTES", 2000)
-    unpacked, read = [], zipfile.ZipFile.read
-    arrays = dict.fromkeys(["stuck_at_0", "stuck_at_1"], np.zeros((1000, 50), bool))
-    np.savez(tmp_path / "long.npz", **arrays)
-    np.savez_compressed(tmp_path / "bomb.npz", **arrays)
-    liar = (tmp_path / "bomb.npz").read_bytes().replace((50128).to_bytes(4, "little"), (1128).to_bytes(4, "little"))
-    (tmp_path / "liar.npz").write_bytes(liar)
-    monkeypatch.setattr(zipfile.ZipFile, "read", lambda *given: unpacked.append(given) or read(*given))
-    for name in ("bomb.npz", "long.npz"):
-        _refuses(refused, tmp_path / name, "too large")
-    assert len(liar) < 2000 and not unpacked
-    _refuses(refused, tmp_path / "liar.npz", "CRC")
+    with refused("No such file"):
+        ChipMap(path=str(tmp_path / "none.npz")).digest
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

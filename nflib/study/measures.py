@@ -145,9 +145,7 @@ def limited(error_model: faults.ErrorModel, hit: str, base: Quantized) -> faults
     if what == "bit":
         if int(number) >= base.bits:
             raise UserError(f"errors hit {hit!r}, but codes have {base.bits} bits, from bit 0")
-        if isinstance(error_model, faults.ChipMap):  # its map decides; a rate says no more than whether a bit can be hit
-            error_model = dataclasses.replace(error_model, rate=0.5)
-        return dataclasses.replace(error_model, bit_rates=tuple(error_model.rate * (k == int(number)) for k in range(base.bits)))
+        return dataclasses.replace(error_model, hit_bits=(int(number),))
     if what == "layer":
         if int(number) > len(base.sizes):
             raise UserError(f"errors hit {hit!r}, but there are {len(base.sizes)} layers, from layer 1")
