@@ -7,7 +7,6 @@ device, which computes no numbers; the model is left as it was.  Source: NeuralF
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode
 
 # Energy of one SRAM read at 0.83 Vmin (BER 1 %) over that at Vmin.  The paper never prints it ("about 30 %" less); it is
 # the value that reproduces Table 8 from the MACs of Table 7, all 30 entries, and Table 2 from Table 6 in 25 of 30; 0.69394
@@ -33,25 +31,29 @@ WEIGHTS_PER_WORD = 8  # 8-bit weights in one 64-bit word of the SRAM
 MAC_PJ, SMALL_PJ, LARGE_PJ = 0.3, 20.0, 100.0
 
 
-@dataclass(frozen=True)
-class LayerShape:
-    """One weighted layer: kind "conv", "deconv" or "linear"; sizes in pixels; a linear layer is a 1x1 map.
+KINDS = {F.conv2d: "conv", F.conv_transpose2d: "deconv", F.linear: "linear"}  # of weighted layers
 
-    weights: stored numbers without biases, kernel**2 * cin * cout unless the layer is grouped.
-    """
 
-    name: str
+class Layer(NamedTuple):
+    """A weighted layer at work: its kind, the shape of its weights, those of its input and output [channels, height, width]
+    (a linear layer's are of one pixel), and its stride and padding in pixels, along the height."""
+
     kind: str
-    cin: int
-    cout: int
-    kernel: int
-    in_height: int
-    in_width: int
-    out_height: int
-    out_width: int
-    padding: int
+    weight: torch.Size
+    given: tuple[int, int, int]
+    result: tuple[int, int, int]
     stride: int
-    weights: int
+    padding: int
+
+    @property
+    def kernel(self) -> int:
+        """Rows of the kernel."""
+        return self.weight[2] if len(self.weight) > 2 else 1
+
+    @property
+    def positions(self) -> int:
+        """Places at which the weights are applied: the output's pixels, or the input's of a transposed convolution."""
+        return math.prod((self.given if self.kind == "deconv" else self.result)[1:])
 
 
 class Accesses(NamedTuple):
@@ -76,97 +78,45 @@ class Latency(NamedTuple):
     spread: float
 
 
-def _forward(model: nn.Module, image_size: int) -> None:
-    """Run `model` in eval mode on a zero image, its parameters and buffers replaced by "meta" ones for the while."""
+class _Calls(TorchFunctionMode):
+    """Notes each call of a torch function: (function, positional arguments, result)."""
+
+    def __init__(self):
+        super().__init__()
+        self.noted: list[tuple[Callable, tuple, Tensor]] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        self.noted.append((func, args, result))
+        return result
+
+
+def _calls(model: nn.Module, image_size: int) -> list[tuple[Callable, tuple, Tensor]]:
+    """The calls of one forward in eval mode, on a zero image; parameters and buffers are "meta" ones for the while."""
     state = {
         name: torch.empty_like(tensor, device="meta")
         for name, tensor in chain(model.named_parameters(), model.named_buffers())
     }
     training = {module: module.training for module in model.modules()}
+    image = torch.zeros(1, 3, image_size, image_size, device="meta")
     try:
-        with torch.no_grad():
-            functional_call(model.eval(), state, (torch.zeros(1, 3, image_size, image_size, device="meta"),))
+        with torch.no_grad(), _Calls() as calls:
+            functional_call(model.eval(), state, (image,))
     finally:
         for module, flag in training.items():
             module.training = flag
+    return calls.noted
 
 
-def _one(name: str, what: str, value: int | tuple[int, ...]) -> int:
-    values = {value} if isinstance(value, int) else set(value)
-    if len(values) != 1:
-        raise ValueError(f"layer {name!r} has {what} {tuple(value)}; only square ones are counted")
-    return values.pop()
-
-
-def _shape(name: str, layer: nn.Module, image: Tensor, result: Tensor) -> LayerShape:
-    if isinstance(layer, nn.Linear):
-        sizes = (layer.in_features, layer.out_features, 1, 1, 1, 1, 1, 0, 1)
-        return LayerShape(name, "linear", *sizes, layer.weight.numel())
-    kind = "deconv" if isinstance(layer, nn.ConvTranspose2d) else "conv"
-    square = [_one(name, what, getattr(layer, what)) for what in ("kernel_size", "padding", "stride")]
-    maps = (*image.shape[-2:], *result.shape[-2:])
-    return LayerShape(
-        name, kind, layer.in_channels, layer.out_channels, square[0], *maps, *square[1:], layer.weight.numel()
-    )
-
-
-def layer_shapes(model: nn.Module, image_size: int = 32) -> list[LayerShape]:
-    """The convolutions, transposed convolutions and linear layers of `model`, in the order in which they run.
-
-    Raises ValueError for a kernel, padding or stride that is not square.
-    """
-    shapes: list[LayerShape] = []
-    handles = [
-        layer.register_forward_hook(
-            lambda layer, inputs, result, name=name: shapes.append(_shape(name, layer, inputs[0], result))
-        )
-        for name, layer in model.named_modules()
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
-    ]
-    try:
-        _forward(model, image_size)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return shapes
-
-
-def padded_input(shape: LayerShape, last: bool) -> tuple[int, int, int]:
-    """Height and width of a layer's input map with its border, and the stride, as the authors simulated the layer.
-
-    last: whether it is the network's last layer.  What they changed is told under `weight_reads`.
-    """
-    deconv = shape.kind == "deconv"
-    factor, stride = (shape.stride, 1) if deconv else (1, shape.stride)
-    border = 2 if deconv or (last and shape.kind == "conv" and shape.kernel == 1) else 2 * shape.padding
-    return shape.in_height * factor + border, shape.in_width * factor + border, stride
-
-
-def _folds(shape: LayerShape, last: bool, proxy: bool) -> int:
-    """How often the weights of one layer are read: once for every 32 positions at which they are applied."""
-    if not proxy:
-        deconv = shape.kind == "deconv"
-        pixels = shape.in_height * shape.in_width if deconv else shape.out_height * shape.out_width
-        return -(-pixels // ARRAY_ROWS)
-    *sides, stride = padded_input(shape, last)
-    height, width = (-(-(side - shape.kernel) // stride) + 1 for side in sides)
-    return -(-height * width // ARRAY_ROWS)
-
-
-def weight_reads(model: nn.Module, image_size: int = 32, proxy: bool = True) -> int:
-    """64-bit reads of the weight memory for one image (the paper's T.W.M.A., Table 6).
-
-    ceil(positions / 32) reads of every weight: SCALE-SIM's "SRAM Filter Reads" on a 32-row output-stationary array, in
-    closed form.  proxy=True counts positions as the authors' runs did, and gives all eleven entries of Table 6
-    exactly: a transposed convolution is replaced by a convolution of stride 1 over its output map with a border of 1
-    on each side; a closing 1x1 convolution (the U-Nets') gets such a border too; and SCALE-SIM rounds the map of a
-    strided convolution up, 17x17 for 16x16.  proxy=False counts the positions at which weights really are applied.
-    `nflib.simulate` holds both counts against the simulator.  Source: energy_estimation_HL in
-    IBM/energy-efficient-resilience.
-    """
-    shapes = layer_shapes(model, image_size)
-    reads = sum(_folds(shape, shape is shapes[-1], proxy) * shape.weights for shape in shapes)
-    return -(-reads // WEIGHTS_PER_WORD)
+def layers(model: nn.Module, image_size: int = 32) -> list[Layer]:
+    """The convolutions, transposed convolutions and linear layers of `model`, in the order in which they run."""
+    found = []
+    for function, arguments, result in _calls(model, image_size):
+        if function in KINDS:
+            image, weight, _, *how = arguments
+            shapes = ((*tensor.shape[1:], 1, 1)[:3] for tensor in (image, result))
+            found.append(Layer(KINDS[function], weight.shape, *shapes, *([value[0] for value in how[:2]] or (1, 0))))
+    return found
 
 
 def accesses(model: nn.Module, image_size: int = 32) -> Accesses:
@@ -177,50 +127,33 @@ def accesses(model: nn.Module, image_size: int = 32) -> Accesses:
     SCALE-Sim, which counts 64 more writes a pass.  Border zeros count as read.
     """
     found = np.zeros(4, np.int64)
-    for shape in layer_shapes(model, image_size):
-        kind = "in" if shape.kind == "deconv" else "out"
-        positions = getattr(shape, f"{kind}_height") * getattr(shape, f"{kind}_width")
-        window, outputs = shape.weights // shape.cout, shape.out_height * shape.out_width * shape.cout
-        reads = [-(-positions // ARRAY_ROWS) * shape.weights, -(-shape.cout // ARRAY_COLUMNS) * positions * window]
-        found += [*reads, outputs, positions * shape.weights]
+    for layer in layers(model, image_size):
+        weights, outputs = layer.weight.numel(), layer.result[0]
+        reads = -(-layer.positions // ARRAY_ROWS) * weights
+        inputs = -(-outputs // ARRAY_COLUMNS) * layer.positions * (weights // outputs)
+        found += [reads, inputs, math.prod(layer.result), layer.positions * weights]
     return Accesses(*(found[:3] / WEIGHTS_PER_WORD).tolist(), int(found[3]))
 
 
+def weight_reads(model: nn.Module, image_size: int = 32) -> int:
+    """64-bit reads of the weight memory for one image, T; `nflib.simulate` has them as the authors counted (Table 6)."""
+    return math.ceil(accesses(model, image_size).weight_reads)
+
+
 def macs(model: nn.Module, image_size: int = 32) -> int:
-    """Multiply-accumulates of the convolutions, transposed convolutions and linear layers for one image.
-
-    Transposed convolutions are counted over their input pixels, as the arithmetic goes; biases, batch norm,
-    activations and pooling are not counted.
-    """
-    with FlopCounterMode(display=False) as counter:
-        _forward(model, image_size)
-    return counter.get_total_flops() // 2
+    """Multiply-accumulates of the weighted layers for one image; biases, batch norm, activations and pooling are left out."""
+    return accesses(model, image_size).macs
 
 
-class _PrintedCount(TorchFunctionMode):
-    """Adds up calls of torch functions by the conventions of ptflops; `parts` holds (function, operations) pairs."""
-
-    def __init__(self):
-        super().__init__()
-        self.parts: list[tuple[Callable, int]] = []
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        if func in (F.conv2d, F.conv_transpose2d, F.linear):
-            _, weight, bias = (*args, None)[:3]
-            positions = 1 if func is F.linear else result.shape[-2] * result.shape[-1]
-            count = weight.numel() * positions + (result.numel() if bias is not None else 0)
-        elif func is F.batch_norm:
-            count = 2 * args[0].numel()
-        elif func in (F.relu, F.max_pool2d, F.adaptive_avg_pool2d):
-            count = args[0].numel()
-        elif func is F.interpolate:
-            count = result.numel()
-        else:
-            return result
-        self.parts.append((func, count))
-        return result
+def _printed_count(function: Callable, arguments: tuple, result: Tensor) -> int:
+    """Operations of one call by the conventions of ptflops."""
+    if function in KINDS:
+        _, weight, bias = arguments[:3]
+        positions = 1 if function is F.linear else math.prod(result.shape[-2:])
+        return weight.numel() * positions + (result.numel() if bias is not None else 0)
+    if function in (F.batch_norm, F.relu, F.max_pool2d, F.adaptive_avg_pool2d):
+        return arguments[0].numel() * (2 if function is F.batch_norm else 1)
+    return result.numel() if function is F.interpolate else 0
 
 
 def macs_as_published(model: nn.Module, image_size: int = 32, functional_ends: bool = False) -> int:
@@ -234,12 +167,11 @@ def macs_as_published(model: nn.Module, image_size: int = 32, functional_ends: b
     All 22 entries of Table 7 come out to their printed rounding, given functional_ends for the ResNets at 32x32 (it
     matters for ResNet18 only: 557.14 M against 557.22 M) and the U-Nets built with zero_border=False.
     """
-    with _PrintedCount() as counter:
-        _forward(model, image_size)
-    total = sum(count for _, count in counter.parts)
+    counts = [(function, _printed_count(function, *rest)) for function, *rest in _calls(model, image_size)]
+    total = sum(count for _, count in counts)
     if functional_ends:
         for end in (F.relu, F.adaptive_avg_pool2d):
-            total -= next((count for func, count in counter.parts if func is end), 0)
+            total -= next((count for function, count in counts if function is end), 0)
     return total
 
 
@@ -276,10 +208,8 @@ def latencies(networks: Mapping[str, Callable[[Tensor], Tensor]], images: Tensor
 
     They take turns, so that a machine that slows down for a while slows all of them: in each round each is called twice,
     the second call counts, and each call is waited for.  networks: by name, on the images' device, as they stand (call
-    `.eval()` first).  The `warmup` first rounds are not counted.  Raises ValueError for rounds below 1.
+    `.eval()` first).  The `warmup` first rounds are not counted.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds is {rounds}; at least 1 is needed")
     seconds = {name: [] for name in networks}
     with torch.inference_mode():
         for _ in range(warmup + rounds):

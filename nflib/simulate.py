@@ -53,7 +53,7 @@ AUTHORS_CYCLES = {
 }  # fmt: skip
 
 
-class Layer(NamedTuple):
+class Convolution(NamedTuple):
     """A layer as SCALE-Sim takes it: a convolution without padding (in_height and in_width include the border).
 
     kind: "conv", "linear" (1x1 on a 1x1 map), "deconv proxy" (what the authors ran for a transposed convolution) or
@@ -95,49 +95,57 @@ class Simulated(NamedTuple):
     seconds: float
 
 
-def layers(shapes: list[energy.LayerShape], proxy: bool = True) -> Counter[Layer]:
-    """A network's layers as SCALE-Sim takes them, and how often each occurs.
+def as_run(network: list[energy.Layer]) -> Counter[Convolution]:
+    """A network's layers as the authors ran them, and how often each occurs: so all eleven entries of Table 6 come out.
 
-    proxy=True: as the authors ran them (`energy.weight_reads` says how that differs; for a transposed convolution they
-    also swapped input and output channels, which the reads do not show but the cycles do).  proxy=False: as the network
-    applies its weights; a transposed convolution is stride**2 convolutions with kernels of kernel / stride pixels, each
-    of which computes every stride-th row and column.  Raises ValueError if the stride does not divide the kernel then.
+    A transposed convolution is replaced by a convolution of stride 1 over its output map with a border of 1 on each side,
+    whose input and output channels are swapped (the reads do not show it, the cycles do); a closing 1x1 convolution (the
+    U-Nets') gets such a border, too; and SCALE-Sim rounds the map of a strided convolution up, 17x17 for 16x16.
+    Source: energy_estimation_HL in IBM/energy-efficient-resilience.
     """
-    found: Counter[Layer] = Counter()
-    for shape in shapes:
-        deconv = shape.kind == "deconv"
-        if proxy:
-            *sides, stride = energy.padded_input(shape, shape is shapes[-1])
-            channels = (shape.cout, shape.cin) if deconv else (shape.cin, shape.cout)
-            found[Layer("deconv proxy" if deconv else shape.kind, shape.kernel, *channels, *sides, stride)] += 1
-        elif deconv:
-            kernel, rest = divmod(shape.kernel, shape.stride)
-            if rest:
-                raise ValueError(f"layer {shape.name!r}: stride {shape.stride} does not divide kernel {shape.kernel}")
-            sides = [side + kernel - 1 for side in (shape.in_height, shape.in_width)]
-            found[Layer("deconv phase", kernel, shape.cin, shape.cout, *sides, 1)] += shape.stride**2
-        else:
-            sides = [(side - 1) * shape.stride + shape.kernel for side in (shape.out_height, shape.out_width)]
-            found[Layer(shape.kind, shape.kernel, shape.cin, shape.cout, *sides, shape.stride)] += 1
+    found: Counter[Convolution] = Counter()
+    for layer in network:
+        kernel, border, stride = layer.kernel, 2 * layer.padding, layer.stride
+        sides, channels = layer.given[1:], (layer.given[0], layer.result[0])
+        if layer.kind == "deconv":
+            sides, channels, border, stride = [side * stride for side in sides], channels[::-1], 2, 1
+        elif layer is network[-1] and layer.kind == "conv" and kernel == 1:
+            border = 2
+        kind = "deconv proxy" if layer.kind == "deconv" else layer.kind
+        found[Convolution(kind, kernel, *channels, *(side + border for side in sides), stride)] += 1
+    return found
+
+
+def as_is(network: list[energy.Layer]) -> Counter[Convolution]:
+    """A network's layers as it applies its weights, and how often each occurs.
+
+    A transposed convolution is stride**2 convolutions with kernels of kernel / stride pixels, each of which computes every
+    stride-th row and column.  Raises ValueError if the stride does not divide the kernel.
+    """
+    found: Counter[Convolution] = Counter()
+    for layer in network:
+        kind, kernel, stride, times = layer.kind, layer.kernel, layer.stride, 1
+        sides = [(side - 1) * stride + kernel for side in layer.result[1:]]
+        if kind == "deconv":
+            if kernel % stride:
+                raise ValueError(f"a transposed convolution: stride {stride} does not divide kernel {kernel}")
+            kind, kernel, stride, times = "deconv phase", kernel // stride, 1, stride**2
+            sides = [side + kernel - 1 for side in layer.given[1:]]
+        found[Convolution(kind, kernel, layer.given[0], layer.result[0], *sides, stride)] += times
     return found
 
 
 @functools.cache
-def _shapes(image_size: int) -> dict[str, list[energy.LayerShape]]:
-    """Layers of the five base models and six generators, by label."""
+def networks(image_size: int = 32) -> dict[str, dict[str, Counter[Convolution]]]:
+    """Layers of the five base models and six generators, by label: as the authors ran them (""), as they are ("true_")."""
     with torch.device("meta"):
         built = {label: models.build(name, 10, image_size) for name, label in models.LABELS.items()}
         built |= {label: generators.build(name) for name, label in generators.LABELS.items()}
-    return {label: energy.layer_shapes(model, image_size) for label, model in built.items()}
+    found = {label: energy.layers(model, image_size) for label, model in built.items()}
+    return {label: {"": as_run(network), "true_": as_is(network)} for label, network in found.items()}
 
 
-@functools.cache
-def networks(image_size: int = 32, proxy: bool = True) -> dict[str, Counter[Layer]]:
-    """`layers` of the five base models and six generators, by label."""
-    return {label: layers(shapes, proxy) for label, shapes in _shapes(image_size).items()}
-
-
-def simulate(layer: Layer, memory: bool = True) -> Simulated:
+def simulate(layer: Convolution, memory: bool = True) -> Simulated:
     """Run SCALE-Sim on one layer, see CONFIG: an output-stationary 32x32 array; UserError without SCALE-Sim.
 
     memory=True: all of it, with three buffers of 256 KB; reads and cycles are those of its own reports.  memory=False: its
@@ -197,31 +205,27 @@ def path() -> Path:
     return results() / "simulated" / "scalesim.csv"
 
 
-def stored() -> dict[Layer, Simulated]:
-    """The layers simulated so far; UserError in one line for a file that cannot be read."""
+def stored() -> dict[Convolution, Simulated]:
+    """The layers simulated so far."""
     if not path().exists():
         return {}
-    try:
-        frame = pd.read_csv(path())
-        values = frame[["simulated_reads", "simulated_cycles", "stall_cycles", "seconds"]].to_numpy(object)
-        return {Layer(*a): Simulated(*b) for a, b in zip(frame[list(Layer._fields)].to_numpy(object), values)}
-    except (ValueError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path()} is damaged ({reason}); delete it to simulate again") from None
+    frame = pd.read_csv(path())
+    values = frame[["simulated_reads", "simulated_cycles", "stall_cycles", "seconds"]].to_numpy(object)
+    return {Convolution(*a): Simulated(*b) for a, b in zip(frame[list(Convolution._fields)].to_numpy(object), values)}
 
 
-def wanted(image_size: int = 32) -> set[Layer]:
+def wanted(image_size: int = 32) -> set[Convolution]:
     """The distinct layers of all networks at an image size, as the authors ran them and as they really are."""
-    return {layer for proxy in (True, False) for found in networks(image_size, proxy).values() for layer in found}
+    return {layer for both in networks(image_size).values() for found in both.values() for layer in found}
 
 
-def _users(layer: Layer) -> str:
+def _users(layer: Convolution) -> str:
     """The networks that have a layer, each with its image size."""
-    having = ((size, label) for size in SIZES for label in AUTHORS_CYCLES)
-    return " ".join(f"{label}@{size}" for size, label in having if any(layer in networks(size, p)[label] for p in (True, False)))
+    users = (f"{label}@{size}" for size in SIZES for label, both in networks(size).items() if layer in both[""] | both["true_"])
+    return " ".join(users)
 
 
-def _write(done: dict[Layer, Simulated], run: dict) -> None:
+def _write(done: dict[Convolution, Simulated], run: dict) -> None:
     """Both files anew, each whole or not at all; `run` replaces the provenance of this run, earlier ones stay."""
     rows = [
         {
@@ -268,7 +272,7 @@ def run(image_size: int = 32, memory: bool = True) -> None:
 def frame(image_size: int = 32) -> pd.DataFrame:
     """A row a network: 64-bit weight reads and cycles for one image, in closed form and summed over simulated layers.
 
-    `true_` columns: layers as they really are, the others: as the authors ran them (`layers`).  shapes, simulated: its
+    `true_` columns: layers as they really are, the others: as the authors ran them (`as_run`).  shapes, simulated: its
     distinct layers and how many were simulated.  A simulated sum is missing unless all of its layers were.
     published_reads, authors_cycles: Table 6 and the cycles of the authors' own runs, both at 32x32 pixels.
     """
@@ -276,7 +280,7 @@ def frame(image_size: int = 32) -> pd.DataFrame:
     known = published.select(origin="table06_twma")
     printed = dict(zip(known["base_model"].fillna(known["generator"]), known["mean"]))
     for label in AUTHORS_CYCLES:
-        both = {true: networks(image_size, not true)[label] for true in ("", "true_")}
+        both = networks(image_size)[label]
         distinct = both[""].keys() | both["true_"].keys()
         row = {"network": label, "shapes": len(distinct), "simulated": len(distinct & done.keys())}
         for true, found in both.items():

@@ -113,7 +113,7 @@ page = {
     "labels": labels.tolist(),
     "base": exported(base_model),
     "generator": exported(transformer),
-    "front": energy.weight_reads(transformer.model, proxy=False) / energy.weight_reads(base_model.model, proxy=False),
+    "front": energy.weight_reads(transformer.model) / energy.weight_reads(base_model.model),
     "curve": {"safe": energy.SAFE_BER, "low_ber": energy.LOW_BER, "low_voltage": energy.LOW_VOLTAGE}
     | {"ratio": energy.ENERGY_RATIO},
     "systems": SYSTEMS,

@@ -71,7 +71,7 @@ def facts(cell, card):
     networks = [models.build(base.model, card["classes"], size, base.width)]
     if front:
         networks.append(generators.build(front.name, front.width, image_size=size))
-    reads = [energy.weight_reads(network, size, proxy=False) for network in networks]
+    reads = [energy.weight_reads(network, size) for network in networks]
     path = weights.path_of(card["key"])
     with safe_open(path, "pt") as file:
         shapes = [file.get_slice(name).get_shape() for name in file.keys() if not name.endswith(BUFFERS)]

@@ -65,7 +65,7 @@ with torch.device("meta"):
         built = {label: models.build(name, 10, pixels) for name, label in names[0]}
         built |= {label: generators.build(name) for name, label in names[1]}
         for name, network in built.items():
-            reads[name, pixels] = energy.weight_reads(network, pixels, proxy=False)
+            reads[name, pixels] = energy.weight_reads(network, pixels)
             parts[name, pixels] = energy.accesses(network, pixels)
             size.setdefault(name, models.parameter_count(network))
 pairs, rows, NOT = [(model, name) for _, model in names[0] for _, name in names[1]], [], "Not measured."

@@ -83,7 +83,7 @@ def reads(part):
     """64-bit weight reads for one image of a base model, a selector or a generator."""
     is_base = hasattr(part, "model")
     whole = models.build(part.model, 10, size, part.width) if is_base else networks.build(part.name, part.width)
-    return energy.weight_reads(whole, size, proxy=False)
+    return energy.weight_reads(whole, size)
 
 
 def net_saving(cell, safe):
