@@ -14,6 +14,7 @@ from benchmarks import clock, parts, rivals
 from nflib import generators, models
 from nflib.faults import named
 from nflib.quantize import Quantized
+from nflib.training import FORCED_PRECISION
 
 CPU = torch.device("cpu")
 
@@ -23,7 +24,14 @@ def narrow(name: str = "vgg11", width: float = 0.125) -> torch.nn.Module:
 
 
 def test_the_official_loop_has_the_same_gradient_as_ours_and_its_log_line_changes_nothing():
-    assert parts.difference(narrow(), "conv_s", 2, 0.25) < 1e-9
+    """In double precision: in single precision rounding decides some ReLUs and maxima."""
+    ours, theirs = (kind(narrow().double(), "conv_s", 8, 2, width=0.25) for kind in (parts.OurStep, parts.TextbookStep))
+    forced = FORCED_PRECISION.set("fp32")
+    ours.gradient(0)
+    FORCED_PRECISION.reset(forced)
+    theirs.gradient(0, log=False)
+    for mine, other in zip(ours.generator.parameters(), theirs.generator.parameters()):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-7, atol=1e-9)
     textbook = parts.TextbookStep(narrow(), "conv_s", 4, 2, width=0.25)
     textbook.gradient(0, log=False)
     first = [p.grad.clone() for p in textbook.generator.parameters()]
@@ -111,12 +119,11 @@ def test_a_spent_budget_ends_after_three_rounds_or_one_that_takes_for_ever(budge
 
 
 def test_a_part_is_measured_and_stored_for_its_page(workshop, monkeypatch, capsys):
-    """With calls that do nothing; the memory of each side is asked for in processes of their own, here a stand-in."""
+    """With calls that do nothing."""
     builders = {"ours": lambda: lambda number: None, "official way": lambda: lambda number: None}
-    comparison = parts.Comparison("a task", builders, 3, 5, {}, lambda sides: {"largest_difference_in_images": 0})
+    comparison = parts.Comparison("a task", builders, 3, 5)
     monkeypatch.setitem(bench.PARTS, "evaluation", lambda device: [comparison])
-    monkeypatch.setattr(bench, "alone", lambda *words: {"imported_mb": 1, "peak_mb": 2})
-    monkeypatch.setattr("sys.argv", ["benchmarks", "evaluation", "--one", "--device", "cpu", "--rounds", "3"])
+    monkeypatch.setattr("sys.argv", ["benchmarks", "evaluation", "--device", "cpu", "--rounds", "3"])
     threads = torch.get_num_threads()
     try:
         assert bench.main() == 0

@@ -1,9 +1,7 @@
 """Time by turns: every side once, then every side once more, so that a slow minute of the machine meets all of them."""
 
-import resource
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -43,13 +41,3 @@ def by_turns(
                 found[name].append(round(seconds, 6))
             tick()
     return found
-
-
-def peak_mb() -> float:
-    """The most main memory, in MB, that this process has held so far."""
-    # getrusage's ru_maxrss begins with what the process that started this one held.
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6

@@ -2,43 +2,37 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nflib import data, energy, evaluation, faults, generators, models
+from nflib import data, evaluation, faults, generators, models
 from nflib.eopm import RELEASE_MOMENTUM, eopm_gradient
-from nflib.faults import named, perturbed
+from nflib.faults import named
 from nflib.quantize import Quantized, quantization_aware
 from nflib.training import FORCED_PRECISION, precision
 
 from . import rivals
-from .clock import Call, seconds_of
+from .clock import Call
 
 RATE = 0.01
-RATES = (1e-4, 1e-3, 5e-3, 1e-2, 5e-2)
 ERROR_MODELS = ("bit_flips", "stuck_at", "release_map")
 SEED = 50000
 LOSS_WEIGHT = 5.0
-H200_BF16 = 989e12  # dense bf16 FLOP/s of an H200, as NVIDIA states them
 
 
 @dataclass
 class Comparison:
     """Sides that do the same work, by name; ours comes first.
 
-    builders: what makes each side's call, so that one side can be had alone.  facts(sides): what else is to be stored,
-    computed after the timing.  seconds: how long to go on at most.
+    builders: what makes each side's call.  seconds: how long to go on at most.
     """
 
     name: str
     builders: dict[str, Callable[[], Call]]
     rounds: int
     seconds: float
-    work: dict = field(default_factory=dict)
-    facts: Callable[[dict[str, Call]], dict] = lambda sides: {}
 
 
 def _base(name: str, device: torch.device) -> nn.Module:
@@ -58,15 +52,6 @@ class _Inject:
         self.injector.perturb(SEED + number)
         self.injector.undo()
 
-    def changed(self, base: Quantized) -> float:
-        """Mean share of stored bits changed over three patterns."""
-        shares = []
-        for seed in range(3):
-            self.injector.perturb(SEED + seed)
-            shares.append(rivals.changed_share(base, self.injector.weights()))
-            self.injector.undo()
-        return float(np.mean(shares))
-
 
 def injection(device: torch.device, model: str = "resnet18", rounds: int = 15) -> list[Comparison]:
     """One error pattern at 1 % into a base model's 8-bit weights: from a seed to perturbed weights and back."""
@@ -82,39 +67,7 @@ def injection(device: torch.device, model: str = "resnet18", rounds: int = 15) -
             selector = f"RandomPositionByRate{end}"
             builders[name] = lambda selector=selector: _Inject(rivals.Mrfi(_base(model, device), RATE, selector))
 
-    def facts(sides: dict[str, Call]) -> dict:
-        base = Quantized(_base(model, device))
-        return {"changed_bits": {name: side.changed(base) for name, side in sides.items()}}
-
-    bits = 8 * sum(Quantized(_base(model, torch.device("cpu"))).sizes.values())
-    work = {"model": models.LABELS[model], "rate": RATE, "bits": bits}
-    return [Comparison("one error pattern", builders, rounds, 75, work, facts)]
-
-
-def stages(device: torch.device, tick: Callable[[], object], model: str = "resnet18", rounds: int = 5) -> list[dict]:
-    """Seconds of ours, by stage (drawing a pattern, applying it, undoing it), error model and rate, by turns."""
-    base = Quantized(_base(model, device))
-    settings = [(error_model, rate) for rate in RATES for error_model in ERROR_MODELS]
-    rows = [{"error_model": name, "rate": rate, "draw": [], "apply": [], "undo": []} for name, rate in settings]
-    for number in range(rounds + 1):
-        for row in rows:
-            error_model, made = named(row["error_model"], row["rate"]), {}
-
-            def draw() -> None:
-                made["pattern"] = error_model.draw(base.sizes, SEED + number)
-
-            def apply() -> None:
-                made["context"] = perturbed(base, made["pattern"])
-                made["context"].__enter__()
-
-            calls = {"draw": draw, "apply": apply, "undo": lambda: made["context"].__exit__(None, None, None)}
-            for stage, call in calls.items():
-                seconds = seconds_of(call, device)
-                if number:
-                    row[stage].append(round(seconds, 6))
-            row["weights_hit"] = sum(len(layer.index) for layer in made["pattern"].values())
-            tick()
-    return rows
+    return [Comparison("one error pattern", builders, rounds, 75)]
 
 
 # ------------------------------------------------------------------------------------------------------------ training
@@ -186,34 +139,6 @@ class TextbookStep:
         self.optimizer.step()
 
 
-def difference(base: nn.Module, name: str, count: int, width: float = 1.0) -> float:
-    """Distance of the two gradients over the official one's length: equal generators, equal patterns, eight images.
-
-    In double precision: in single precision rounding decides some ReLUs and maxima, which alone moves it by 1 %.
-    """
-    base = copy.deepcopy(base).double()
-    ours = OurStep(base, name, 8, count, "fp32", width)
-    textbook = TextbookStep(base, name, 8, count, width)
-    ours.gradient(0)
-    textbook.gradient(0, log=False)
-    mine, theirs = (torch.cat([p.grad.flatten() for p in step.generator.parameters()]) for step in (ours, textbook))
-    return ((mine - theirs).norm() / theirs.norm()).item()
-
-
-def step_flops(base: str, generator: str, batch: int, count: int) -> float:
-    """Floating-point operations that one step needs: forward and backward to the images, generator with its weights."""
-    through = 2 * (count + 1) * energy.macs(models.build(base))
-    return 2.0 * batch * (through + 3 * energy.macs(generators.build(generator)))
-
-
-def matrix_rate(device: torch.device, size: int = 2048, rounds: int = 5) -> float:
-    """FLOP/s of a matrix product [size, size] x [size, size] in the arithmetic of training, the fastest of some: what
-    the machine does at most."""
-    kind = torch.bfloat16 if precision(device) == "bf16" else torch.float32
-    one, other = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
-    return 2.0 * size**3 / min(seconds_of(lambda: one @ other, device) for _ in range(rounds + 1))
-
-
 def training(device: torch.device, settings: tuple = (), rounds: int = 5) -> list[Comparison]:
     """One optimiser step of a generator, ours and the official loop's; settings: (base, generator, batch, N)."""
     if not settings:
@@ -230,15 +155,8 @@ def training(device: torch.device, settings: tuple = (), rounds: int = 5) -> lis
         if precision(device) != "fp32":
             builders["ours, fp32"] = step(OurStep, "fp32")
         builders["official loop"] = step(TextbookStep)
-        work = {"model": models.LABELS[base], "generator": generators.LABELS[generator], "batch": batch, "N": count}
-        work |= {"model_images": batch * count, "flops": step_flops(base, generator, batch, count)}
-
-        def facts(sides: dict[str, Call], base=base, generator=generator, count=count) -> dict:
-            gap, size = difference(_base(base, device), generator, count), 2048 if device.type == "cpu" else 8192
-            return {"relative_difference": gap, "matrix_rate": matrix_rate(device, size)}
-
-        name = f"{work['model']} + {work['generator']}, batch {batch}, N = {count}"
-        found.append(Comparison(name, builders, rounds, 60, work, facts))
+        name = f"{models.LABELS[base]} + {generators.LABELS[generator]}, batch {batch}, N = {count}"
+        found.append(Comparison(name, builders, rounds, 60))
     return found
 
 
@@ -285,15 +203,9 @@ def evaluations(device: torch.device, images: int = 200, patterns: int = 5, roun
 
         return build
 
-    def facts(sides: dict[str, Call]) -> dict:
-        ours, theirs = (side(0) for side in sides.values())
-        gaps = [abs(a - b) for key in ours for a, b in zip(np.resize(ours[key], patterns), theirs[key])]
-        return {"largest_difference_in_images": round(max(gaps) * images / 100)}
-
     builders = {"ours": side(OurEvaluation), "official way": side(OfficialEvaluation)}
     name = f"VGG11 + ConvL, {images} images, {patterns} patterns"
-    work = {"model": "VGG11", "generator": "ConvL", "images": images, "patterns": patterns}
-    return [Comparison(name, builders, rounds, 60, work, facts)]
+    return [Comparison(name, builders, rounds, 60)]
 
 
 PARTS = {"injection": injection, "training": training, "evaluation": evaluations}
