@@ -63,7 +63,7 @@ def _sweep(args: argparse.Namespace) -> int:
     if not cells:
         raise UserError(f"{', '.join(asked)}: nothing to measure at profile {args.profile!r} (notebooks/parameters.yml)")
     cells = only(cells, args.only or [])
-    if args.workers or args.scheduler:
+    if args.workers or args.scheduler is not None:
         if args.budget:
             raise UserError("--budget goes with one process; leave --workers and --scheduler out, or the budget")
         missing = cluster.run(cells, args.profile, args.device, args.workers, args.scheduler)
@@ -181,6 +181,8 @@ def main(words: list[str] | None = None) -> int:
 
     SIGTERM and SIGHUP end the work as Ctrl-C does, so that kernels, workers and parts go with it.
     """
+    if sys.stdout:
+        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal has every letter
     stops = [one for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) != signal.SIG_IGN]
     before = {one: signal.signal(one, _stop) for one in stops}
     try:
@@ -192,13 +194,16 @@ def main(words: list[str] | None = None) -> int:
                 choose("profile", args.profile, PROFILES)
             return args.action(args)
         finally:
-            if sys.stdout:
-                sys.stdout.flush()
+            try:
+                if sys.stdout:
+                    sys.stdout.flush()
+            except OSError:  # nobody reads any more, or the disk is full: nor is it said when the interpreter ends
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise
     except UserError as error:
         print(f"nflib: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         print(f"nflib: {error.strerror or error}{f' ({error.filename})' if error.filename else ''}", file=sys.stderr)

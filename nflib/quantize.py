@@ -31,12 +31,12 @@ def encode(weight: Tensor, bits: int = 8) -> tuple[Tensor, Tensor]:
     """Codes (int8, shape of `weight`, sign-extended for bits < 8) and scale (float scalar).
 
     The scale is 1 for a tensor of zeros, which subnormal numbers count as.
-    Raises ValueError for weights that are not finite, or a width outside 2 to 8.
+    Raises UserError for weights that are not finite, or a width outside 2 to 8.
     """
     weight = weight.detach()
     scale = _scale(weight, check_bits(bits))
     if not torch.isfinite(scale):
-        raise ValueError("weights are not finite; nothing can be quantised")
+        raise UserError("weights are not finite; nothing can be quantised")
     return torch.round(weight / scale).to(torch.int8), scale
 
 

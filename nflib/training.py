@@ -58,7 +58,8 @@ class BaseRecipe:
     bit_errors: float = 0.0
 
     def __post_init__(self):
-        check_numbers(self, epochs=0, batch=1, learning_rate=0, weight_decay=0, seed=0, weight_perturbation=0, clipping=0)
+        check_numbers(self, epochs=0, batch=1, learning_rate=0, weight_decay=0, weight_perturbation=0, clipping=0)
+        check_numbers(self, 1e5, seed=0)
         choose("schedule", self.schedule, SCHEDULES)
         check_bits(self.bits)
         check_rate(self.bit_errors)
@@ -166,7 +167,7 @@ class Diverged(Exception):
 class Resumable:
     """State of a training run kept in a file, written whole or not at all, and taken up again when it is there.
 
-    The file is a sha256 and what `torch.save` wrote of the parts' states and plain values.  deadline: `time.monotonic()`
+    The file is a sha256 of its name and content, and what `torch.save` wrote of the parts' states and plain values.  deadline: `time.monotonic()`
     after which `save` stores the state and raises OutOfTime.  seconds: between two writes.
     """
 
@@ -185,7 +186,7 @@ class Resumable:
             content = self.path.read_bytes()
         except OSError as error:
             raise UserError(f"state of training {self.path} cannot be read: {error.strerror}") from None
-        if hashlib.sha256(content[32:]).digest() != content[:32]:
+        if self._checksum(content[32:]) != content[:32]:
             raise UserError(f"state of training {self.path} is damaged; move it away to begin that training again")
         state = torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
         for name, part in self.parts.items():
@@ -199,10 +200,13 @@ class Resumable:
         if self.path is not None and (over or now - self.saved > self.seconds):
             packed = io.BytesIO()
             torch.save({**{name: part.state_dict() for name, part in self.parts.items()}, "values": values()}, packed)
-            write_whole(self.path, hashlib.sha256(packed.getvalue()).digest() + packed.getvalue())
+            write_whole(self.path, self._checksum(packed.getvalue()) + packed.getvalue())
             self.saved = time.monotonic()
         if over:
             raise OutOfTime
+
+    def _checksum(self, content: bytes) -> bytes:
+        return hashlib.sha256(self.path.name.encode() + content).digest()
 
     def done(self) -> None:
         if self.path is not None:

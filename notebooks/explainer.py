@@ -58,6 +58,8 @@ CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 NAME, FRONT = f"{profile}/cifar10/vgg11", generators.label(front)
 NAMED = {"perturbed": "mean", "patterns": "chips"}  # columns, as the page calls them
 SYSTEMS = ["alone", f"behind {FRONT}"]
+if chip < 0 or not 1 <= chips <= 1000:
+    raise UserError(f"chip is {chip}, chips is {chips}; allowed are numbers from 0, and from 1 to 1,000")
 base_model = nflib.load(NAME)
 transformer = Quantized(nflib.load(f"{NAME}/{front}", training=training, error_model=trained_under, rate=rate))
 

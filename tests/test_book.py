@@ -123,8 +123,9 @@ def test_any_changed_file_is_named(shelf, refused):
         with refused(path.name):
             book.check()
         (shelf.parent / "away").rename(path)
-    for stray in (tables / "more.csv", shelf / "tables" / "paper" / "nothing" / "x.csv", shelf / "records" / "paper" / "x.npz"):
-        stray.parent.mkdir(exist_ok=True)
+    strays = ("tables/paper/accuracy/more.csv", "tables/paper/nothing/x.csv", "records/paper/x.npz", "records/a/b/x.json", "records/paper/x.json")
+    for stray in map(shelf.joinpath, strays):
+        stray.parent.mkdir(exist_ok=True, parents=True)
         stray.write_text("1\n")
         with refused(stray.name):
             book.check()

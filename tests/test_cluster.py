@@ -4,20 +4,23 @@ import contextlib
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
-from examples import TINY, changed, fake
+from examples import TINY, changed, fake, forkserver, small_cells
 
 from nflib import data
 from nflib.eopm import GeneratorRecipe
+from nflib.names import ROOT
 from nflib.study import cluster, runner
 from nflib.study.cells import Base, Cell
 from nflib.study.records import Store
 from nflib.training import BaseRecipe
 
-distributed = pytest.importorskip("dask.distributed")
+dask, distributed = pytest.importorskip("dask"), pytest.importorskip("dask.distributed")
 
 BASE = Base("digits", "vgg11", BaseRecipe("release", epochs=1, batch=128, learning_rate=0.03), 0.0625)
 RECIPE = GeneratorRecipe(
@@ -30,7 +33,7 @@ CELLS = [
 NOBODY = "tcp://127.0.0.1:1"
 
 
-def metrics(cells=CELLS) -> list[dict]:
+def metrics(cells: list[Cell]) -> list[dict]:
     return [Store("smoke").read(Store("smoke").path(cell))["metrics"] for cell in cells]
 
 
@@ -51,20 +54,42 @@ def lose_a_busy_worker(local, victims: list[int]) -> None:
 
 
 def test_cells_are_measured_once_each_although_a_worker_is_lost(workshop, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as local:
+    forkserver()
+    cells = small_cells(workshop)
+    cells.append(dataclasses.replace(cells[1], first_seed=50006))
+    environment = {name: value for name, value in os.environ.items() if name.startswith("NFLIB_")}
+    options = {"threads_per_worker": 1, "dashboard_address": ":0", "env": environment}
+    method = dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
+    with method, distributed.LocalCluster(n_workers=2, **options) as local:
         victims = []
         killer = threading.Thread(target=lose_a_busy_worker, args=(local, victims), daemon=True)
         killer.start()
-        assert cluster.run(CELLS, "smoke", "cpu", scheduler=local.scheduler_address) == 0
+        assert cluster.run(cells, "smoke", "cpu", scheduler=local.scheduler_address) == 0
         killer.join(0)
         assert len(victims) == 1 and victims[0] not in [nanny.pid for nanny in local.workers.values()]
-    here = metrics()
-    assert cluster.run(CELLS, "smoke", "cpu", scheduler=NOBODY) == 0  # nothing is left to do
+    here = metrics(cells)
+    assert cluster.run(cells, "smoke", "cpu", scheduler=NOBODY) == 0  # nothing is left to do
     monkeypatch.setenv("NFLIB_RESULTS", str(workshop / "one process"))
     monkeypatch.setenv("NFLIB_CHECKPOINTS", str(workshop / "one process"))
-    assert runner.run(CELLS, "smoke", "cpu") == 0
-    assert [one["perturbed"] for one in here] == [other["perturbed"] for other in metrics()]
+    assert runner.run(cells, "smoke", "cpu") == 0
+    assert [one["perturbed"] for one in here] == [other["perturbed"] for other in metrics(cells)]
+
+
+def test_ctrl_c_ends_a_sweep_on_workers_in_one_line_and_leaves_nothing(workshop):
+    """As a terminal sends it, to every process of the group, in the middle of a training."""
+    command = [sys.executable, "-m", "nflib.cli", "sweep", "error_models", "--workers", "2"]
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), "start_new_session": True}
+    sweep = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, **heard)
+    while sweep.poll() is None and not list((workshop / "checkpoints").glob("*.lock")):
+        time.sleep(0.05)
+    os.killpg(sweep.pid, signal.SIGINT)
+    told = sweep.communicate(timeout=100)[1]
+    assert sweep.returncode == 130 and "Traceback" not in told and told.splitlines()[-1].startswith("nflib: stopped")
+    assert not [path for path in workshop.rglob("*") if path.is_file() and path.suffix not in (".lock", ".pt")]
+    with pytest.raises(ProcessLookupError):
+        for _ in range(100):
+            os.killpg(sweep.pid, 0)
+            time.sleep(0.1)
 
 
 def test_a_data_set_that_cannot_be_had_costs_its_own_cells_only(workshop, in_process, monkeypatch, capsys):
@@ -84,7 +109,7 @@ def test_a_data_set_that_cannot_be_had_costs_its_own_cells_only(workshop, in_pro
 
 
 def test_a_training_that_diverges_is_stored_and_a_cell_that_fails_is_named(workshop, in_process, monkeypatch, refused):
-    diverging = changed(TINY[0], weight_decay=1e4, epochs=5)
+    diverging = changed(small_cells(workshop)[0], weight_decay=1e4, epochs=9)
     assert cluster.run([diverging], "smoke", "cpu", scheduler=in_process) == 0
     assert "loss" in metrics([diverging])[0]["diverged"]
     monkeypatch.setattr(runner, "measure", lambda *given: 1 / 0)
@@ -109,14 +134,14 @@ def test_what_a_generator_is_made_from_is_trained_before_it():
 
 
 @pytest.mark.parametrize("address, words", [
-    ("login", "'login' .*port"), ("tcp://login", "port"), ("login:port", "port"), ("tcp://:8786", "port"),
+    ("", "port"), ("login", "'login' .*port"), ("tcp://login", "port"), ("login:port", "port"), ("tcp://:8786", "port"),
     (NOBODY, f"{NOBODY}.* reached"), ("http://login:80", "reached.*http"), ("tls://127.0.0.1:1", "reached.*TLS"),
 ])  # fmt: skip
 def test_a_scheduler_that_is_not_there_is_refused_in_one_line(address, words, workshop, monkeypatch, refused, capsys):
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
     with refused(words):
         cluster.run(CELLS[:1], "smoke", "cpu", scheduler=address)
-    assert (address in capsys.readouterr().err) == ("reached" in words)  # what is waited for
+    assert bool(capsys.readouterr().err) == ("reached" in words)  # what is waited for
 
 
 def test_a_scheduler_without_workers_is_waited_for_and_refused_in_one_line(workshop, monkeypatch, refused, capsys):

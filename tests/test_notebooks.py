@@ -55,6 +55,8 @@ def test_every_parameter_set_is_of_its_notebook():
         ({"rates": "2"}, "2.0"),
         ({"rates": "high"}, "rates"),
         ({"rates": ""}, "at least one"),
+        ({"rates": ",".join(["0.1"] * 101)}, "101 values"),
+        ({"base_models": ""}, "nothing to measure"),
         ({"patterns": "ten"}, "patterns"),
         ({"patterns": "0"}, "patterns"),
         ({"patterns": "2.5"}, "patterns"),
@@ -160,6 +162,18 @@ def test_a_signal_ends_a_run_in_one_line_and_leaves_nothing(number, scratch, wor
     finally:
         signal.signal(number, usual)
     assert capfd.readouterr().err.splitlines()[-1].startswith("nflib: stopped") and not list((workshop / "tmp").iterdir())
+
+
+@pytest.mark.parametrize("reader, status", [("nobody", 0), ("a full disk", 2)])
+def test_what_cannot_be_printed_ends_in_a_line_at_most(reader, status, workshop, monkeypatch, capfd):
+    """`nflib status | head -1`, and into a file on a full disk."""
+    read, write = os.pipe()
+    os.close(read)
+    monkeypatch.setattr(notebooks, "names", lambda: ["error_models"])
+    with open(write if status == 0 else "/dev/full", "w") as output, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", output)
+        assert cli.main(["status", "--profile", "smoke"]) == status
+    assert capfd.readouterr().err.count("\n") == (status == 2)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import itertools
-import multiprocessing
 import os
 import random
 import shutil
@@ -15,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from examples import BASE, CELL, GENERATOR, METRICS, PROVENANCE, TINY, at_call, changed, fake
+from examples import BASE, CELL, GENERATOR, METRICS, PROVENANCE, TINY, at_call, changed, fake, forkserver, own_data, small_cells
 from nflib import data, training
 from nflib.names import UserError
 from nflib.study import measures, runner, trained
 from nflib.study.cells import Cell, digest_of
 from nflib.study.records import Store, device_name
 from nflib.study.runner import run
-from nflib.study.trained import choose_device, dataset_on
+from nflib.study.trained import choose_device
 
 CPU = torch.device("cpu")
 
@@ -96,13 +95,6 @@ def at_every_step(replace) -> None:
     replace(time, "perf_counter", lambda: 0.0)
 
 
-def small_cells(workshop, epochs: int = 2) -> list[Cell]:
-    """A base model, and it behind a generator, on 60 images: trained and measured in no time, and six patterns and more."""
-    own_data(workshop, 0)
-    base = dataclasses.replace(BASE, dataset="mine", recipe=dataclasses.replace(BASE.recipe, epochs=epochs, batch=27))
-    return [Cell(base, patterns=1), Cell(base, dataclasses.replace(GENERATOR, batch=27), patterns=6)]
-
-
 def stored(workshop) -> dict:
     """What lies in a workshop, every byte.  Locks may stay where their holder was killed, and are held by nobody."""
     paths = [path for name in ("results", "checkpoints") for path in (workshop / name).rglob("*") if path.is_file()]
@@ -120,8 +112,7 @@ def sweep_and_die(cells: list[Cell], environment: dict[str, str], call: int) -> 
 
 def test_a_sweep_that_is_killed_twenty_times_ends_as_one_that_never_was(workshop):
     """At random moments, and at random calls that write: every byte of records and checkpoints is the same afterwards."""
-    context, chance, kills, took = multiprocessing.get_context("forkserver"), random.Random(0), 0, 0.0
-    context.set_forkserver_preload(["nflib.study.runner"])
+    context, chance, kills, took = forkserver(), random.Random(0), 0, 0.0
     cells, whole = small_cells(workshop), {}
     environment = {name: value for name, value in os.environ.items() if name.startswith("NFLIB_")}
     while kills < 20 or stored(workshop):  # the last one ends
@@ -287,16 +278,6 @@ def test_durations_in_words(seconds, words):
     assert runner.duration(seconds) == words
 
 
-def own_data(workshop, seed: int) -> None:
-    chance = np.random.default_rng(seed)
-    images = [chance.integers(0, 256, (count, 32, 32, 3), np.uint8) for count in (60, 12)]
-    labels = [np.arange(count, dtype=np.uint8) % 3 for count in (60, 12)]
-    (workshop / "data").mkdir(exist_ok=True)
-    arrays = {"train_images": images[0], "train_labels": labels[0], "test_images": images[1], "test_labels": labels[1]}
-    np.savez(workshop / "data" / "mine.npz", **arrays)
-    dataset_on.cache_clear()
-
-
 def test_another_data_set_under_the_same_name_is_refused(workshop, refused):
     """Neither its stored records nor the base model that the old images trained are mixed with the new ones."""
     recipe = dataclasses.replace(BASE.recipe, epochs=1, batch=20)
@@ -342,6 +323,22 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(workshop, mo
     (workshop / "results").write_text("a file where the folder should be")
     with refused("cannot be"):
         run([dataclasses.replace(TINY[0], patterns=1)], "smoke", "cpu")
+
+
+def test_folders_are_made_ready(workshop, monkeypatch, refused):
+    """What dead processes left goes: parts, and states whose result is stored; states of what is not done stay."""
+    store, places = Store("smoke"), workshop / "checkpoints"
+    store.write(CELL, METRICS, PROVENANCE)
+    gone = [places / "base-0.1.resume.pt", places / f"{CELL.digest}.chips.json", store.root / "accuracy" / "x.json.999999999.part"]
+    kept = [places / "base-0.safetensors", places / "base-1.1.resume.pt", places / f"{TINY[1].digest}.chips.json"]
+    places.mkdir()
+    for path in (*gone, *kept):
+        path.write_bytes(b"")
+    runner.ready_folders(store)
+    assert not any(path.exists() for path in gone) and all(path.exists() for path in kept)
+    monkeypatch.setenv("NFLIB_CHECKPOINTS", str(kept[0]))
+    with refused("base-0.safetensors cannot be written"):
+        runner.ready_folders(store)
 
 
 def test_a_generator_with_a_selector_is_measured_without_labels(workshop):

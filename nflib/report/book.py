@@ -8,6 +8,7 @@ import csv
 import filecmp
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from nflib.report import published
 from nflib.study import notebooks
 from nflib.study.cells import cell_of, digest_of
 from nflib.study.cluster import signals_held
-from nflib.study.records import Store, check_writable, git, results
+from nflib.study.records import MANIFEST, Store, check_writable, git, results
 from nflib.study.trained import generator_key
 
 EXECUTED = ROOT / "book" / "_executed"
@@ -70,13 +71,17 @@ def _all(work, *arguments) -> None:
             raise
 
 
+def _digests() -> dict[str, str]:
+    """The sha256 of each stored file by its path below results/; without the manifest, and parts, which are being written."""
+    root = results()
+    files = [path for path in sorted(root.rglob("*")) if path.is_file() and ".part/" not in f"{path}/"]
+    found = {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {path: digest for path, digest in found.items() if path != MANIFEST}
+
+
 def manifest() -> str:
-    """A line for each stored file below results/: its sha256 and its path; none for parts, which are being written."""
-    root, lines = results(), []
-    for path in sorted(root.rglob("*")):
-        if path.is_file() and path.name != "manifest.sha256" and ".part/" not in f"{path}/":
-            lines.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(root).as_posix()}\n")
-    return "".join(lines)
+    """A line for each stored file below results/: its sha256 and its path."""
+    return "".join(f"{digest}  {path}\n" for path, digest in _digests().items())
 
 
 def write() -> list[Path]:
@@ -95,7 +100,7 @@ def write() -> list[Path]:
         fresh.rename(target)
     if results() == ROOT / "results":  # records of a folder elsewhere are not what the README speaks of
         write_whole(README, readme(README.read_text("utf-8")))
-    write_whole(results() / "manifest.sha256", manifest())
+    write_whole(results() / MANIFEST, manifest())
     return sorted(path for path in target.rglob("*") if path.is_file())
 
 
@@ -137,10 +142,11 @@ def _trainings(records: list[dict], profile: str) -> str:
 
 def _check_records() -> list[str]:
     """Every record valid, of known data and of a commit of this repository; UserError for the first that is not."""
-    said = []
+    said, paths = [], sorted((results() / "records").rglob("*.json"))
     for profile in PROFILES:
         store = Store(profile)
-        records = [store.read(path) for path in sorted(store.root.glob("*/*.json"))]
+        records = [store.read(path) for path in paths if path.parent.parent == store.root]
+        paths = [path for path in paths if path.parent.parent != store.root]
         said.append(_trainings(records, profile))
         digests: dict[str, set] = {}
         for record in records:
@@ -155,19 +161,24 @@ def _check_records() -> list[str]:
         shallow = git("rev-parse", "--is-shallow-repository")
         if shallow == "false" and (lost := [c for c in commits if git("cat-file", "-e", f"{c}^{{commit}}") is None]):
             raise UserError(f"records of profile {profile} name commit {lost[0]}, which this repository does not have")
+    if paths:
+        raise UserError(f"{paths[0]} does not lie where a record belongs")
     return said
 
 
 def _check_manifest() -> None:
     """Every file below results/ as the manifest says, and no other, but for records that were measured since."""
+    path = results() / MANIFEST
     try:
-        stated = set((results() / "manifest.sha256").read_text("utf-8").splitlines())
+        *lines, end = path.read_bytes().split(b"\n")
     except OSError as error:
-        raise UserError(f"the manifest of {results()} cannot be read: {error.strerror}; `nflib tables` writes it") from None
-    there, known = set(manifest().splitlines()), {line.split("  ", 1)[1] for line in stated}
-    changed = {line.split("  ", 1)[1] for line in stated ^ there}
-    records = {path.removesuffix(".json") for path in changed - known if path.startswith("records/") and path.endswith(".json")}
-    if changed := sorted(path for path in changed if path in known or path.rpartition(".")[0] not in records):
+        raise UserError(f"the manifest {path} cannot be read: {error.strerror}; `nflib tables` writes it") from None
+    if end or not all(re.fullmatch(rb"[0-9a-f]{64}  [ -~]+", line) for line in lines):
+        raise UserError(f"the manifest {path} is damaged; git checkout restores it")
+    stated, there = {line[66:].decode(): line[:64].decode() for line in lines}, _digests()
+    changed = {path for path in stated | there if stated.get(path) != there.get(path)}
+    records = {path.removesuffix(".json") for path in changed - stated.keys() if path.startswith("records/") and path.endswith(".json")}
+    if changed := sorted(path for path in changed if path in stated or path.rpartition(".")[0] not in records):
         more = f" and {len(changed) - 1} other files are" if len(changed) > 1 else " is"
         raise UserError(f"{results() / changed[0]}{more} not as the manifest says; git shows what changed")
 

@@ -1,6 +1,7 @@
 """Cells: everything that fixes one measured number, and its digest."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -11,7 +12,7 @@ from nflib import data, faults, generators, models
 from nflib.eopm import GeneratorRecipe
 from nflib.mitigations import MITIGATIONS
 from nflib.names import UserError, check_numbers, choose
-from nflib.quantize import check_bits
+from nflib.quantize import check_bits, weighted_layers
 from nflib.shifts import SHIFTS
 from nflib.training import BaseRecipe
 
@@ -60,6 +61,12 @@ class Base:
         return f"{name} {models.label(self.model)} ({self.recipe.words}{seed})"
 
 
+@functools.cache
+def _layers(model: str) -> int:
+    """How many layers of a base model have weights, whatever its width."""
+    return len(weighted_layers(models.build(model, width=0.0625)))
+
+
 @dataclass(frozen=True)
 class Cell:
     """Everything that fixes one measured setting.  Raises UserError for a value that cannot be measured.
@@ -102,7 +109,7 @@ class Cell:
         object.__setattr__(self, "rate", float(faults.check_rate(self.rate)))
         faults.named(self.error_model, self.rate)  # refuses a name that is none
         check_numbers(self, 1e4, patterns=int(self.kind != "transformed_images"))
-        check_numbers(self, 1e7, images=0)
+        check_numbers(self, 1e7, images=int(self.kind == "latency"))  # of which images are the batch
         if self.mitigation:
             choose("mitigation", self.mitigation, MITIGATIONS)
         if self.shift:
@@ -112,8 +119,13 @@ class Cell:
         for field, kind in (("mitigation", "mitigation"), ("hit", "sensitivity"), ("shift", "shift"), ("device", "latency")):
             if bool(getattr(self, field)) != (self.kind == kind):
                 raise UserError(f"kind {self.kind!r} with {field} {getattr(self, field)!r}: kind {kind!r} has a {field}, no other does")
-        if self.hit and not re.fullmatch(r"bit \d+|layer [1-9]\d*|generator too", self.hit):
+        if self.hit and not re.fullmatch(r"bit \d|layer [1-9]\d{0,3}|generator too", self.hit):
             raise UserError(f"errors hit {self.hit!r}; allowed are 'bit 7' and the like, 'layer 1' and the like, 'generator too'")
+        what, _, number = self.hit.partition(" ")
+        if what == "bit" and int(number) >= (bits := self.bits or self.base.recipe.bits):
+            raise UserError(f"errors hit {self.hit!r}, but codes have {bits} bits, from bit 0")
+        if what == "layer" and int(number) > (layers := _layers(self.base.model)):
+            raise UserError(f"errors hit {self.hit!r}, but there are {layers} layers, from layer 1")
         if self.hit == "generator too" and self.generator is None:
             raise UserError("errors hit 'generator too', but there is no generator")
         if self.selector and not (self.generator and self.generator.name == generators.CLASS_WISE):

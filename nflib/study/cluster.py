@@ -92,7 +92,7 @@ def _client(stack: contextlib.ExitStack, workers: int, scheduler: str | None):
     """A client of the scheduler or, without one, of as many local processes, until `stack` is closed."""
     from dask.distributed import Client, LocalCluster
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said here, in one line
-    if not scheduler:
+    if scheduler is None:
         options = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": logging.CRITICAL}
         with signals_held():
             return stack.enter_context(Client(stack.enter_context(LocalCluster(n_workers=workers, **options))))

@@ -98,17 +98,16 @@ def _kept(path: Path, identity: dict) -> dict | None:
     """What is kept at `path` of the same models, data and code; UserError for a file that is not whole."""
     try:
         stored = json.loads(path.read_text("utf-8"))
-        if stored["identity"] != identity:
-            return None
         if stored.pop("sha256") != checksum(stored):
             raise ValueError
+        same = stored["identity"] == identity
     except FileNotFoundError:
         return None
     except OSError as error:
         raise UserError(f"measured patterns {path} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise UserError(f"measured patterns {path} are damaged; move the file away to measure them again") from None
-    return stored
+    return stored if same else None
 
 
 def _by_chip(
@@ -120,7 +119,7 @@ def _by_chip(
     models, data and code are the same.  Raises OutOfTime.
     """
     path, began, saved = chips_path(cell), time.monotonic(), time.monotonic()
-    identity = digests | {"code": code_digest()}
+    identity = digests | {"cell": cell.digest, "code": code_digest()}
     whole = _kept(path, identity) or {"identity": identity, "perturbed": [], "shares": [], "seconds": 0.0}
     before, begun = whole["seconds"], len(whole["perturbed"])
     seeds = range(cell.first_seed, cell.first_seed + cell.patterns)
@@ -140,15 +139,11 @@ def _by_chip(
 
 
 def limited(error_model: faults.ErrorModel, hit: str, base: Quantized) -> faults.ErrorModel:
-    """`error_model` with errors in one bit or one layer of `base` only; hit as in Cell.  Raises UserError for one that is not there."""
+    """`error_model` with errors in one bit or one layer of `base` only; hit as in Cell."""
     what, _, number = hit.partition(" ")
     if what == "bit":
-        if int(number) >= base.bits:
-            raise UserError(f"errors hit {hit!r}, but codes have {base.bits} bits, from bit 0")
         return dataclasses.replace(error_model, hit_bits=(int(number),))
     if what == "layer":
-        if int(number) > len(base.sizes):
-            raise UserError(f"errors hit {hit!r}, but there are {len(base.sizes)} layers, from layer 1")
         return dataclasses.replace(error_model, layers=(list(base.sizes)[int(number) - 1],))
     return error_model
 

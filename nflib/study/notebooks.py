@@ -25,6 +25,7 @@ from nflib.names import ROOT, UserError, choose
 from nflib.study.cells import Cell
 
 SOURCES = ROOT / "notebooks"
+MOST_VALUES = 100  # of a list
 BOOK = "book"  # the key of parameters.yml that lists which parameter sets are pages of the book
 KEPT_ENVIRONMENT = ("NFLIB_OUTCOMES", "NFLIB_STRICT")
 
@@ -108,6 +109,8 @@ def _converted(name: str, value: object, kind: object) -> object:
             value = [part.strip() for part in value.strip().removeprefix("[").removesuffix("]").split(",") if part.strip()]
         if not isinstance(value, (list, tuple)):
             raise _wrong(name, value, kind)
+        if len(value) > MOST_VALUES:
+            raise UserError(f"parameter {name!r} has {len(value)} values; allowed are {MOST_VALUES}")
         return [_converted(name, item, inside[0]) for item in value]
     if kind is str:
         if not isinstance(value, str):
@@ -142,7 +145,7 @@ def _run(sources: list[str], namespace: dict, name: str) -> None:
 def cells(name: str, given: dict[str, object]) -> list[Cell]:
     """What a notebook measures with the parameters given: its cells `parameters` and `cells`, executed here.
 
-    [] for a notebook that only reads.  UserError where a value is refused by what builds cells.
+    [] for a notebook that only reads.  UserError where a value is refused by what builds cells, or nothing is asked for.
     """
     checked = strict(name, given)
     namespace: dict = {}
@@ -152,6 +155,8 @@ def cells(name: str, given: dict[str, object]) -> list[Cell]:
         _run(code(name, "cells"), namespace, name)
     except UserError as error:
         raise UserError(f"notebook {name}: {error}") from None
+    if "cells" in namespace and not namespace["cells"]:
+        raise UserError(f"notebook {name}: with these parameters there is nothing to measure")
     return list(dict.fromkeys(namespace.get("cells", [])))
 
 
@@ -207,13 +212,13 @@ def _own_kernel() -> Iterator[str]:
 def execute(name: str, output: Path, given: dict[str, object], folder: Path, strict_claims: bool = False) -> Path:
     """Run a notebook by papermill from where the user stands; `output` (.ipynb) is written even when a cell fails.
 
+    given: parameters, as `strict` returns them.
     Tables, named pictures and claims are kept in `folder`.  Raises UserError where a cell of the notebook fails, a claim of
     the book does not hold, or the kernel dies.
     """
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    checked = strict(name, given)
     output.parent.mkdir(parents=True, exist_ok=True)
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what goes wrong is said here, in one line
@@ -226,7 +231,7 @@ def execute(name: str, output: Path, given: dict[str, object], folder: Path, str
             papermill.execute_notebook(
                 plain,
                 str(output).replace("{", "{{").replace("}", "}}"),
-                checked,
+                given,
                 kernel_name=kernel,
                 cwd=Path.cwd(),
                 progress_bar=False,

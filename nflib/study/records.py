@@ -21,7 +21,7 @@ from nflib.names import ROOT, UserError
 from nflib.study.cells import Cell, as_json, canonical, cell_of, digest_of
 from nflib.training import precision
 
-SOURCES = ROOT / "nflib"
+SOURCES, MANIFEST = ROOT / "nflib", "manifest.sha256"  # the manifest lies among the results
 
 
 def results() -> Path:
@@ -140,11 +140,12 @@ def device_name(device: torch.device) -> str:
 def git(*words: str) -> str | None:
     """What git says of this project's own repository; None where there is none, whatever repository lies around it."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    own = ["--git-dir", ROOT / ".git", "--work-tree", ROOT]
     try:
-        done = subprocess.run(["git", *words], cwd=ROOT, env=environment, capture_output=True, text=True)
+        done = subprocess.run(["git", *own, *words], cwd=ROOT, env=environment, capture_output=True, text=True)
     except OSError:
         return None
-    return done.stdout.strip() if done.returncode == 0 and (ROOT / ".git").exists() else None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 @functools.cache

@@ -85,7 +85,7 @@ def _store(path: Path, model: torch.nn.Module, facts: dict) -> None:
     """Write a checkpoint: tensors on the CPU by name, training facts, and a digest of both."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with writing(path) as part:
-        save_file(state, part, {"training": json.dumps({"facts": facts, "sha256": _fingerprint(state, facts)})})
+        save_file(state, part, {"training": json.dumps({"key": path.stem, "facts": facts, "sha256": _fingerprint(state, facts)})})
 
 
 def _load(path: Path, model: torch.nn.Module) -> dict:
@@ -94,12 +94,12 @@ def _load(path: Path, model: torch.nn.Module) -> dict:
         with safe_open(path, "pt") as file:
             stored = json.loads(file.metadata()["training"])
             state = {name: file.get_tensor(name) for name in file.keys()}
-        if stored["sha256"] != _fingerprint(state, facts := stored["facts"]):
-            raise ValueError("it is not what was stored")
+        if stored.get("key", path.stem) != path.stem or stored["sha256"] != _fingerprint(state, facts := stored["facts"]):
+            raise ValueError("it is not what was stored here")
         model.load_state_dict(state)
     except OSError as error:
         raise UserError(f"checkpoint {path} cannot be read: {error.strerror or error}") from None
-    except (SafetensorError, TypeError, KeyError, ValueError, RuntimeError):
+    except (SafetensorError, TypeError, LookupError, AttributeError, ValueError, RuntimeError, RecursionError):
         raise UserError(f"checkpoint {path} is damaged; move it away to train again") from None
     return facts
 
@@ -119,16 +119,19 @@ def _trained(key: str, build: Callable[[], torch.nn.Module], train: Callable, de
     path = checkpoints() / f"{key}.safetensors"
     model = build().to(device)
     if not path.exists() and weights.path_of(key).exists():
-        facts, digest = weights.load(key, model)
-        _same_data(weights.path_of(key), facts, dataset)
-        return model, facts, digest
+        _, card, digest = weights.load(key, lambda card: model)
+        _same_data(weights.path_of(key), card["facts"], dataset)
+        return model, card["facts"], digest
     with locked(path):
         if not path.exists():
-            origin = provenance(device, data=dataset.digest)
+            origin, state = provenance(device, data=dataset.digest), _resume_path(key, dataset)
             try:
-                facts = train(model, state := _resume_path(key, dataset))
+                facts = train(model, state)
+                if not all(value.isfinite().all() for value in model.state_dict().values()):
+                    raise Diverged("the weights are not finite after the last step")
             except Diverged as error:
                 error.provenance = origin
+                state.unlink(missing_ok=True)
                 raise
             _store(path, model, facts | {"provenance": origin})
             state.unlink(missing_ok=True)  # not before: the disk may be full
@@ -267,7 +270,9 @@ def load(
     generator, which `generators.transform` applies.  training, error_model, rate: how that generator was trained.
     Raises UserError for a name that is not published.
     """
-    profile, dataset, model, front = [*name.split("/"), "", "", "", ""][:4]
+    profile, dataset, model, front, *more = [*name.split("/"), "", "", "", ""]
+    if any(more):
+        raise UserError(f"{name!r} is not PROFILE/DATASET/BASE_MODEL or PROFILE/DATASET/BASE_MODEL/GENERATOR")
     cell = Cell(recipes.base(profile, dataset, model, recipe))
     if front:
         cell = dataclasses.replace(cell, generator=recipes.generator(profile, front, training, error_model, rate))
@@ -275,9 +280,7 @@ def load(
     if not weights.path_of(key).exists():
         known = ", ".join(card["words"] for card in weights.cards()[:5])
         raise UserError(f"{name} ({cell.words}) is not published; there are {known or 'none'} and others in results/models")
-    card = weights.card(weights.path_of(key))
     build, what = (_new_generator, cell.generator) if front else (_new_base, cell.base)
-    model = build(what, card["classes"], card["image_size"])
-    weights.load(key, model)
+    model, card, _ = weights.load(key, lambda card: build(what, card["classes"], card["image_size"]))
     whole = Quantized(model.to(memory_format=torch.channels_last), card["bits"])
     return whole.model if front else whole

@@ -6,6 +6,7 @@ its metadata: what it is, its training, commit, seconds, hardware.
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -15,7 +16,7 @@ from torch import nn
 from nflib.files import writing
 from nflib.names import UserError
 from nflib.quantize import decode, encode, weighted_layers
-from nflib.study.records import results
+from nflib.study.records import MANIFEST, results
 
 
 def path_of(key: str) -> Path:
@@ -32,31 +33,39 @@ def publish(key: str, model: nn.Module, bits: int, facts: dict, words: str, clas
     for name, layer in weighted_layers(model).items():
         codes, scale = encode(layer.weight.detach().cpu(), bits)
         state[f"{name}.weight"], state[f"{name}.weight.scale"] = codes.contiguous(), scale.reshape(1).float()
-    card = {"words": words, "bits": bits, "facts": facts, "classes": classes, "image_size": image_size}
+    card = {"key": key, "words": words, "bits": bits, "facts": facts, "classes": classes, "image_size": image_size}
     with writing(path_of(key)) as part:
         save_file(state, part, {"card": json.dumps(card, sort_keys=True)})
     return path_of(key)
 
 
-def load(key: str, model: nn.Module) -> tuple[dict, str]:
-    """Fill `model` with a published model's weights, decoded; returns (facts of its training, the file's sha256).
+def load(key: str, build: Callable[[dict], nn.Module]) -> tuple[nn.Module, dict, str]:
+    """The model that `build` makes of a published model's card, filled with its weights, decoded; its card; the file's sha256.
 
-    Raises UserError for a file that is damaged or of another architecture.
+    Raises UserError for a file that is damaged, of another architecture, or not what the manifest says.
     """
     path = path_of(key)
     try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
         with safe_open(path, "pt") as file:
-            card = json.loads(file.metadata()["card"])
+            card = {"key": key, **json.loads(file.metadata()["card"])}
             state = {name: file.get_tensor(name) for name in file.keys()}
-        scales = {name.removesuffix(".scale"): state.pop(name) for name in list(state) if name.endswith(".weight.scale")}
-        for name, scale in scales.items():
-            state[name] = decode(state[name], scale[0])
+        for name in [name for name in state if name.endswith(".weight.scale")]:
+            weight = name.removesuffix(".scale")
+            state[weight] = decode(state[weight], state.pop(name)[0])
+        if card["key"] != key:
+            raise ValueError("another model's")
+        model = build(card)
         model.load_state_dict(state)
     except OSError as error:
         raise UserError(f"published model {path} cannot be read: {error.strerror or error}") from None
-    except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError):
+    except (SafetensorError, LookupError, ValueError, RuntimeError, TypeError, RecursionError):
         raise UserError(f"published model {path} is damaged; git checkout restores it") from None
-    return card["facts"], hashlib.sha256(path.read_bytes()).hexdigest()
+    manifest = results() / MANIFEST
+    lines = manifest.read_text("utf-8", "replace").splitlines() if manifest.exists() else []
+    if any(line.endswith(f"  models/{path.name}") and line[:64] != digest for line in lines):
+        raise UserError(f"published model {path} is not what {manifest} says; git checkout restores it")
+    return model, card, digest
 
 
 def card(path: Path) -> dict:
