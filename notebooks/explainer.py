@@ -121,8 +121,7 @@ page = {
     "systems": SYSTEMS,
     "error_model": "BitFlips",  # of the chips that the page draws
     "records": rows[columns].round(4).rename(columns=NAMED).to_dict("records"),
-    "rate": rate,
-    "chip": chip,
+    **{"rate": rate, "chip": chip},
 }
 
 
