@@ -44,6 +44,7 @@ from nflib.study.cells import cell_of, digest_of
 from nflib.study.records import Store
 from nflib.study.trained import generator_key
 
+NAMELESS = "not by a name"
 BUFFERS = (".scale", "running_mean", "running_var", "num_batches_tracked")
 USUAL = {"training": "faded_eopm", "error_model": "release_map", "rate": 0.01, "recipe": "release"}  # of nflib.load
 
@@ -54,7 +55,7 @@ def loading(cell):
     try:
         known = recipes.base(profile, base.dataset, base.model, **how) == base
     except UserError:  # a recipe without a name
-        return "not by a name"
+        return NAMELESS
     if front:
         at = (front.error_model, front.rate)
         same = [word for word in recipes.TRAININGS if recipes.generator(profile, front.name, word, *at) == front]
@@ -62,7 +63,7 @@ def loading(cell):
         known = known and bool(same)
     name = "/".join([profile, base.dataset, base.model, *([front.name] if front else [])])
     more = [f"{key}={value!r}" for key, value in how.items() if value != USUAL[key]]
-    return f"nflib.load({', '.join([repr(name), *more])})" if known else "not by a name"
+    return f"nflib.load({', '.join([repr(name), *more])})" if known else NAMELESS
 
 
 def facts(cell, card):
@@ -101,7 +102,8 @@ rows = rows.join(pd.DataFrame([known[digest] for digest in rows["digest"]]))
 rows["model"] = rows["base_model"] + (" (" + rows["base_recipe"] + ")").str.replace(" (release)", "", regex=False)
 rows["model"] = (rows["model"] + " + " + rows["generator"]).str.removesuffix(" + none")
 here = rows["error_model"].eq("ReleaseMap") & rows["rate"].eq(USUAL["rate"]) & rows["bits"].eq(8)
-main = rows[here & (rows["train_error_model"].eq(rows["error_model"]) | rows["generator"].eq("none"))]
+main = rows[here & rows["load"].ne(NAMELESS)]
+main = main[main["train_error_model"].eq(main["error_model"]) | main["generator"].eq("none")]
 
 # %% [markdown]
 # ## What each reaches under errors, and what it saves
