@@ -20,7 +20,7 @@
 # images and chips.
 
 # %% [markdown] tags=["desk"]
-# **Mostly, but less than on clean images: behind ConvL and UNetL, trained on the paper's loss, a narrow VGG11 recovers up
+# **Mostly, but less than on clean images: behind large generators, trained on the paper's loss, a narrow VGG11 recovers up
 # to half of the lost accuracy on corrupted images, and in one case nothing.** CIFAR-10, 1 % bit errors of the official
 # code's error map.
 
