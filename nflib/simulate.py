@@ -137,7 +137,7 @@ def as_is(network: list[energy.Layer]) -> Counter[Convolution]:
 
 @functools.cache
 def networks(image_size: int = 32) -> dict[str, dict[str, Counter[Convolution]]]:
-    """Layers of the five base models and six generators, by label: as the authors ran them (""), as they are ("true_")."""
+    """Layers of the five base models and six generators, by label: as the authors ran them (""), as they are (`true_`)."""
     with torch.device("meta"):
         built = {label: models.build(name, 10, image_size) for name, label in models.LABELS.items()}
         built |= {label: generators.build(name) for name, label in generators.LABELS.items()}
