@@ -203,10 +203,8 @@ caption = "Means over chips. The paper trained by EOPM, we as the column front s
 show(accuracy, columns, "mechanism", caption)
 
 # %% tags=["hide-input"]
-columns = ["base_model", "front", "swapped_image", "swapped_perturbation", "perturbation_alone"]
-columns += ["nearest_mean_perturbations", "between_classes_perturbations", "saturated"]
-caption = "Swap test; accuracy from the perturbation alone, and by its nearest class mean; share of the variance of "
-caption += "perturbations between classes, and of pixel values that are clipped. In per cent, without bit errors."
+columns = ["base_model", "front", "swapped_image", "swapped_perturbation", "perturbation_alone", "saturated"]
+caption = "Swap test, accuracy from the perturbation alone, and pixel values that are clipped; per cent, without bit errors."
 show(pictured, columns, "swap", caption)
 
 # %% [markdown]
