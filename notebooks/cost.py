@@ -76,7 +76,7 @@ official = GeneratorRecipe()  # the official code's own: 300 epochs of CIFAR-10
 whole_length = official.steps * official.batch * official.models_per_step
 
 # %% [markdown]
-# ## How one trains matters more than how long
+# ## Trainings of similar length recover very different amounts
 #
 # Each point is one generator, trained to the end of its schedule: recovery, with its standard error over chips, against
 # two measures of effort. Minutes count everything, class-wise perturbations included. *Model-images* are images times
