@@ -33,16 +33,7 @@ def commands(text: str) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("nflib ")]
 
 
-VERSIONS = {
-    "pyproject.toml": r'^version = "(.*)"',
-    "CITATION.cff": r"^version: (.*)",
-    "book/cite.md": r"^  version = {(.*)}",
-}
 PASTES = [(caption, content) for _, caption, content in blocks(EXTEND) if caption]
-
-
-def files_of_contents() -> list[str]:
-    return re.findall(r"(?:file|root): (\S+)", (ROOT / "_toc.yml").read_text("utf-8"))
 
 
 def test_the_readme_is_short_and_its_table_is_the_derived_one():
@@ -76,7 +67,7 @@ def test_commands_are_understood(page):
 
 def test_contents_are_the_pages_of_the_book_and_the_prose():
     """Each page once, and nothing that will not be there."""
-    files = files_of_contents()
+    files = re.findall(r"(?:file|root): (\S+)", (ROOT / "_toc.yml").read_text("utf-8"))
     prose = {f"book/{path.stem}" for path in (ROOT / "book").glob("*.md")}
     executed = {f"book/_executed/{page}" for page in notebooks.pages()}
     assert sorted(files) == sorted(prose | executed)
@@ -107,7 +98,8 @@ def test_locked_packages_have_hashes_and_a_line_in_the_list_of_licences():
 
 def test_versions_agree():
     """Of the package, of its citation file and of the page on citing."""
-    found = {re.search(words, (ROOT / name).read_text("utf-8"), re.MULTILINE)[1] for name, words in VERSIONS.items()}
+    places = {"pyproject.toml": r'version = "(.*)"', "CITATION.cff": r"version: (.*)", "book/cite.md": r"  version = {(.*)}"}
+    found = {re.search(f"^{words}", (ROOT / name).read_text("utf-8"), re.MULTILINE)[1] for name, words in places.items()}
     assert len(found) == 1
 
 
