@@ -1,10 +1,7 @@
 """Training of generators: by expectation over perturbed models (EOPM), and by distillation of class-wise perturbations."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,18 +12,8 @@ from nflib.data import Split
 from nflib.faults import TRAINING_PATTERNS, ErrorModel, LayerFaults, Pattern, ahead, by_layer, perturbed
 from nflib.generators import UNet, transform
 from nflib.names import UserError, check_numbers, choose
-from nflib.quantize import Quantized, check_bits, plain, quantization_aware, weighted_layers
-from nflib.training import (
-    CHECKED_STEPS,
-    SCHEDULES,
-    Resumable,
-    autocast,
-    batches_of,
-    captured,
-    check_finite,
-    progress_bar,
-    schedule_of,
-)
+from nflib.quantize import Quantized, check_bits, quantization_aware, weighted_layers
+from nflib.training import SCHEDULES, autocast, optimise
 
 RELEASE_MOMENTUM = 1 - 0.9**10  # the official code updates the generator's batch-norm statistics N = 10 times a batch
 
@@ -221,92 +208,45 @@ def distillation_gradient(generator: nn.Module, teacher: nn.Module, images: Tens
     return loss.detach()
 
 
-def _ready(generator: nn.Module, recipe: GeneratorRecipe) -> None:
-    """The generator in train mode, its weights fake-quantised, batch norm with the recipe's momentum."""
-    for layer in generator.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = recipe.momentum
-    quantization_aware(generator, recipe.bits).to(memory_format=torch.channels_last).train()
-
-
-def _optimise(
+def _train(
     generator: nn.Module,
     train: Split,
     how: str,
     recipe: GeneratorRecipe,
     steps: range,
     schedule: str,
-    gradient: Callable[[int, Tensor, Tensor], Tensor],
-    resume: Path | None,
-    words: str,
-    deadline: float | None,
+    gradient: Callable[[int, Tensor, Tensor], list[Tensor]],
+    **run: object,
 ) -> tuple[list[list[float]], float]:
-    """Adam steps along `gradient`; the generator ends plain, with the float weights behind the codes.
-
-    steps: which of the recipe's batches, counted from its start, are used.  gradient(step, images, labels): accumulates
-    into .grad and returns losses [K]; step counts from 0.  Returns ([step, *means] of every twentieth of the steps, seconds).
-    """
-    fused = train.images.device.type == "cuda" or None
+    """`training.optimise` with Adam, the recipe's initial gain and momentum of batch norm; means of every twentieth of the steps."""
+    if steps.start == 0:
+        set_initial_gain(generator, recipe.initial_gain)
+    for layer in generator.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = recipe.momentum
+    quantization_aware(generator, recipe.bits).to(memory_format=torch.channels_last).train()
+    fused, report = train.images.device.type == "cuda" or None, max(1, len(steps) // 20)
     optimizer = torch.optim.Adam(generator.parameters(), recipe.learning_rate, (0.5, 0.999), fused=fused)
-    scheduler = schedule_of(optimizer, schedule, recipe.learning_rate, len(steps))
-    state = Resumable(resume, deadline, model=generator, optimizer=optimizer, scheduler=scheduler)
-    stored = state.load()
-    done, losses, window = stored.get("step", 0), stored.get("losses", []), stored.get("window")
-    window = None if window is None else torch.tensor(window, device=train.images.device)
-    began, report = time.perf_counter() - stored.get("seconds", 0.0), max(1, len(steps) // 20)
-    per_epoch = max(1, len(train.labels) // recipe.batch)
-    with ExitStack() as stack:
-        progress = stack.enter_context(progress_bar(len(steps), words, done))
-        if weighted_layers(generator):  # not for patterns without a network
-            stack.enter_context(captured(generator, train, recipe.batch, how))
-        while done < len(steps):
-            epoch, skip = divmod(steps[done], per_epoch)
-            for number, (images, labels) in enumerate(batches_of(train, recipe.batch, how, recipe.seed, epoch)):
-                if done == len(steps):
-                    break
-                if number < skip:
-                    continue
-                optimizer.zero_grad()
-                found = gradient(done, images, labels)
-                window = found if window is None else window + found
-                optimizer.step()
-                scheduler.step()
-                done += 1
-                progress.update()
-                if done % CHECKED_STEPS == 0 or done % report == 0:
-                    check_finite(window, done, state)
-                if done % report == 0:
-                    losses.append([done, *(window / report).tolist()])
-                    window = None
-                seconds = time.perf_counter() - began
-                state.save(lambda: {"step": done, "losses": losses, "window": None if window is None else window.tolist(), "seconds": seconds})
-    plain(generator).eval()
-    return losses, time.perf_counter() - began
+    graphs = bool(weighted_layers(generator))  # not for perturbations without a network
+    sums, seconds = optimise(generator, optimizer, schedule, train, how, recipe, steps, report, graphs, gradient, **run)
+    return [[step, *(torch.tensor(losses) / report).tolist()] for step, *losses in sums], seconds
 
 
 def distill(
-    generator: nn.Module,
-    teacher: nn.Module,
-    train: Split,
-    how: str,
-    recipe: GeneratorRecipe,
-    resume: Path | None = None,
-    words: str = "",
-    deadline: float | None = None,
+    generator: nn.Module, teacher: nn.Module, train: Split, how: str, recipe: GeneratorRecipe, **run: object
 ) -> dict:
     """Train `generator` in place for `recipe.distillation_steps`, on a one-cycle schedule, to transform images as `teacher` does.
 
+    run: resume, words and deadline, as in `training.optimise`.
     Returns {"seconds", "distillation_losses" ([step, mean squared distance] of every twentieth of the steps)}, and "steps",
     "model_images" and "losses" as `train_generator`, for no steps of Eq. 3.
     """
-    set_initial_gain(generator, recipe.initial_gain)
-    _ready(generator, recipe)
 
-    def gradient(step: int, images: Tensor, labels: Tensor) -> Tensor:
-        return distillation_gradient(generator, teacher, images, labels)[None]
+    def gradient(step: int, images: Tensor, labels: Tensor) -> list[Tensor]:
+        return [distillation_gradient(generator, teacher, images, labels)[None]]
 
     steps = range(recipe.distillation_steps)
-    losses, seconds = _optimise(generator, train, how, recipe, steps, "one_cycle", gradient, resume, words, deadline)
+    losses, seconds = _train(generator, train, how, recipe, steps, "one_cycle", gradient, **run)
     return {"seconds": seconds, "steps": 0, "model_images": 0, "losses": [], "distillation_losses": losses}
 
 
@@ -317,22 +257,17 @@ def train_generator(
     how: str,
     recipe: GeneratorRecipe,
     error_model: ErrorModel,
-    resume: Path | None = None,
-    words: str = "",
-    deadline: float | None = None,
     distilled: dict | None = None,
+    **run: object,
 ) -> dict:
     """Train `generator` in place on Eq. 3 against the frozen `bases` (one: relaxed access; several: surrogates, averaged).
 
     distilled: what `distill` returned, where `generator` comes from there; its batches are not used again.
+    run: resume, words and deadline, as in `training.optimise`.
     Returns {"seconds" (the distillation's included), "steps", "model_images" (images x perturbed models), "losses" ([step, clean,
     perturbed] means of every twentieth of the steps)}, and "distillation_losses" where there are any.
     """
-    if not distilled:
-        set_initial_gain(generator, recipe.initial_gain)
-    _ready(generator, recipe)
-    count, patterns = recipe.models_per_step, None
-    device = train.images.device
+    count, device, patterns = recipe.models_per_step, train.images.device, None
 
     def numbered(step: int) -> Iterator[tuple[Quantized, int]]:
         """Base model and seed of every pattern from `step` on, in the order in which they are asked for."""
@@ -340,11 +275,10 @@ def train_generator(
             seeds = np.random.default_rng([recipe.seed, later]).integers(TRAINING_PATTERNS, size=(len(bases), count))
             yield from ((base, int(seed)) for base, row in zip(bases, seeds) for seed in row)
 
-    def drawn(key: tuple[Quantized, int]) -> Pattern:
-        base, seed = key
-        return error_model.draw(base.sizes, seed, base.bits, device)
+    def drawn(of: tuple[Quantized, int]) -> Pattern:
+        return error_model.draw(of[0].sizes, of[1], of[0].bits, device)
 
-    def gradient(step: int, images: Tensor, labels: Tensor) -> Tensor:
+    def gradient(step: int, images: Tensor, labels: Tensor) -> list[Tensor]:
         nonlocal patterns
         patterns = patterns or ahead(drawn, numbered(step), device)
 
@@ -356,11 +290,11 @@ def train_generator(
         if recipe.fade_skips:
             set_skip_gain(generator, recipe.brightness(step))
         terms = (pattern, count, recipe.loss_weight, recipe.split_batch, recipe.brightness(step))
-        return torch.stack(eopm_gradient(generator, bases, images, labels, *terms))
+        return [torch.stack(eopm_gradient(generator, bases, images, labels, *terms))]
 
     first = recipe.distillation_steps if distilled else 0
     steps = range(first, first + recipe.steps)
-    losses, seconds = _optimise(generator, train, how, recipe, steps, recipe.schedule, gradient, resume, words, deadline)
+    losses, seconds = _train(generator, train, how, recipe, steps, recipe.schedule, gradient, **run)
     set_skip_gain(generator, 1.0)
     patterns_an_image = (1 if recipe.split_batch else count) * len(bases)
     return {

@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,15 +103,6 @@ def autocast(device: torch.device) -> torch.autocast:
 
 
 @contextmanager
-def buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Put batch norm's running statistics back on leaving: what passes through `model` here is no part of its training."""
-    kept = [buffer.clone() for buffer in model.buffers()]
-    yield
-    for buffer, before in zip(model.buffers(), kept):
-        buffer.copy_(before)
-
-
-@contextmanager
 def captured(model: nn.Module, train: Split, batch: int, how: str) -> Iterator[None]:
     """On a GPU, run `model` on the batches of training as CUDA graphs, forward and backward: launching its many small kernels
     one by one takes the host longer than the GPU takes to compute them.  Elsewhere nothing changes."""
@@ -120,8 +111,11 @@ def captured(model: nn.Module, train: Split, batch: int, how: str) -> Iterator[N
         return
     images = next(batches_of(train, batch, how, 0, 0))[0]
     mixed = torch.autocast("cuda", torch.bfloat16, enabled=precision(images.device) == "bf16", cache_enabled=False)
-    with mixed, buffers_kept(model):
+    kept = [buffer.clone() for buffer in model.buffers()]
+    with mixed:
         torch.cuda.make_graphed_callables(model, (images.clone(memory_format=torch.preserve_format),))
+    for buffer, before in zip(model.buffers(), kept):  # what passed through the model here is no part of its training
+        buffer.copy_(before)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")  # that of the capture: no harm
@@ -221,17 +215,69 @@ def check_finite(losses: Tensor | float, step: int, state: Resumable) -> None:
         raise Diverged(f"the loss is {', '.join(f'{value:g}' for value in values)} at step {step}")
 
 
+def optimise(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: str,
+    train: Split,
+    how: str,
+    recipe: "BaseRecipe | GeneratorRecipe",
+    steps: range,
+    report: int,
+    graphs: bool,
+    gradient: Callable[[int, Tensor, Tensor], list[Tensor]],
+    resume: Path | None = None,
+    words: str = "",
+    deadline: float | None = None,
+) -> tuple[list[list[float]], float]:
+    """Steps of `optimizer` along `gradient` on a quantisation-aware `model`; it ends plain, in eval mode, with the float
+    weights behind the codes.
+
+    steps: which of the recipe's batches, counted from its start, are used.  report: steps between two entries of the
+    losses.  graphs: see `captured`.  gradient(step, images, labels): accumulates into .grad and returns losses [K], one
+    or more, which are added up; step counts from 0.  resume: file for the state between steps, which stays.  words: text of
+    the progress bar.  deadline: see `Resumable`.  Returns ([step, *sums] of every `report` steps, seconds).
+    """
+    scheduler = schedule_of(optimizer, schedule, recipe.learning_rate, len(steps))
+    state = Resumable(resume, deadline, model=model, optimizer=optimizer, scheduler=scheduler)
+    stored = state.load()
+    done, losses, window = stored.get("step", 0), stored.get("losses", []), stored.get("window")
+    window = 0.0 if window is None else torch.tensor(window, device=train.images.device)
+    began = time.perf_counter() - stored.get("seconds", 0.0)
+    epoch, skip = divmod(steps.start + done, max(1, len(train.labels) // recipe.batch))
+    epochs = (batches_of(train, recipe.batch, how, recipe.seed, number) for number in itertools.count(epoch))
+    batches = itertools.islice(itertools.chain.from_iterable(epochs), skip, None)
+    with (
+        progress_bar(len(steps), words, done) as progress,
+        captured(model, train, recipe.batch, how) if graphs else nullcontext(),
+    ):
+        for done, (images, labels) in zip(range(done + 1, len(steps) + 1), batches):
+            optimizer.zero_grad()
+            for loss in gradient(done - 1, images, labels):
+                window = window + loss
+            optimizer.step()
+            scheduler.step()
+            progress.update()
+            if done % CHECKED_STEPS == 0 or done % report == 0:
+                check_finite(window, done, state)
+            if done % report == 0:
+                losses.append([done, *window.tolist()])
+                window = torch.zeros_like(window)
+            seconds = time.perf_counter() - began
+            state.save(lambda: {"step": done, "losses": losses, "window": window.tolist(), "seconds": seconds})
+    plain(model).eval()
+    return losses, time.perf_counter() - began
+
+
 @contextmanager
 def statistics_untouched(model: nn.Module) -> Iterator[None]:
     """Let batch norm normalise by the batch, as in training, and leave its running statistics as they are."""
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-    try:
-        for norm in norms:
-            norm.track_running_stats = False
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
+    for norm in norms:
+        norm.track_running_stats = False
+    yield
+    for norm in norms:
+        norm.track_running_stats = True
 
 
 @contextmanager
@@ -251,16 +297,14 @@ def adversarial_weights(model: nn.Module, images: Tensor, labels: Tensor, gamma:
         loss = F.cross_entropy(model(images), labels)
     gradients = torch.autograd.grad(loss, weights)
     before = [weight.detach().clone() for weight in weights]
-    try:
-        with torch.no_grad():
-            for weight, gradient in zip(weights, gradients):
-                direction = gradient / gradient.norm().clamp(min=torch.finfo(gradient.dtype).tiny)
-                weight.add_(direction * (gamma * weight.norm()))
-        yield
-    finally:
-        with torch.no_grad():
-            for weight, old in zip(weights, before):
-                weight.copy_(old)
+    with torch.no_grad():
+        for weight, gradient in zip(weights, gradients):
+            direction = gradient / gradient.norm().clamp(min=torch.finfo(gradient.dtype).tiny)
+            weight.add_(direction * (gamma * weight.norm()))
+    yield
+    with torch.no_grad():
+        for weight, old in zip(weights, before):
+            weight.copy_(old)
 
 
 @contextmanager
@@ -274,14 +318,12 @@ def read_back(model: nn.Module, pattern: Pattern | None) -> Iterator[None]:
         yield
         return
     layers = weighted_layers(model)
-    try:
-        for name, layer in layers.items():
-            layer.parametrizations.weight[0].faults = pattern[name]
-        with statistics_untouched(model):
-            yield
-    finally:
-        for layer in layers.values():
-            layer.parametrizations.weight[0].faults = None
+    for name, layer in layers.items():
+        layer.parametrizations.weight[0].faults = pattern[name]
+    with statistics_untouched(model):
+        yield
+    for layer in layers.values():
+        layer.parametrizations.weight[0].faults = None
 
 
 def training_pattern(sizes: Mapping[str, int], recipe: BaseRecipe, step: int, device: torch.device) -> Pattern:
@@ -292,67 +334,40 @@ def training_pattern(sizes: Mapping[str, int], recipe: BaseRecipe, step: int, de
 
 @torch.no_grad()
 def clip_weights(model: nn.Module, limit: float) -> None:
-    """Cut the float weights of a quantisation-aware `model`'s weighted layers to [-limit, limit], in place; 0 does nothing.
+    """Cut the float weights of a quantisation-aware `model`'s weighted layers to [-limit, limit], in place.
     Biases and batch norm, which no error hits, stay."""
-    for layer in weighted_layers(model).values() if limit else ():
+    for layer in weighted_layers(model).values():
         layer.parametrizations.weight.original.clamp_(-limit, limit)
 
 
-def train_base(
-    model: nn.Module,
-    train: Split,
-    how: str,
-    recipe: BaseRecipe,
-    resume: Path | None = None,
-    words: str = "",
-    deadline: float | None = None,
-) -> dict:
+def train_base(model: nn.Module, train: Split, how: str, recipe: BaseRecipe, **run: object) -> dict:
     """Train `model` in place on `train` (on the model's device); it ends plain, with the float weights behind the codes.
 
-    how: augmentation, as in `augment.augment`.  resume: file for the state between steps, which stays.  words: text of the progress bar.
+    how: augmentation, as in `augment.augment`.  run: resume, words and deadline, as in `optimise`.
     Returns {"seconds", "epochs", "losses" (mean training loss of each epoch, at the moved weights if they are moved, over codes
     with and without errors if there are any)}.
     """
-    device = next(model.parameters()).device
+    device, patterns = next(model.parameters()).device, None
     sizes = {name: layer.weight.numel() for name, layer in weighted_layers(model).items()}
     quantization_aware(model, recipe.bits).to(memory_format=torch.channels_last).train()
     fused = device.type == "cuda" or None
     optimizer = torch.optim.SGD(model.parameters(), recipe.learning_rate, 0.9, weight_decay=recipe.weight_decay, fused=fused)
-    steps = max(1, len(train.labels) // recipe.batch)
-    scheduler = schedule_of(optimizer, recipe.schedule, recipe.learning_rate, recipe.epochs * steps)
-    state = Resumable(resume, deadline, model=model, optimizer=optimizer, scheduler=scheduler)
-    stored = state.load()
-    losses = stored.get("losses", [])
-    done = stored.get("step", 0)
-    total = torch.tensor(stored.get("total", 0.0), device=device)
-    began = time.perf_counter() - stored.get("seconds", 0.0)
-    patterns = ahead(lambda step: training_pattern(sizes, recipe, step, device), itertools.count(done), device)
-    with ExitStack() as stack:
-        progress = stack.enter_context(progress_bar(recipe.epochs * steps, words, done))
-        if not recipe.weight_perturbation and not recipe.bit_errors:  # which switch batch norm's statistics off and on
-            stack.enter_context(captured(model, train, recipe.batch, how))
-        for epoch in range(done // steps, recipe.epochs):
-            skip = done - epoch * steps
-            for images, labels in itertools.islice(batches_of(train, recipe.batch, how, recipe.seed, epoch), skip, None):
-                readings = [None, next(patterns)] if recipe.bit_errors else [None]
-                with adversarial_weights(model, images, labels, recipe.weight_perturbation):
-                    optimizer.zero_grad()
-                    for pattern in readings:
-                        with read_back(model, pattern), autocast(device):
-                            loss = F.cross_entropy(model(images), labels) / len(readings)
-                        loss.backward()
-                        total += loss.detach()
-                optimizer.step()
-                clip_weights(model, recipe.clipping)
-                scheduler.step()
-                done += 1
-                progress.update()
-                if done % CHECKED_STEPS == 0 or done % steps == 0:
-                    check_finite(total, done, state)
-                if done % steps == 0:
-                    losses.append(float(total) / steps)
-                    total.zero_()
-                state.save(lambda: {"step": done, "losses": losses, "total": float(total), "seconds": time.perf_counter() - began})
-    seconds = time.perf_counter() - began
-    plain(model).eval()
-    return {"seconds": seconds, "epochs": recipe.epochs, "losses": losses}
+    if recipe.clipping:
+        optimizer.register_step_post_hook(lambda *_: clip_weights(model, recipe.clipping))
+
+    def gradient(step: int, images: Tensor, labels: Tensor) -> list[Tensor]:
+        nonlocal patterns
+        patterns = patterns or ahead(lambda later: training_pattern(sizes, recipe, later, device), itertools.count(step), device)
+        readings, losses = [None, next(patterns)] if recipe.bit_errors else [None], []
+        with adversarial_weights(model, images, labels, recipe.weight_perturbation):
+            for pattern in readings:
+                with read_back(model, pattern), autocast(device):
+                    loss = F.cross_entropy(model(images), labels) / len(readings)
+                loss.backward()
+                losses.append(loss.detach()[None])
+        return losses
+
+    epoch = max(1, len(train.labels) // recipe.batch)
+    steps, graphs = range(recipe.epochs * epoch), not recipe.weight_perturbation and not recipe.bit_errors  # which switch statistics off
+    sums, seconds = optimise(model, optimizer, recipe.schedule, train, how, recipe, steps, epoch, graphs, gradient, **run)
+    return {"seconds": seconds, "epochs": recipe.epochs, "losses": [loss / epoch for _, loss in sums]}

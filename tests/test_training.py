@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from nflib import data, eopm, evaluation, generators, models, training
 from nflib.data import Split
 from nflib.eopm import GeneratorRecipe, distill, eopm_gradient, train_generator
-from nflib.faults import BitFlips, StuckAt, changed_bits, perturbed
+from nflib.faults import BitFlips, StuckAt, changed_bits
 from nflib.generators import transform
 from nflib.quantize import Quantized, encode, plain, quantization_aware, weighted_layers
 from nflib.training import BaseRecipe, Diverged, OutOfTime, Resumable, adversarial_weights, train_base
@@ -80,10 +80,6 @@ def original(layer: nn.Module) -> nn.Parameter:
     return layer.parametrizations.weight.original
 
 
-def own_statistics(model: nn.Module) -> bool:
-    return all(layer.track_running_stats for layer in model.modules() if isinstance(layer, nn.BatchNorm2d))
-
-
 def textbook_loss(generator, bases, images, labels, patterns, models_per_step, loss_weight) -> Tensor:
     """Eq. 3 as printed: copies of the base model with their own faulty weights, a generator pass for each."""
     total = 0
@@ -109,8 +105,7 @@ def assert_same_gradient(mine: nn.Module, textbook: nn.Module, factor: float = 1
         assert (factor * one.grad - other.grad).norm() <= relative * other.grad.norm() + 1e-12 * size
 
 
-@pytest.mark.parametrize("name", ["conv_s", "unet_s"])
-@pytest.mark.parametrize("surrogates", [1, 2])
+@pytest.mark.parametrize("name, surrogates", [("conv_s", 2), ("unet_s", 1)])
 def test_one_generator_pass_gives_the_textbook_gradient(name, surrogates, few, fp32):
     images, labels = random_images(6).double(), few.labels[:6]
     bases = [Quantized(models.build("vgg11", width=0.125, seed=seed).double()) for seed in range(surrogates)]
@@ -180,13 +175,13 @@ def test_distillation_follows_the_textbook_gradient_and_rests_where_the_teacher_
 
 def train_new_base(few: Split, recipe: BaseRecipe = BASE, resume=None, deadline=None) -> tuple[dict, dict]:
     model = new_base()
-    facts = train_base(model, few, "crop", recipe, resume, deadline=deadline)
+    facts = train_base(model, few, "crop", recipe, resume=resume, deadline=deadline)
     return state(model), facts
 
 
 def train_new_generator(few, recipe=GENERATOR, resume=None, deadline=None, bases=(), errors=ERRORS):
     generator = generators.build(recipe.name, recipe.width, recipe.seed)
-    facts = train_generator(generator, bases or [frozen()], few, "crop", recipe, errors, resume, deadline=deadline)
+    facts = train_generator(generator, bases or [frozen()], few, "crop", recipe, errors, resume=resume, deadline=deadline)
     return state(generator), facts
 
 
@@ -199,16 +194,15 @@ def class_wise() -> nn.Module:
 
 def train_by_distillation(few: Split, recipe=DISTILLATION, resume=None, deadline=None) -> tuple[dict, dict]:
     generator = generators.build(recipe.name, recipe.width, recipe.seed)
-    facts = distill(generator, class_wise(), few, "crop", recipe, resume, deadline=deadline)
+    facts = distill(generator, class_wise(), few, "crop", recipe, resume=resume, deadline=deadline)
     return state(generator), facts
 
 
-@pytest.mark.parametrize("recipe", [GENERATOR, ADVERSARIAL])
-def test_generator_training_leaves_the_base_models_as_they_were(recipe, few):
+def test_generator_training_leaves_the_base_models_as_they_were(few):
     """Weights and batch-norm statistics bit by bit, codes and scales, gradients, modes."""
     bases = [frozen(0), frozen(1)]
     before = [(state(base.model), copy.deepcopy(base.codes), copy.deepcopy(base.scales)) for base in bases]
-    final, _ = train_new_generator(few, recipe, bases=bases)
+    final, _ = train_new_generator(few, bases=bases)
     assert not same(final, state(new_generator()))
     for base, (weights, codes, scales) in zip(bases, before):
         assert same(weights, state(base.model)) and same(codes, base.codes) and same(scales, base.scales)
@@ -218,9 +212,9 @@ def test_generator_training_leaves_the_base_models_as_they_were(recipe, few):
 
 def test_distillation_needs_no_base_model_and_brings_the_generator_nearer(few):
     """The recorded distance falls; nothing of Eq. 3 is recorded."""
-    _, facts = train_by_distillation(few, replace(DISTILLATION, distillation_steps=40))
+    _, facts = train_by_distillation(few, replace(DISTILLATION, distillation_steps=20))
     steps, distances = zip(*facts["distillation_losses"])
-    assert list(steps) == list(range(2, 41, 2)) and distances[-1] < 0.9 * distances[0]
+    assert list(steps) == list(range(1, 21)) and distances[-1] < 0.9 * distances[0]
     assert facts["losses"] == [] and facts["model_images"] == facts["steps"] == 0
 
 
@@ -244,11 +238,11 @@ def test_eq_3_after_distillation_starts_from_it_and_goes_on_with_the_batches_tha
     assert facts["seconds"] >= distilled["seconds"]
 
 
-def test_class_wise_perturbations_learn_to_bring_the_models_to_the_given_label(digits):
-    some, model, generator = digits.train.first(320), new_base(), generators.build("class_wise")
-    train_base(model, some, "crop", replace(BASE, epochs=6))
-    recipe = replace(TEACHER, steps=60, learning_rate=0.05, models_per_step=1)
-    losses = train_generator(generator, [Quantized(model)], some, "crop", recipe, BitFlips(0.002))["losses"]
+def test_class_wise_perturbations_learn_to_bring_the_models_to_the_given_label(digits, trained):
+    """Here to that of the next class, with and without errors."""
+    recipe, some = replace(TEACHER, steps=40, learning_rate=0.05, models_per_step=1), digits.train.first(320)
+    terms = ([trained], Split(some.images, (some.labels + 1) % 10), "crop", recipe, BitFlips(0.002))
+    losses = train_generator(generators.build("class_wise"), *terms)["losses"]
     clean, perturbed = np.mean(losses[-5:], 0)[1:]
     assert clean < 0.6 * losses[0][1] and perturbed < 0.8 * losses[0][2]
 
@@ -270,7 +264,7 @@ def test_models_end_plain_in_eval_mode_with_the_float_weights_behind_the_codes(f
 
 def test_every_perturbed_model_is_drawn_afresh_from_the_training_seeds(few):
     """steps x N x surrogates patterns, seeds 0 to 30000 (evaluation starts at 50000), the same in every run.
-    Adversarial training draws none, and trains another generator than random patterns do."""
+    Adversarial training draws none."""
     seeds, bases = [], [frozen(0), frozen(1)]
     noted = SimpleNamespace(draw=lambda sizes, seed, bits, device: seeds.append(seed) or {})  # harms nothing
     _, facts = train_new_generator(few, bases=bases, errors=noted)
@@ -279,9 +273,8 @@ def test_every_perturbed_model_is_drawn_afresh_from_the_training_seeds(few):
     assert facts["steps"] == 5 and facts["model_images"] == 5 * 32 * 2 * 2
     train_new_generator(few, bases=bases, errors=noted)
     assert seeds[:20] == seeds[20:]
-    adversarial, facts = train_new_generator(few, ADVERSARIAL, errors=noted)
+    _, facts = train_new_generator(few, ADVERSARIAL, errors=noted)
     assert len(seeds) == 40 and facts["model_images"] == 5 * 32
-    assert not same(adversarial, train_new_generator(few, replace(ADVERSARIAL, adversarial_flips=0))[0])
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 9])
@@ -383,30 +376,6 @@ def test_base_training_is_the_textbook_s_with_and_without_moved_weights(gamma, f
     assert same(final, usual) == (facts["losses"] == usual_facts["losses"]) == (gamma == 0)
 
 
-@pytest.mark.parametrize("name", ["vgg11", "preact_resnet18"])
-def test_every_weighted_layer_moves_by_gamma_of_its_norm_up_the_gradient_and_comes_back(name, few, fp32):
-    """Whatever happens meanwhile."""
-    model, (images, labels) = quantization_aware(models.build(name, width=0.0625)).train(), batch_of(few, 32)
-    probe, before = copy.deepcopy(model), state(model)
-    loss = F.cross_entropy(probe(images), labels)
-    loss.backward()
-    with pytest.raises(KeyboardInterrupt), adversarial_weights(model, images, labels, 0.01):
-        now, layers = state(model), weighted_layers(model)
-        for layer, own in layers.items():
-            key = f"{layer}.parametrizations.weight.original"
-            step, gradient = now[key] - before[key], original(probe.get_submodule(layer)).grad
-            assert step.norm().item() == pytest.approx(0.01 * before[key].norm().item(), rel=1e-3)
-            assert F.cosine_similarity(step.flatten(), gradient.flatten(), dim=0) > 0.999
-            assert original(own).grad is None
-        moved = {key for key in now if not torch.equal(now[key], before[key])}
-        assert moved == {f"{layer}.parametrizations.weight.original" for layer in layers}
-        assert F.cross_entropy(copy.deepcopy(model)(images), labels) > 1.01 * loss
-        raise KeyboardInterrupt
-    with pytest.raises(ValueError), adversarial_weights(model, images, labels[:3], 0.1):
-        pass
-    assert same(before, state(model)) and own_statistics(model)
-
-
 def test_a_layer_without_gradient_stays(few):
     model = quantization_aware(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(3600, 10)))
     nn.init.zeros_(original(model[2]))
@@ -466,38 +435,7 @@ def test_every_step_of_random_bit_error_training_reads_a_fresh_pattern(few, monk
     assert np.mean(shares) == pytest.approx(RANDOM.bit_errors, rel=0.05)
 
 
-@pytest.mark.parametrize("name", ["vgg11", "resnet18"])
-def test_codes_are_read_back_within_and_as_stored_afterwards_whatever_happens(name, few, fp32):
-    model, base, stored = (models.build(name, width=0.0625).to(memory_format=torch.channels_last) for _ in range(3))
-    model, base, stored = quantization_aware(model).train(), Quantized(base), Quantized(stored)
-    pattern, images, before = BitFlips(0.05).draw(base.sizes, 3), data.to_float(few.images[:16]), state(model)
-    base.model.train(), stored.model.train()
-    with torch.no_grad(), pytest.raises(KeyboardInterrupt), training.read_back(model, pattern):
-        with perturbed(base, pattern):
-            torch.testing.assert_close(model(images), base(images), rtol=1e-3, atol=1e-3)
-            assert not torch.allclose(model(images), stored(images), rtol=0.01)
-        raise KeyboardInterrupt
-    assert same(before, state(model)) and own_statistics(model)
-    assert all(layer.parametrizations.weight[0].faults is None for layer in weighted_layers(model).values())
-
-
-def test_training_on_bit_errors_leaves_more_under_them(digits):
-    """Of accuracy under fresh patterns, on images that training never saw."""
-    left, batches = {}, evaluation.prepared(digits.test, None)
-    for rate in (0.0, 0.02):
-        model, recipe = new_base(), replace(BASE, epochs=8, batch=64, bit_errors=rate)
-        train_base(model, digits.train, digits.augmentation, recipe)
-        found, _ = evaluation.perturbed_accuracies(Quantized(model), ERRORS, range(50000, 50010), batches)
-        left[rate] = np.mean(found)
-    assert left[0.02] > left[0.0] + 10
-
-
-TRAININGS = {
-    "base": train_new_base,
-    "bit errors": functools.partial(train_new_base, recipe=RANDOM),
-    "generator": train_new_generator,
-    "distillation": train_by_distillation,
-}
+TRAININGS = {"bit errors": functools.partial(train_new_base, recipe=RANDOM), "generator": train_new_generator}
 
 
 @pytest.mark.parametrize("name", TRAININGS)
@@ -509,7 +447,7 @@ def test_training_ends_bit_by_bit_the_same(name, few, tmp_path):
     def train(seed: int, **options):
         torch.manual_seed(seed)
         final, facts = TRAININGS[name](few, **options)
-        return final, facts["losses"] or facts["distillation_losses"]
+        return final, facts["losses"]
 
     whole, again, stopped = train(1), train(2, resume=resume, deadline=time.monotonic() + 3600), None
     assert not list(tmp_path.iterdir())
@@ -519,29 +457,21 @@ def test_training_ends_bit_by_bit_the_same(name, few, tmp_path):
         except OutOfTime:
             stops += 1
             assert [path.name for path in tmp_path.iterdir()] == [resume.name]
-    assert stops in (BASE.epochs * BASE_STEPS, GENERATOR.steps, DISTILLATION.distillation_steps)
+    assert stops in (BASE.epochs * BASE_STEPS, GENERATOR.steps)
     finished = train(4, resume=resume)  # whoever trains keeps the state until the model is stored
     assert all(same(whole[0], final) and whole[1] == losses for final, losses in (again, stopped, finished))
 
 
-DAMAGES = {
-    "garbage": lambda content: b"not a file of torch",
-    "cut": lambda content: content[: len(content) // 2],
-    "empty": lambda content: b"",
-    "flipped": lambda content: content[:5000] + bytes([content[5000] ^ 1]) + content[5001:],
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_state_is_refused_and_left_where_it_is(damage, few, tmp_path, refused):
+def test_a_damaged_state_is_refused_and_left_where_it_is(few, tmp_path, refused):
     resume = tmp_path / "training.resume.pt"
     with pytest.raises(OutOfTime):
         train_new_base(few, resume=resume, deadline=0.0)
-    content = DAMAGES[damage](resume.read_bytes())
-    resume.write_bytes(content)
-    with refused(f"{resume.name}.*damaged"):
-        train_new_base(few, resume=resume)
-    assert resume.read_bytes() == content
+    whole = resume.read_bytes()
+    for content in (b"", whole[: len(whole) // 2], whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:]):
+        resume.write_bytes(content)
+        with refused(f"{resume.name}.*damaged"):
+            train_new_base(few, resume=resume)
+        assert resume.read_bytes() == content
 
 
 def test_a_training_whose_loss_is_not_finite_ends_early_and_leaves_no_state(few, tmp_path, monkeypatch):
@@ -618,14 +548,3 @@ def test_evaluation_counts_right_answers(trained, digits):
     accuracies, shares = evaluation.perturbed_accuracies(trained, ERRORS, (1, 2), batches, lambda: ticks.append(1))
     assert len(accuracies) == len(shares) == len(ticks) == 2
     assert all(abs(share - 0.02) < 5 * np.sqrt(0.02 / 8 / sum(trained.sizes.values())) for share in shares)
-
-
-def test_what_passes_through_a_model_before_training_leaves_its_batch_norm_as_it_was():
-    model, images = nn.BatchNorm2d(3).train(), 5 + torch.randn(8, 3, 4, 4)
-    before = state(model)
-    with training.buffers_kept(model):
-        model(images)
-        assert not same(before, state(model))
-    assert same(before, state(model))
-    model(images)
-    assert not torch.equal(model.running_mean, before["running_mean"]) and model.num_batches_tracked == 1

@@ -161,7 +161,8 @@ def base_model(
     build = functools.partial(_new_base, base, dataset.classes, dataset.image_size)
 
     def train(model: torch.nn.Module, resume: Path) -> dict:
-        return train_base(model, dataset.train, dataset.augmentation, base.recipe, resume, words, deadline)
+        run = {"resume": resume, "words": words, "deadline": deadline}
+        return train_base(model, dataset.train, dataset.augmentation, base.recipe, **run)
 
     model, facts, digest = _trained(f"base-{digest_of(base)}", build, train, device, dataset)
     return Quantized(model.to(memory_format=torch.channels_last), bits or base.recipe.bits), facts, digest
@@ -186,12 +187,12 @@ def _generator(cell: Cell, device: torch.device, deadline: float | None):
     build = functools.partial(_new_generator, recipe, dataset.classes, dataset.image_size)
 
     def train(model: torch.nn.Module, resume: Path) -> dict:
-        where = (dataset.train, dataset.augmentation, recipe)
+        where, run = (dataset.train, dataset.augmentation, recipe), {"resume": resume, "words": words, "deadline": deadline}
         if recipe.teacher and not recipe.steps:
             taught = dataclasses.replace(cell, generator=recipe.teacher)
             teacher, facts, digest = generator_model(taught, device, deadline)
             more = {"teacher": {"sha256": digest, "seconds": facts["seconds"], "model_images": facts["model_images"]}}
-            return distill(model, teacher, *where, resume, words, deadline) | more
+            return distill(model, teacher, *where, **run) | more
         distilled, more = None, {}
         if recipe.teacher:
             alone = dataclasses.replace(cell, generator=dataclasses.replace(recipe, steps=0))
@@ -200,7 +201,7 @@ def _generator(cell: Cell, device: torch.device, deadline: float | None):
             more = {"teacher": distilled["teacher"]}
         bases = [base_model(base, device, deadline)[0] for base in cell.trained_on]
         error_model = faults.named(recipe.error_model, recipe.rate)
-        return train_generator(model, bases, *where, error_model, resume, words, deadline, distilled) | more
+        return train_generator(model, bases, *where, error_model, distilled, **run) | more
 
     return _trained(generator_key(cell), build, train, device, dataset)
 
