@@ -10,9 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from nflib import data, generators, models, training
-from nflib.eopm import GeneratorRecipe, adversarial_pattern, ascent_bits, eopm_gradient, train_generator
+from nflib.eopm import GeneratorRecipe, adversarial_pattern, ascent_bits, train_generator
 from nflib.faults import BitFlips, changed_bits, perturbed
-from nflib.generators import transform
 from nflib.quantize import Quantized
 from nflib.training import BaseRecipe, train_base
 
@@ -107,9 +106,8 @@ def trained(digits) -> Quantized:
     return Quantized(model)
 
 
-@pytest.mark.parametrize("flips", [5, 50, 500])
-def test_flips_raise_the_loss_more_than_about_twice_as_many_random_ones(flips, trained, digits):
-    images, labels = data.to_float(digits.test.images[:128]), digits.test.labels[:128]
+def test_flips_raise_the_loss_more_than_about_twice_as_many_random_ones(trained, digits):
+    images, labels, flips = data.to_float(digits.test.images[:128]), digits.test.labels[:128], 50
 
     @torch.no_grad()
     def loss(pattern) -> float:
@@ -120,17 +118,6 @@ def test_flips_raise_the_loss_more_than_about_twice_as_many_random_ones(flips, t
     random = [loss(errors.draw(trained.sizes, seed)) - loss({}) for seed in range(5)]
     worst = adversarial_pattern(trained, images, labels, flips)
     assert loss(worst) - loss({}) > 5 * max(0, np.mean(random)) and changed_bits(trained, worst) == flips
-
-
-def test_a_pattern_takes_part_in_the_gradient_as_any_other(digits, fp32):
-    """The same gradient whether it is made on the way, from the transformed images, or known before."""
-    one, base = generators.build("conv_s", 0.125), new_base()
-    images, labels, other = data.to_float(digits.train.images[:8]), digits.train.labels[:8], copy.deepcopy(one)
-    with torch.no_grad():
-        known = adversarial_pattern(base, transform(copy.deepcopy(one), images), labels, 50)
-    eopm_gradient(one, [base], images, labels, lambda base, _, x: adversarial_pattern(base, x, labels, 50), 1, 5.0)
-    eopm_gradient(other, [base], images, labels, lambda base, k, x: known, 1, 5.0)
-    assert all(torch.equal(mine.grad, theirs.grad) for mine, theirs in zip(one.parameters(), other.parameters()))
 
 
 def test_making_a_pattern_leaves_the_base_model_and_the_images_as_they_were(digits):
