@@ -356,21 +356,15 @@ def perturbed(base: Quantized, pattern: Pattern) -> Iterator[Quantized]:
     undo = []
     try:
         for name, faults in pattern.items():
-            undo.append(_patched(base, name, faults))
+            weight = base.layers[name].weight.data.view(-1)
+            faults = faults.to(weight.device)
+            undo.append((weight, faults.index, weight.index_select(0, faults.index)))
+            read = faults.hit(base.codes[name].index_select(0, faults.index), base.bits)
+            weight.index_copy_(0, faults.index, decode(read, base.scales[name]))
         yield base
     finally:
         for weight, index, old in reversed(undo):  # layers may share a weight
             weight.index_copy_(0, index, old)
-
-
-def _patched(base: Quantized, name: str, faults: LayerFaults) -> tuple[Tensor, Tensor, Tensor]:
-    """Patch one layer; returns its flat weights, where they were patched, and what stood there."""
-    weight, codes, scale = base.layers[name].weight.data.view(-1), base.codes[name], base.scales[name]
-    faults = faults.to(weight.device)
-    old = weight.index_select(0, faults.index)
-    read = faults.hit(codes.index_select(0, faults.index), base.bits)
-    weight.index_copy_(0, faults.index, decode(read, scale))
-    return weight, faults.index, old
 
 
 def wrong_bits(base: Quantized, name: str, faults: LayerFaults) -> np.ndarray:

@@ -88,26 +88,18 @@ def cut(base: Quantized, multiple: float) -> Quantized:
     return Quantized(model, base.bits)
 
 
-def _as_it_is(base: Quantized, *_: object) -> Quantized:
-    return base
-
-
-def _whole(base: Quantized, pattern: Pattern, seed: int) -> Pattern:
-    return pattern
-
-
 @dataclass(frozen=True)
 class Mitigation:
-    """changes: what of the system it changes.  prepare(base): the base model that is stored.  apply(base, pattern, seed): the pattern that is left.  low, nominal:
-    bits read at low and at nominal voltage, or from cells that do not fail, for each eight stored bits of a weight; what
-    logic and larger cells cost is not counted.  calibration: training images, without labels, on which each chip at its
-    voltage gets batch-norm statistics of its own."""
+    """changes: what of the system it changes.  apply(base, pattern, seed): the pattern that is left.  prepare(base): the
+    base model that is stored.  low, nominal: bits read at low and at nominal voltage, or from cells that do not fail, for
+    each eight stored bits of a weight; what logic and larger cells cost is not counted.  calibration: training images,
+    without labels, on which each chip at its voltage gets batch-norm statistics of its own."""
 
     label: str
     low: float
     nominal: float = 0
-    apply: Callable[[Quantized, Pattern, int], Pattern] = _whole
-    prepare: Callable[[Quantized], Quantized] = _as_it_is
+    apply: Callable[[Quantized, Pattern, int], Pattern] = lambda base, pattern, seed: pattern
+    prepare: Callable[[Quantized], Quantized] = lambda base: base
     calibration: int = 0
     changes: str = "the memory"
 

@@ -207,12 +207,11 @@ class Resumable:
             self.path.unlink(missing_ok=True)
 
 
-def check_finite(losses: Tensor | float, step: int, state: Resumable) -> None:
+def check_finite(losses: Tensor, step: int, state: Resumable) -> None:
     """Raise Diverged, and forget the state of training, unless the losses at a step are finite."""
-    values = torch.as_tensor(losses).flatten().tolist()
-    if not np.isfinite(values).all():
+    if not losses.isfinite().all():
         state.done()
-        raise Diverged(f"the loss is {', '.join(f'{value:g}' for value in values)} at step {step}")
+        raise Diverged(f"the loss is {', '.join(f'{value:g}' for value in losses.tolist())} at step {step}")
 
 
 def optimise(
@@ -221,7 +220,7 @@ def optimise(
     schedule: str,
     train: Split,
     how: str,
-    recipe: "BaseRecipe | GeneratorRecipe",
+    recipe: object,
     steps: range,
     report: int,
     graphs: bool,
@@ -233,7 +232,7 @@ def optimise(
     """Steps of `optimizer` along `gradient` on a quantisation-aware `model`; it ends plain, in eval mode, with the float
     weights behind the codes.
 
-    steps: which of the recipe's batches, counted from its start, are used.  report: steps between two entries of the
+    recipe: a BaseRecipe or an `eopm.GeneratorRecipe`.  steps: which of its batches, counted from its start, are used.  report: steps between two entries of the
     losses.  graphs: see `captured`.  gradient(step, images, labels): accumulates into .grad and returns losses [K], one
     or more, which are added up; step counts from 0.  resume: file for the state between steps, which stays.  words: text of
     the progress bar.  deadline: see `Resumable`.  Returns ([step, *sums] of every `report` steps, seconds).

@@ -36,7 +36,7 @@ FIRST = {"official path": "ours, ReleaseMap"}  # what a side is compared with, w
 GOALS = {"dense sampling": 15, "MRFI": 2, "official loop": 12}  # times as fast; set before anything was measured
 rows = []
 for name, part in ((h, p) for h in hardware for p in ("injection", "training", "evaluation")):
-    path = results() / "bench" / f"{part}{name.removeprefix('cpu')}.json"
+    path = results() / "bench" / f"{part}{name.removeprefix('cpu').replace('cuda', '_cuda')}.json"
     record = json.loads(path.read_text("utf-8")) if path.exists() else {"comparisons": []}
     for comparison in record["comparisons"]:
         seconds, origin = comparison["seconds"], record["provenance"]
