@@ -40,29 +40,30 @@ def followers(model: nn.Module, images: Tensor) -> dict[nn.Module, nn.Module]:
     return dict(reversed(pairs))
 
 
+def _wide(output: Tensor) -> Tensor:
+    """A layer's output [N, C, ...] as float64 [N, C, positions]."""
+    return output.double().flatten(2) if output.dim() > 2 else output.double()[..., None]
+
+
 class _Layer:
     """A weighted layer, the batch norm that takes its output (or None), whether ReLU takes that; and sums over images."""
 
     def __init__(self, base: Quantized, name: str, after: dict[nn.Module, nn.Module]):
         self.name, self.module, follower = name, base.layers[name], after.get(base.layers[name])
         self.norm = follower if isinstance(follower, nn.BatchNorm2d) else None
-        self.rectified = isinstance(after.get(self.norm or self.module), nn.ReLU)
-        self.clean = self.own = self.total = self.low = self.high = None
-        self.squares, self.count = 0.0, 0
+        self.probe = self.norm or self.module
+        self.rectified = isinstance(after.get(self.probe), nn.ReLU)
+        self.clean = self.own = None  # outputs for a batch: without errors, with this layer's own
+        self.total, self.squares, self.count = 0.0, 0.0, 0
+        self.low, self.high = torch.tensor(torch.inf), torch.tensor(-torch.inf)
         self.patterns: list[dict[str, Tensor]] = []  # sums of each: noise, own_noise, offset (of a channel), weight_noise
-
-    @property
-    def probe(self) -> nn.Module:
-        return self.norm or self.module
 
     def see(self, output: Tensor) -> None:
         """Take in the clean outputs f of some images."""
-        flat = output.double().flatten(2) if output.dim() > 2 else output.double()[..., None]
-        low, high = flat.amin((0, 2)), flat.amax((0, 2))
-        first = self.total is None
-        self.total = flat.sum(0) if first else self.total + flat.sum(0)
-        self.low, self.high = (low, high) if first else (self.low.minimum(low), self.high.maximum(high))
-        self.squares, self.count = self.squares + flat.square().sum(), self.count + len(flat)
+        wide = _wide(output)
+        self.total, self.squares = self.total + wide.sum(0), self.squares + wide.square().sum()
+        self.count += len(wide)
+        self.low, self.high = self.low.minimum(wide.amin((0, 2))), self.high.maximum(wide.amax((0, 2)))
 
     @property
     def signal(self) -> Tensor:
@@ -81,7 +82,7 @@ class _Layer:
 
 def _energy(change: Tensor) -> tuple[Tensor, Tensor]:
     """Of f' - f [N, C, ...]: the sum of squares, and the sum of each channel (float64)."""
-    wide = change.double().flatten(2) if change.dim() > 2 else change.double()[..., None]
+    wide = _wide(change)
     return wide.square().sum(), wide.sum((0, 2))
 
 

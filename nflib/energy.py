@@ -203,7 +203,9 @@ def read_energy(ber: float, safe_ber: float = SAFE_BER, ratio: float = ENERGY_RA
     return voltage(ber, safe_ber) ** (math.log(ratio) / math.log(LOW_VOLTAGE))
 
 
-def latencies(networks: Mapping[str, Callable[[Tensor], Tensor]], images: Tensor, rounds: int = 50, warmup: int = 3) -> dict[str, Latency]:
+def latencies(
+    networks: Mapping[str, Callable[[Tensor], Tensor]], images: Tensor, rounds: int = 50, warmup: int = 3
+) -> dict[str, Latency]:
     """Wall-clock time of network(images) of each of the networks, images [B, 3, H, W] with any B (Table 9 has B = 1).
 
     They take turns, so that a machine that slows down for a while slows all of them: in each round each is called twice,

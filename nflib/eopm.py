@@ -218,7 +218,10 @@ def _train(
     gradient: Callable[[int, Tensor, Tensor], list[Tensor]],
     **run: object,
 ) -> tuple[list[list[float]], float]:
-    """`training.optimise` with Adam, the recipe's initial gain and momentum of batch norm; means of every twentieth of the steps."""
+    """`training.optimise` with Adam, from the recipe's initial gain, with its momentum of batch norm.
+
+    Returns ([step, *mean losses] of every twentieth of the steps, seconds).
+    """
     if steps.start == 0:
         set_initial_gain(generator, recipe.initial_gain)
     for layer in generator.modules():

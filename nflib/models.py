@@ -164,7 +164,8 @@ def build(
 ) -> nn.Module:
     """A base model, float32, train mode, initialised from `seed`; maps images [B, 3, H, W] in [-1, 1] to logits [B, classes].
 
-    name: a key of ALL_LABELS.  image_size: 32 gives the CIFAR form, 224 the ImageNet form ("preact_resnet18" and "separable" have none).
+    name: a key of ALL_LABELS.  image_size: 32 gives the CIFAR form, 224 the ImageNet form ("preact_resnet18" and
+    "separable" have none).
     width: factor on every channel count, of which none falls below 8 (smoke scale: < 1).
     residual_relu: False leaves out the ReLU after each residual sum, as the official code's ImageNet ResNet18 does.
     Raises UserError for an unknown name or size.

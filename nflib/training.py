@@ -161,8 +161,8 @@ class Diverged(Exception):
 class Resumable:
     """State of a training run kept in a file, written whole or not at all, and taken up again when it is there.
 
-    The file is a sha256 of its name and content, and what `torch.save` wrote of the parts' states and plain values.  deadline: `time.monotonic()`
-    after which `save` stores the state and raises OutOfTime.  seconds: between two writes.
+    The file is a sha256 of its name and content, and what `torch.save` wrote of the parts' states and plain values.
+    deadline: `time.monotonic()` after which `save` stores the state and raises OutOfTime.  seconds: between two writes.
     """
 
     def __init__(self, path: Path | None, deadline: float | None = None, seconds: float = 120, **parts):
@@ -232,10 +232,11 @@ def optimise(
     """Steps of `optimizer` along `gradient` on a quantisation-aware `model`; it ends plain, in eval mode, with the float
     weights behind the codes.
 
-    recipe: a BaseRecipe or an `eopm.GeneratorRecipe`.  steps: which of its batches, counted from its start, are used.  report: steps between two entries of the
-    losses.  graphs: see `captured`.  gradient(step, images, labels): accumulates into .grad and returns losses [K], one
-    or more, which are added up; step counts from 0.  resume: file for the state between steps, which stays.  words: text of
-    the progress bar.  deadline: see `Resumable`.  Returns ([step, *sums] of every `report` steps, seconds).
+    recipe: a BaseRecipe or an `eopm.GeneratorRecipe`.  steps: which of its batches, counted from its start, are used.
+    report: steps between two entries of the losses.  graphs: see `captured`.  gradient(step, images, labels): accumulates
+    into .grad and returns losses [K], one or more, which are added up; step counts from 0.  resume: file for the state
+    between steps, which stays.  words: text of the progress bar.  deadline: see `Resumable`.
+    Returns ([step, *sums] of every `report` steps, seconds).
     """
     scheduler = schedule_of(optimizer, schedule, recipe.learning_rate, len(steps))
     state = Resumable(resume, deadline, model=model, optimizer=optimizer, scheduler=scheduler)
@@ -354,9 +355,12 @@ def train_base(model: nn.Module, train: Split, how: str, recipe: BaseRecipe, **r
     if recipe.clipping:
         optimizer.register_step_post_hook(lambda *_: clip_weights(model, recipe.clipping))
 
+    def drawn(step: int) -> Pattern:
+        return training_pattern(sizes, recipe, step, device)
+
     def gradient(step: int, images: Tensor, labels: Tensor) -> list[Tensor]:
         nonlocal patterns
-        patterns = patterns or ahead(lambda later: training_pattern(sizes, recipe, later, device), itertools.count(step), device)
+        patterns = patterns or ahead(drawn, itertools.count(step), device)
         readings, losses = [None, next(patterns)] if recipe.bit_errors else [None], []
         with adversarial_weights(model, images, labels, recipe.weight_perturbation):
             for pattern in readings:
@@ -367,6 +371,7 @@ def train_base(model: nn.Module, train: Split, how: str, recipe: BaseRecipe, **r
         return losses
 
     epoch = max(1, len(train.labels) // recipe.batch)
-    steps, graphs = range(recipe.epochs * epoch), not recipe.weight_perturbation and not recipe.bit_errors  # which switch statistics off
+    steps = range(recipe.epochs * epoch)
+    graphs = not recipe.weight_perturbation and not recipe.bit_errors  # which switch batch norm's statistics off and on
     sums, seconds = optimise(model, optimizer, recipe.schedule, train, how, recipe, steps, epoch, graphs, gradient, **run)
     return {"seconds": seconds, "epochs": recipe.epochs, "losses": [loss / epoch for _, loss in sums]}
