@@ -23,7 +23,8 @@ def published(record: dict) -> bool:
     cell = cell_of(record["cell"])
     keys = [f"base-{digest_of(base)}" for base in (cell.base, cell.selector) if base]
     keys += [generator_key(cell)] if cell.generator else []
-    return cell.kind in KINDS and all(path_of(key).exists() for key in keys)
+    own_codes = cell.bits in (0, cell.base.recipe.bits)  # other widths were encoded from float weights, not from 8-bit codes
+    return cell.kind in KINDS and own_codes and all(path_of(key).exists() for key in keys)
 
 
 RECORDS = [record for record in Store("desk").records() if published(record)]
