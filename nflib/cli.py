@@ -30,6 +30,7 @@ def _seconds(text: str) -> float:
 def _run(args: argparse.Namespace) -> int:
     from nflib.study import notebooks
     from nflib.study.records import Store
+    from nflib.study.trained import choose_device
 
     name = notebooks.source(args.notebook).stem
     given: dict[str, str] = {}
@@ -43,6 +44,7 @@ def _run(args: argparse.Namespace) -> int:
     if output.suffix != ".ipynb" or output.is_dir():
         raise UserError(f"output {output} must be a file that ends in .ipynb")
     cells, store = notebooks.cells(name, checked), Store(profile)  # what is wrong is said before a kernel starts
+    choose_device(checked.get("device", "auto"))
     missing = sum(not store.has(cell) for cell in cells)
     print(f"nflib: {name} asks for {len(cells)} cells, {missing} of them without a record", file=sys.stderr)
     folder = output.with_suffix("")

@@ -11,6 +11,7 @@ bits * w + b is bit b of weight w.
 
 import hashlib
 import itertools
+import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ from nflib.quantize import Quantized, check_bits, decode
 CPU = torch.device("cpu")
 TRAINING_PATTERNS = 30001  # seeds 0 to 30000, as in the official code; evaluation starts at 50000
 DRAWING_THREADS = 6  # that draw ahead for a GPU
+CHIP_BYTES = 2**28  # that the arrays of a profiled chip may take; more is not unpacked
 MAP_ROWS, MAP_COLUMNS = 8192, 128  # of the official code's map
 _BANDS = [0.0, *(0.01 * 2.0**k for k in range(-10, 7)), 1.0]  # of rates; one at an edge wastes no draw
 _GAPS, _MARKS, _VALUES = range(3)  # what a stream is for
@@ -281,6 +283,11 @@ class ChipMap(ErrorModel):
     def load(self) -> tuple[np.ndarray, np.ndarray]:
         """The cells stuck at 0 and at 1, bool [rows, columns]."""
         try:
+            if not Path(self.path).is_file():
+                raise FileNotFoundError("No such file")
+            with zipfile.ZipFile(self.path) as archive:
+                if sum(member.file_size for member in archive.infolist()) > CHIP_BYTES:
+                    raise ValueError(f"its arrays declare more than {CHIP_BYTES:,} bytes")
             with np.load(self.path) as file:
                 zero, one = file["stuck_at_0"], file["stuck_at_1"]
         except Exception as error:  # zipfile, zlib and numpy have a dozen of them

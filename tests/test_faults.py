@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import math
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -350,7 +351,10 @@ def test_files_that_are_no_chip_map_or_contradict_themselves_are_refused(chip, t
         names[f"{name}.npz"] = "arrays" if name in pairs else "0 and 1"
     np.savez(tmp_path / "both.npz", stuck_at_0=zero, stuck_at_1=one | zero)
     np.savez(tmp_path / "objects.npz", stuck_at_0=zero.astype(object), stuck_at_1=one)
-    for name, word in (names | {"both.npz": "stuck at 0 and at 1", "objects.npz": "read", "none.npz": "No such file"}).items():
+    np.savez_compressed(tmp_path / "bomb.npz", stuck_at_0=np.zeros(2**28, bool), stuck_at_1=one)
+    os.mkfifo(tmp_path / "pipe.npz")
+    names |= {"both.npz": "stuck at 0 and at 1", "objects.npz": "read", "bomb.npz": "bytes", "pipe.npz": "file", "none.npz": "No such file"}
+    for name, word in names.items():
         _refuses(refused, tmp_path / name, word)
     np.savez(tmp_path / "narrow.npz", stuck_at_0=zero[:, :7], stuck_at_1=one[:, :7])
     with refused("7 columns"):

@@ -221,7 +221,8 @@ def execute(name: str, output: Path, given: dict[str, object], folder: Path, str
 
     output.parent.mkdir(parents=True, exist_ok=True)
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what goes wrong is said here, in one line
+    for chatty in ("papermill", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)  # what goes wrong is said here, in one line
     if sys.stderr.isatty():
         os.environ["NFLIB_TERMINAL"] = "1"  # the kernel's bars pass through to this terminal
     with tempfile.TemporaryDirectory() as scratch, _own_kernel() as kernel, keeping(folder, strict_claims):

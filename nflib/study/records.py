@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from nflib.files import write_whole
-from nflib.names import ROOT, UserError
+from nflib.names import PROFILES, ROOT, UserError, choose
 from nflib.study.cells import Cell, as_json, canonical, cell_of, digest_of
 from nflib.training import precision
 
@@ -68,7 +68,7 @@ class Store:
     """Records of one profile: PROFILE/KIND/DIGEST.json, and arrays that belong to one beside it as DIGEST.npz."""
 
     def __init__(self, profile: str, root: Path | None = None):
-        self.profile = profile
+        self.profile = choose("profile", profile, PROFILES)
         self.root = (root or results()) / "records" / profile
 
     def path(self, cell: Cell) -> Path:
