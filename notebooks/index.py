@@ -115,7 +115,7 @@ claim(
 
 # %% tags=["hide-input"]
 swapped = vgg11(narrow, kind="transformed_images", error_model="ReleaseMap")
-swapped = swapped[swapped["generator"] == "ConvL"].sort_values("training")
+swapped = swapped[swapped["generator"] == "ConvL"].sort_values(["training", "steps"]).drop_duplicates("training", keep="last")
 gains = swapped["training"].map(desk[desk["generator"] == "ConvL"].set_index("training")["recovery"])
 swapped["name"] = swapped["training"] + gains.map("\nrecovers {:.0f} points".format)
 paint = colours(["the image", "the perturbation"])
