@@ -162,8 +162,8 @@ for (_, name), some in faded.sort_values("steps").groupby(["base_model", "genera
     if len(some) > 1:
         claim(
             first["swapped_perturbation"] < first["swapped_image"],
-            f"It comes to that late in training: a training of {first['steps']:,} steps ends with the perturbation followed "
-            f"in {first['swapped_perturbation']:.1f} % of cases, the image in {first['swapped_image']:.1f} %.",
+            f"A shorter training does not get there: after {first['steps']:,} steps it follows the perturbation in "
+            f"{first['swapped_perturbation']:.1f} % of cases, the image in {first['swapped_image']:.1f} %.",
         )
 for row in eopm.itertuples():
     claim(
