@@ -20,8 +20,8 @@ from nflib.quantize import (
 )
 
 WIDTHS = range(2, 9)
-# Float32 without subnormal numbers; see test_codes_of_subnormal_weights.
-NUMBERS = st.floats(-(2.0**99), 2.0**99, width=32, allow_subnormal=False)
+# Float32 whose scale is no subnormal number; see test_codes_of_subnormal_weights.
+NUMBERS = st.just(0.0) | st.floats(2.0**-99, 2.0**99, width=32) | st.floats(-(2.0**99), -(2.0**-99), width=32)
 WEIGHTS = st.lists(NUMBERS, min_size=1, max_size=50).map(lambda row: torch.tensor(row, dtype=torch.float32))
 
 
