@@ -134,7 +134,7 @@ def _book(args: argparse.Namespace) -> int:
 
 def _workers(text: str) -> int:
     most = len(os.sched_getaffinity(0)) * 4
-    if not text.isdigit() or not 0 <= int(text) <= most:
+    if not text.isdecimal() or not 0 <= int(text) <= most:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {most}")
     return int(text)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,23 +14,13 @@ import pytest
 from examples import TINY, changed, fake, forkserver, small_cells
 
 from nflib import data
-from nflib.eopm import GeneratorRecipe
 from nflib.names import ROOT
 from nflib.study import cluster, runner
-from nflib.study.cells import Base, Cell
+from nflib.study.cells import Cell
 from nflib.study.records import Store
-from nflib.training import BaseRecipe
 
 dask, distributed = pytest.importorskip("dask"), pytest.importorskip("dask.distributed")
 
-BASE = Base("digits", "vgg11", BaseRecipe("release", epochs=1, batch=128, learning_rate=0.03), 0.0625)
-RECIPE = GeneratorRecipe(
-    "unet_s", "bit_flips", models_per_step=1, steps=3, batch=64, width=0.5, schedule="constant", momentum=0.1
-)
-CELLS = [
-    Cell(BASE, generator, error_model="bit_flips", patterns=2, images=60, first_seed=seed)
-    for generator, seed in ((None, 50000), (RECIPE, 50000), (RECIPE, 50002))
-]
 NOBODY = "tcp://127.0.0.1:1"
 
 
@@ -73,6 +64,32 @@ def test_cells_are_measured_once_each_although_a_worker_is_lost(workshop, monkey
     monkeypatch.setenv("NFLIB_CHECKPOINTS", str(workshop / "one process"))
     assert runner.run(cells, "smoke", "cpu") == 0
     assert [one["perturbed"] for one in here] == [other["perturbed"] for other in metrics(cells)]
+
+
+def serve(environment: dict[str, str], pipe) -> None:
+    """In a process of its own: a scheduler with a worker, until somebody kills it."""
+    os.environ |= environment
+    with distributed.LocalCluster(n_workers=1, processes=False, protocol="tcp", dashboard_address=":0") as local:
+        pipe.send(local.scheduler_address)
+        time.sleep(600)
+
+
+def test_a_scheduler_that_is_lost_is_told_in_one_line(workshop, monkeypatch, refused, capfd):
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 2)
+    (here, there), cells = multiprocessing.Pipe(), small_cells(workshop, epochs=2000)
+    environment = {name: value for name, value in os.environ.items() if name.startswith("NFLIB_")}
+    scheduler = forkserver().Process(target=serve, args=(environment, there))
+    scheduler.start()
+
+    def kill_when_busy() -> None:
+        while not list((workshop / "checkpoints").glob("*.lock")):
+            time.sleep(0.05)
+        scheduler.kill()
+
+    threading.Thread(target=kill_when_busy, daemon=True).start()
+    with refused("the scheduler was lost; 2 cells"):
+        cluster.run(cells, "smoke", "cpu", scheduler=here.recv())
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_ctrl_c_ends_a_sweep_on_workers_in_one_line_and_leaves_nothing(workshop):
@@ -119,17 +136,18 @@ def test_a_training_that_diverges_is_stored_and_a_cell_that_fails_is_named(works
 
 
 def test_latencies_of_another_device_are_left_out_and_counted_as_missing(workshop):
-    cell = Cell(BASE, RECIPE, kind="latency", patterns=1, images=1, device="cuda")
+    cell = dataclasses.replace(TINY[1], kind="latency", patterns=1, images=1, device="cuda")
     assert cluster.run([cell], "smoke", "cpu", scheduler=NOBODY) == 1 == runner.run([cell], "smoke", "cpu")
 
 
 def test_what_a_generator_is_made_from_is_trained_before_it():
     """Teacher, distillation alone, the whole: each has a checkpoint of its own."""
-    teacher = dataclasses.replace(RECIPE, name="class_wise", width=1.0)
-    whole = dataclasses.replace(RECIPE, teacher=teacher, distillation_steps=4)
+    recipe = TINY[1].generator
+    teacher = dataclasses.replace(recipe, name="class_wise", width=1.0)
+    whole = dataclasses.replace(recipe, teacher=teacher, distillation_steps=4)
     alone = dataclasses.replace(whole, steps=0)
-    for recipe, stages in ((None, []), (RECIPE, [RECIPE]), (alone, [teacher, alone]), (whole, [teacher, alone, whole])):
-        cell = dataclasses.replace(CELLS[0], generator=recipe)
+    for made, stages in ((None, []), (recipe, [recipe]), (alone, [teacher, alone]), (whole, [teacher, alone, whole])):
+        cell = dataclasses.replace(TINY[0], generator=made)
         assert [stage.generator for stage in cluster._stages(cell)] == stages
 
 
@@ -140,7 +158,7 @@ def test_what_a_generator_is_made_from_is_trained_before_it():
 def test_a_scheduler_that_is_not_there_is_refused_in_one_line(address, words, workshop, monkeypatch, refused, capsys):
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
     with refused(words):
-        cluster.run(CELLS[:1], "smoke", "cpu", scheduler=address)
+        cluster.run(TINY[:1], "smoke", "cpu", scheduler=address)
     assert bool(capsys.readouterr().err) == ("reached" in words)  # what is waited for
 
 
@@ -148,7 +166,7 @@ def test_a_scheduler_without_workers_is_waited_for_and_refused_in_one_line(works
     monkeypatch.setattr(cluster, "WORKER_SECONDS", 1)
     with distributed.LocalCluster(n_workers=0, dashboard_address=":0") as local:
         with refused("has no worker"):
-            cluster.run(CELLS[:1], "smoke", "cpu", scheduler=local.scheduler_address)
+            cluster.run(TINY[:1], "smoke", "cpu", scheduler=local.scheduler_address)
         assert "worker" in capsys.readouterr().err
 
 

@@ -119,6 +119,10 @@ def test_a_file_in_the_place_of_another_is_not_taken_for_it(shelf, tmp_path, ref
         shutil.copy(shelf / name, tmp_path / place)
         with refused(place):
             READERS[name](tmp_path / place)
+        (tmp_path / place).unlink()
+        (tmp_path / place).mkdir()
+        with refused(f"{place} cannot be read: Is a directory"):
+            READERS[name](tmp_path / place)
     published = shelf / "results" / "models"
     shutil.copy(published / f"{KEY}.safetensors", published / "base-0.safetensors")
     with refused("base-0"):

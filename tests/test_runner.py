@@ -182,21 +182,6 @@ def test_a_generator_learns_against_its_surrogates_and_not_the_base_it_is_measur
     assert names == runner.work(cell).keys() - {"evaluation"}
 
 
-def test_a_damaged_checkpoint_is_refused_and_left(workshop, refused):
-    assert run(TINY[:1], "smoke", "cpu", quiet=True) == 0
-    (path,) = (workshop / "checkpoints").iterdir()
-    content = path.read_bytes()
-    flipped = bytearray(content)
-    flipped[-10] ^= 1  # in a weight
-    facts = content.replace(b'\\"epochs\\": 2', b'\\"epochs\\": 3')  # in its training facts
-    assert facts != content
-    for damaged in (content[: len(content) // 2], b"", b"no checkpoint at all", bytes(flipped), facts):
-        path.write_bytes(damaged)
-        with refused("checkpoint .* damaged"):
-            run(TINY, "smoke", "cpu", quiet=True)
-        assert path.read_bytes() == damaged
-
-
 def test_a_damaged_record_is_named_and_the_rest_goes_on(workshop, monkeypatch, refused, capsys):
     order, store = fake(monkeypatch), Store("smoke")
     path = store.write(CELL, METRICS, PROVENANCE)
@@ -325,20 +310,20 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(workshop, mo
         run([dataclasses.replace(TINY[0], patterns=1)], "smoke", "cpu")
 
 
-def test_folders_are_made_ready(workshop, monkeypatch, refused):
-    """What dead processes left goes: parts, and states whose result is stored; states of what is not done stay."""
-    store, places = Store("smoke"), workshop / "checkpoints"
+def test_what_dead_processes_left_goes_and_folders_are_looked_at_before_any_work(workshop, monkeypatch):
+    """Parts, and states whose result is stored, also where nothing is left to do; states of what is not done stay."""
+    store, places, asked = Store("smoke"), workshop / "checkpoints", []
     store.write(CELL, METRICS, PROVENANCE)
     gone = [places / "base-0.1.resume.pt", places / f"{CELL.digest}.chips.json", store.root / "accuracy" / "x.json.999999999.part"]
     kept = [places / "base-0.safetensors", places / "base-1.1.resume.pt", places / f"{TINY[1].digest}.chips.json"]
     places.mkdir()
     for path in (*gone, *kept):
         path.write_bytes(b"")
-    runner.ready_folders(store)
+    assert run([CELL], "smoke", "cpu") == 0
     assert not any(path.exists() for path in gone) and all(path.exists() for path in kept)
-    monkeypatch.setenv("NFLIB_CHECKPOINTS", str(kept[0]))
-    with refused("base-0.safetensors cannot be written"):
-        runner.ready_folders(store)
+    monkeypatch.setattr(runner, "check_writable", asked.append)
+    runner.ready_folders(store)
+    assert {store.root, store.root / "accuracy", places} == set(asked)
 
 
 def test_a_generator_with_a_selector_is_measured_without_labels(workshop):

@@ -91,7 +91,8 @@ def _closed_undisturbed() -> Iterator[contextlib.ExitStack]:
 def _client(stack: contextlib.ExitStack, workers: int, scheduler: str | None):
     """A client of the scheduler or, without one, of as many local processes, until `stack` is closed."""
     from dask.distributed import Client, LocalCluster
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said here, in one line
+    for chatty in ("distributed", "distributed.client"):
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)  # what goes wrong is said here, in one line
     if scheduler is None:
         options = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": logging.CRITICAL}
         with signals_held():
@@ -112,6 +113,7 @@ def run(cells: Iterable[Cell], profile: str, device="auto", workers: int = 0, sc
     Raises UserError for no Dask, scheduler or worker, and for cells that failed, when the others are finished.
     """
     store, where, absent = Store(profile), trained.choose_device(device), set()
+    runner.clear_up(store)
     missing = runner.pending(store, cells)
     for name in dict.fromkeys(cell.base.dataset for cell in missing if not cell.device):
         try:
@@ -140,7 +142,8 @@ def run(cells: Iterable[Cell], profile: str, device="auto", workers: int = 0, sc
         with progress_bar(len(ready), f"cells on {len(client.nthreads())} workers", unit="cell") as bar:
             for _ in as_completed(futures):
                 bar.update()
-        if failed := [future for future in futures if future.status != "finished"]:
-            first, reason = futures[failed[0]].words, failed[0].exception() or failed[0].status
-            raise UserError(f"{len(failed)} cells failed, the first one {first}: {reason}")
+        if failed := [one for one, cell in futures.items() if one.status != "finished" and not store.has(cell)]:
+            if failed[0].status in ("cancelled", "lost"):
+                raise UserError(f"the scheduler was lost; {len(failed)} cells are missing, run the same command again to go on")
+            raise UserError(f"{len(failed)} cells failed, the first one {futures[failed[0]].words}: {failed[0].exception()}")
     return len([cell for cell in missing if not store.has(cell)])

@@ -111,7 +111,7 @@ class Store:
 
     def arrays(self, record: dict) -> dict[str, np.ndarray]:
         """The arrays beside a record that was read."""
-        with np.load(self.root / record["cell"].get("kind", "accuracy") / f"{digest_of(record['cell'])}.npz") as file:
+        with np.load(self.root / record["cell"]["kind"] / f"{digest_of(record['cell'])}.npz") as file:
             return dict(file)
 
     def records(self, kind: str | None = None) -> list[dict]:

@@ -1,5 +1,6 @@
 """The runner: measures the cells that have no record yet, cheapest first, and knows about how long they take."""
 
+import contextlib
 import functools
 import sys
 import time
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from nflib import damage, data, energy, faults, generators, models
 from nflib.files import sweep_parts
 from nflib.names import UserError
-from nflib.study.cells import Cell, as_json, cell_of, digest_of
+from nflib.study.cells import Cell, cell_of, digest_of
 from nflib.study.measures import chips_path, measure
 from nflib.study.records import Store, check_writable, device_name
 from nflib.study.trained import (
@@ -160,16 +161,22 @@ def pending(store: Store, cells: Iterable[Cell]) -> list[Cell]:
     return missing
 
 
-def ready_folders(store: Store) -> None:
-    """Make sure that records and checkpoints can be written, and remove what dead processes left: parts, and states of
-    trainings and measurements whose result is stored."""
+def clear_up(store: Store) -> None:
+    """Remove what dead processes left, as far as this one may: parts, and states of trainings and measurements whose result
+    is stored."""
     for folder in (store.root, checkpoints()):
-        check_writable(folder)
         sweep_parts(folder)
     for state in (*checkpoints().glob("*.resume.pt"), *checkpoints().glob("*.chips.json")):
         key = state.name.partition(".")[0]
         if (checkpoints() / f"{key}.safetensors").exists() or any(store.root.glob(f"*/{key}.json")):
-            state.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                state.unlink()
+
+
+def ready_folders(store: Store) -> None:
+    """Make sure that records and checkpoints can be written."""
+    for folder in (store.root, *store.root.glob("*/"), checkpoints()):
+        check_writable(folder)
 
 
 def run(
@@ -182,6 +189,7 @@ def run(
     """
     store, where = Store(profile), choose_device(device)
     keep_freed_memory()
+    clear_up(store)
     missing = pending(store, cells)
     say = (lambda text: None) if quiet else (lambda text: tqdm.write(f"nflib: {text}", file=sys.stderr))
     if not missing:

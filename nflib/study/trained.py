@@ -88,9 +88,10 @@ def _store(path: Path, model: torch.nn.Module, facts: dict) -> None:
         save_file(state, part, {"training": json.dumps({"key": path.stem, "facts": facts, "sha256": _fingerprint(state, facts)})})
 
 
-def _load(path: Path, model: torch.nn.Module) -> dict:
-    """Load a checkpoint into `model`; returns its training facts.  Raises UserError for one that is not whole."""
+def _load(path: Path, model: torch.nn.Module) -> tuple[dict, str]:
+    """Load a checkpoint into `model`; returns its training facts and the file's sha256.  UserError for one that is not whole."""
     try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()  # which says why it cannot be read, as safetensors does not
         with safe_open(path, "pt") as file:
             stored = json.loads(file.metadata()["training"])
             state = {name: file.get_tensor(name) for name in file.keys()}
@@ -101,7 +102,7 @@ def _load(path: Path, model: torch.nn.Module) -> dict:
         raise UserError(f"checkpoint {path} cannot be read: {error.strerror or error}") from None
     except (SafetensorError, TypeError, LookupError, AttributeError, ValueError, RuntimeError, RecursionError):
         raise UserError(f"checkpoint {path} is damaged; move it away to train again") from None
-    return facts
+    return facts, digest
 
 
 def _same_data(path: Path, facts: dict, dataset: data.Dataset) -> None:
@@ -135,9 +136,9 @@ def _trained(key: str, build: Callable[[], torch.nn.Module], train: Callable, de
                 raise
             _store(path, model, facts | {"provenance": origin})
             state.unlink(missing_ok=True)  # not before: the disk may be full
-    facts = _load(path, model)
+    facts, digest = _load(path, model)
     _same_data(path, facts, dataset)
-    return model, facts, hashlib.sha256(path.read_bytes()).hexdigest()
+    return model, facts, digest
 
 
 def _new_base(base: Base, classes: int, image_size: int) -> torch.nn.Module:
