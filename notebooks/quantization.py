@@ -19,6 +19,10 @@
 # of −5). We call that the *sign slip* and measure it beside true two's complement, on the same chips. These are the
 # paper's Tables 22 to 24 and its Figures 4, 12 and 13.
 
+# %% [markdown] tags=["desk"]
+# **Four bits serve nearly as well as eight under errors, but rounding itself costs a narrow VGG11 more than a wide one.**
+# CIFAR-10, bit-error rate 0.5 %, the official code's error map; ConvL was trained on the paper's loss at 1 % and 8 bits.
+
 # %% [markdown] tags=["paper12"]
 # **With base models of 12 epochs, too, four bits are as good as eight behind a large generator; even at three bits UNetL
 # keeps 78 to 81 % accuracy, if codes are read as two's complement.** VGG11 on CIFAR-10; trained by distillation.
