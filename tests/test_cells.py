@@ -10,7 +10,7 @@ import pytest
 from examples import BASE, CELL, GENERATOR, TINY
 from nflib.names import PROFILES
 from nflib.study import notebooks, recipes
-from nflib.study.cells import Cell, as_json, canonical, cell_of, digest_of, only
+from nflib.study.cells import as_json, canonical, cell_of, digest_of, only
 
 DIGEST = "4b23e8f8044f0daf"
 NEEDED = {  # what a changed field cannot do without
