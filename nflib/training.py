@@ -236,7 +236,7 @@ def optimise(
     report: steps between two entries of the losses.  graphs: see `captured`.  gradient(step, images, labels): accumulates
     into .grad and returns losses [K], one or more, which are added up; step counts from 0.  resume: file for the state
     between steps, which stays.  words: text of the progress bar.  deadline: see `Resumable`.
-    Returns ([step, *sums] of every `report` steps, seconds).
+    Returns (`[step, *sums]` of every `report` steps, seconds).
     """
     scheduler = schedule_of(optimizer, schedule, recipe.learning_rate, len(steps))
     state = Resumable(resume, deadline, model=model, optimizer=optimizer, scheduler=scheduler)
