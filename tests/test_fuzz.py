@@ -134,7 +134,7 @@ def test_a_file_in_the_place_of_another_is_not_taken_for_it(shelf, tmp_path, ref
 
 def test_weights_that_are_not_finite_are_no_model(workshop, monkeypatch, refused):
     """The loss of the last step is finite, and what that step makes of the weights is not: a training that diverged."""
-    def train(model, *rest) -> dict:
+    def train(model, *given, **more) -> dict:
         nn.init.constant_(next(model.parameters()), float("nan"))
         return {"seconds": 1.0, "epochs": 2, "losses": [0.5]}
 
