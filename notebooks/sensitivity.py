@@ -170,7 +170,7 @@ show(rows, columns, "sensitivity", caption)
 # %% [markdown]
 # ## Limits
 #
-# This is one base model with two generators, each trained once, under ten chips and a thousand images. The official
-# error map gives every layer the same pattern of faulty cells, so layers are not independent samples. A layer's loss
-# depends on its number of weights, its place and its quantisation scale together; we did not separate these. The
-# generators were not trained to withstand errors of their own, and their layers were not measured one by one.
+# This is one base model with two generators, each trained once. The official error map gives every layer the same
+# pattern of faulty cells, so layers are not independent samples. A layer's loss depends on its number of weights, its
+# place and its quantisation scale together; we did not separate these. The generators were not trained to withstand
+# errors of their own, and their layers were not measured one by one.
