@@ -184,7 +184,7 @@ for row in accuracy[accuracy["front"].isin(eopm["front"])].dropna(subset=["publi
 # Two test images of each class, and below them what a generator adds to each. Grey is no change.
 
 # %% tags=["hide-input"]
-examples = pictured.drop_duplicates("training")
+examples = pictured.sort_values("steps").drop_duplicates("training", keep="last")  # the longest of each
 stored = arrays(examples)
 seen = {"image": stored[0]["images"] / 255}
 for name, one in zip(examples["front"], stored):  # full colour: the 99th percentile
