@@ -284,8 +284,7 @@
     const models = [...new Set(page.records.map((row) => row.error_model))];
     return models.map((name) => {
       const rows = Object.entries(nearest(page.records, name, state.ber)), one = rows[0][1];
-      const said = ({ mean, worst }) => `${mean.toFixed(1)} % on average, ${worst.toFixed(1)} % on the worst chip`;
-      const parts = rows.map(([system, row]) => `${system} ${said(row)}`);
+      const parts = rows.map(([system, row]) => `${system} ${row.said}`);
       const of = `${name}, ${one.chips} chips, ${count(one.images)}`;
       return `Measured at ${percent(one.rate)} bit errors (${of} test images): ${parts.join("; ")}.`;
     }).join("<br>");

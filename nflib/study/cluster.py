@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import os
 import re
 import signal
 import sys
@@ -64,6 +65,7 @@ def signals_held() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")  # of what killed workers leave: it cleans up
     resource_tracker.ensure_running()  # which would let Ctrl-C through
     held: list[int] = []
     usual = {one: signal.signal(one, lambda number, frame: held.append(number)) for one in (signal.SIGINT, signal.SIGTERM)}

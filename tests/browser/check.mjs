@@ -78,7 +78,33 @@ async function table(box) {
   }
   return found;
 }
-const PARTS = [[".nflib-table", table]]; // what a page may have, and how it is used
+
+/** The page to play with: the voltage moves by the keyboard, a chip is drawn again, and what it says was measured is in its table. */
+async function explainer(root) {
+  const found = [], counts = [], of = (name) => root.locator(`[data-of="${name}"]`), rest = () => root.page().waitForTimeout(300);
+  const lines = await root.page().locator("table", { hasText: "BER (%)" }).last().evaluate((e) => [...e.rows].map((row) => [...row.cells].map((cell) => cell.textContent.trim())));
+  const table = lines.slice(1).map((row) => Object.fromEntries(row.map((cell, k) => [lines[0][k], cell])));
+  for (const keys of [["Home"], new Array(60).fill("ArrowRight"), ["End"]]) {
+    for (const key of keys) await root.locator("#explainer-voltage").press(key);
+    await rest();
+    counts.push(Number((await of("numbers").locator("dd").first().textContent()).split(" of ")[0].replaceAll(",", "")));
+    const said = [...(await of("records").textContent()).matchAll(/Measured at (\S+) % bit errors \((.+?), \d+ chips[^)]*\): (.*?)\.(?=Measured|$)/g)];
+    if (!said.length) found.push("it says nothing of what was measured");
+    for (const [, rate, model, parts] of said)
+      for (const part of parts.split("; ")) {
+        const [, system, mean, worst] = part.match(/^(.*) (\S+) % on average, (\S+) % on the worst chip$/) ?? [];
+        const fits = (row) => row["error model"] === model && row["BER (%)"] === rate && row[system] === mean && row[`${system}, worst chip`] === worst;
+        if (!table.some(fits)) found.push(`no row of its table has "${model} at ${rate} %: ${part}"`);
+      }
+  }
+  if (!(counts[0] < counts[1] && counts[1] < counts[2])) found.push(`flipped bits do not grow as the voltage falls: ${counts}`);
+  const cells = await of("bits").textContent();
+  await of("other").click();
+  await rest();
+  if ((await of("bits").textContent()) === cells) found.push("another chip has the same bits");
+  return found;
+}
+const PARTS = [[".nflib-table", table], ["#explainer", explainer]]; // what a page may have, and how it is used
 
 const files = readdirSync(book, { recursive: true }).filter((file) => file.endsWith(".html") && !file.startsWith("_"));
 const pages = files.filter((file) => !readFileSync(path.join(book, file), "utf8").includes('http-equiv="Refresh"')).sort();
