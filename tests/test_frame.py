@@ -57,6 +57,17 @@ def test_without_the_base_model_on_the_same_chips_there_is_no_recovery():
     assert frame([other, BEHIND], made)["recovery"].isna().all()
 
 
+def test_a_profiled_chip_has_its_own_rate(tmp_path):
+    path = tmp_path / "chip.npz"
+    zero, one = np.eye(8, 16, dtype=bool), np.eye(8, 16, 3, dtype=bool)
+    np.savez(path, stuck_at_0=zero, stuck_at_1=one)
+    cell = dataclasses.replace(ALONE, error_model=f"chip_map:{path}")
+    made = {cell.digest: {**record([40.0] * 4), "cell": {}}}
+    assert frame([cell], made)["rate"].item() == (zero | one).mean() != cell.rate
+    path.unlink()
+    assert np.isnan(frame([cell], made)["rate"].item())
+
+
 def test_the_papers_numbers_stand_beside_its_own_setting_only():
     rows = framed(alone=[40.0] * 4, behind=[80.0] * 4).set_index("generator")
     assert rows.loc["none", "published_perturbed"] == 42.2 and rows.loc["ConvL", "published_perturbed"] == 87.2

@@ -50,6 +50,15 @@ def _system(cell: Cell) -> str:
     return by.get(cell.generator.name, generators.label(cell.generator.name))
 
 
+def _rate(cell: Cell) -> float:
+    """The bit-error rate that a cell was measured at; a profiled chip's own, NaN where its map cannot be read any more."""
+    error_model = faults.named(cell.error_model, cell.rate)
+    try:
+        return error_model.ber if isinstance(error_model, faults.ChipMap) else cell.rate
+    except UserError:
+        return np.nan
+
+
 def _row(cell: Cell, record: dict) -> dict:
     """Everything that a cell says, and what was measured of it."""
     base, recipe, metrics = cell.base, cell.generator, record["metrics"]
@@ -84,7 +93,7 @@ def _row(cell: Cell, record: dict) -> dict:
         "selector": models.label(cell.selector.model) if cell.selector else "none",
         "mitigation": cell.mitigation or "none",
         "error_model": faults.LABELS.get(cell.error_model, cell.error_model),
-        "rate": cell.rate,
+        "rate": _rate(cell),
         "bits": cell.bits or base.recipe.bits,
         "hit": cell.hit or "all",
         "shift": cell.shift or "none",

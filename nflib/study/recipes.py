@@ -13,7 +13,6 @@ from nflib.names import PROFILES, UserError, choose
 from nflib.study.cells import Base
 from nflib.training import VARIED, BaseRecipe
 
-RECIPES = ("release", "modern")
 TRAININGS = ("eopm", "faded_eopm", "distilled", "distilled_eopm", "official", "adversarial")
 FADE_IN = 0.75  # of the steps
 OFFICIAL = GeneratorRecipe()  # the official code's own: 300 epochs of CIFAR-10, N = 10
