@@ -291,11 +291,16 @@ class ChipMap(ErrorModel):
             with np.load(self.path) as file:
                 zero, one = file["stuck_at_0"], file["stuck_at_1"]
         except Exception as error:  # zipfile, zlib and numpy have a dozen of them
-            raise self._refusal(f"cannot be read as an .npz file: {error}") from None
+            start = Path(self.path).read_bytes()[:6] if Path(self.path).is_file() else b""
+            kind = "it is a single .npy array" if start == b"\x93NUMPY" else "it is text" if start.isascii() and start[:2] not in (b"", b"PK") else error
+            raise self._refusal(f"cannot be read as an .npz file: {kind}") from None
         if zero.ndim != 2 or not zero.size or zero.shape != one.shape:
             raise self._refusal("is not two filled arrays [rows, columns] of one shape")
-        if any(cells.dtype.kind not in "biuf" or not np.isin(cells, (0, 1)).all() for cells in (zero, one)):
-            raise self._refusal("holds something else than booleans or 0 and 1")
+        for name, cells in (("stuck_at_0", zero), ("stuck_at_1", one)):
+            if cells.dtype.kind not in "biuf":
+                raise self._refusal(f"has {cells.dtype.name} in {name}, not booleans or 0 and 1")
+            if (wrong := cells[~np.isin(cells, (0, 1))]).size:
+                raise self._refusal(f"has {wrong[0]:g} in {name}, not booleans or 0 and 1 only")
         if (zero.astype(bool) & one.astype(bool)).any():
             raise self._refusal("has cells that are stuck at 0 and at 1")
         return zero.astype(bool), one.astype(bool)

@@ -29,6 +29,7 @@ import json
 import numpy as np
 import pandas as pd
 
+from nflib.names import UserError
 from nflib.report import Picture, claim, colours, panels, show, span
 from nflib.study.records import results
 
@@ -48,6 +49,8 @@ for name, part in ((h, p) for h in hardware for p in ("injection", "training", "
             row |= {"median_ms": 1000 * np.median(times), "times_ours": np.median(times) / np.median(ours)}
             low, high = np.percentile(ratios, [25, 75])
             rows.append(row | {"low": low, "high": high, "commit": origin["commit"]})
+if not rows:
+    raise UserError(f"no speeds of {', '.join(hardware)} in {results() / 'bench'}; make bench measures those of this machine")
 rows = pd.DataFrame(rows)
 others = rows[~rows["side"].str.startswith("ours")].copy()
 others["what"] = others["side"].where(others["part"] == "injection", others["part"] + ": " + others["work"])

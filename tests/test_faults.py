@@ -342,7 +342,8 @@ def test_files_that_are_no_chip_map_or_contradict_themselves_are_refused(chip, t
     np.savez(tmp_path / "half.npz", stuck_at_0=zero)
     (tmp_path / "cut.npz").write_bytes(Path(path).read_bytes()[:500])
     (tmp_path / "bits.npz").write_bytes(Path(path).read_bytes().replace(b"\0\1", b"\1\0"))
-    names = {"one.npy": "cannot be read", "cut.npz": "cannot be read", "bits.npz": "CRC", "half.npz": "stuck_at_1"}
+    (tmp_path / "chip.csv").write_text("0,1\n")
+    names = {"one.npy": "a single .npy array", "chip.csv": "text", "cut.npz": "cannot be read", "bits.npz": "CRC", "half.npz": "stuck_at_1"}
     pairs = {"shapes": (zero, one[:-1]), "flat": (zero.ravel(), one.ravel()), "nothing": (zero[:0], one[:0])}
     values = {"nan": np.where(zero, 1, np.nan), "less": np.where(zero, -1, 0), "share": np.where(zero, 0.3, 0)}
     values |= {"indices": np.tile([[19], [0]], (3, 20)), **{kind: zero.astype(kind) for kind in ("str", "complex")}}

@@ -171,7 +171,8 @@ class Cell:
             parts.append(f"at {self.bits} bits")
         if self.kind != "accuracy":
             parts.append(f"({self.mitigation or self.hit or self.shift or self.kind})")
-        return f"{' '.join(parts)}, {faults.LABELS.get(self.error_model, self.error_model)} {100 * self.rate:g} %"
+        rate = "" if self.error_model.startswith("chip_map:") else f" {100 * self.rate:g} %"  # a chip has its own
+        return f"{' '.join(parts)}, {faults.LABELS.get(self.error_model, self.error_model)}{rate}"
 
 
 def cell_of(stored: dict) -> Cell:
