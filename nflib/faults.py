@@ -292,7 +292,8 @@ class ChipMap(ErrorModel):
                 zero, one = file["stuck_at_0"], file["stuck_at_1"]
         except Exception as error:  # zipfile, zlib and numpy have a dozen of them
             start = Path(self.path).read_bytes()[:6] if Path(self.path).is_file() else b""
-            kind = "it is a single .npy array" if start == b"\x93NUMPY" else "it is text" if start.isascii() and start[:2] not in (b"", b"PK") else error
+            text = start.isascii() and start[:2] not in (b"", b"PK")
+            kind = "it is a single .npy array" if start == b"\x93NUMPY" else "it is text" if text else error
             raise self._refusal(f"cannot be read as an .npz file: {kind}") from None
         if zero.ndim != 2 or not zero.size or zero.shape != one.shape:
             raise self._refusal("is not two filled arrays [rows, columns] of one shape")
