@@ -26,6 +26,7 @@ from nflib.study.trained import (
     keep_freed_memory,
     locked,
 )
+from nflib.study.weights import path_of
 from nflib.training import Diverged, OutOfTime
 
 TRAINING_IMAGES = {"digits": 1294, "cifar10": 47500, "cifar100": 47500, "gtsrb": 37249}
@@ -121,11 +122,12 @@ class Clock:
         self.speeds.append((parts["evaluation"] + sum(training)) / max(total, 1e-3))
 
     def seconds(self, cell: Cell, planned: set[str] = frozenset()) -> float:
-        """Seconds that a cell needs; parts with a checkpoint, or among `planned`, cost nothing."""
+        """Seconds that a cell needs; trained models, and parts among `planned`, cost nothing."""
         speed = float(np.median(self.speeds)) if self.speeds else DEFAULT_SPEED[self.device.type]
         needed = 0.0 if work(cell) else LATENCY_SECONDS * speed
         for key, macs in work(cell).items():
-            if key == "evaluation" or (key not in planned and not (checkpoints() / f"{key}.safetensors").exists()):
+            there = key in planned or (checkpoints() / f"{key}.safetensors").exists() or path_of(key).exists()
+            if key == "evaluation" or not there:
                 needed += macs
         return needed / speed
 
