@@ -126,6 +126,11 @@ class ErrorModel:
     def __post_init__(self):
         check_rate(self.rate)
 
+    @property
+    def ber(self) -> float:
+        """The bit-error rate of its chips, a fraction: the rate, unless a map decides."""
+        return self.rate
+
     def draw(self, sizes: Mapping[str, int], seed: int, bits: int = 8, device: torch.device = CPU) -> Pattern:
         """The pattern of `seed` (whole number >= 0) for layers of `sizes` (weights each, in memory order), on `device`.
 
@@ -285,16 +290,19 @@ class ChipMap(ErrorModel):
         try:
             if not Path(self.path).is_file():
                 raise FileNotFoundError("No such file")
+            with open(self.path, "rb") as file:
+                start = file.read(6)
+            if start == b"\x93NUMPY":
+                raise ValueError("it is a single .npy array")
+            if start.isascii() and start[:2] not in (b"", b"PK"):
+                raise ValueError("it is text")
             with zipfile.ZipFile(self.path) as archive:
                 if sum(member.file_size for member in archive.infolist()) > CHIP_BYTES:
                     raise ValueError(f"its arrays declare more than {CHIP_BYTES:,} bytes")
             with np.load(self.path) as file:
                 zero, one = file["stuck_at_0"], file["stuck_at_1"]
         except Exception as error:  # zipfile, zlib and numpy have a dozen of them
-            start = Path(self.path).read_bytes()[:6] if Path(self.path).is_file() else b""
-            text = start.isascii() and start[:2] not in (b"", b"PK")
-            kind = "it is a single .npy array" if start == b"\x93NUMPY" else "it is text" if text else error
-            raise self._refusal(f"cannot be read as an .npz file: {kind}") from None
+            raise self._refusal(f"cannot be read as an .npz file: {error}") from None
         if zero.ndim != 2 or not zero.size or zero.shape != one.shape:
             raise self._refusal("is not two filled arrays [rows, columns] of one shape")
         for name, cells in (("stuck_at_0", zero), ("stuck_at_1", one)):

@@ -273,11 +273,13 @@ def optimise(
 def statistics_untouched(model: nn.Module) -> Iterator[None]:
     """Let batch norm normalise by the batch, as in training, and leave its running statistics as they are."""
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.track_running_stats = False
-    yield
-    for norm in norms:
-        norm.track_running_stats = True
+    try:
+        for norm in norms:
+            norm.track_running_stats = False
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 @contextmanager
@@ -297,14 +299,16 @@ def adversarial_weights(model: nn.Module, images: Tensor, labels: Tensor, gamma:
         loss = F.cross_entropy(model(images), labels)
     gradients = torch.autograd.grad(loss, weights)
     before = [weight.detach().clone() for weight in weights]
-    with torch.no_grad():
-        for weight, gradient in zip(weights, gradients):
-            direction = gradient / gradient.norm().clamp(min=torch.finfo(gradient.dtype).tiny)
-            weight.add_(direction * (gamma * weight.norm()))
-    yield
-    with torch.no_grad():
-        for weight, old in zip(weights, before):
-            weight.copy_(old)
+    try:
+        with torch.no_grad():
+            for weight, gradient in zip(weights, gradients):
+                direction = gradient / gradient.norm().clamp(min=torch.finfo(gradient.dtype).tiny)
+                weight.add_(direction * (gamma * weight.norm()))
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, old in zip(weights, before):
+                weight.copy_(old)
 
 
 @contextmanager
@@ -318,12 +322,14 @@ def read_back(model: nn.Module, pattern: Pattern | None) -> Iterator[None]:
         yield
         return
     layers = weighted_layers(model)
-    for name, layer in layers.items():
-        layer.parametrizations.weight[0].faults = pattern[name]
-    with statistics_untouched(model):
-        yield
-    for layer in layers.values():
-        layer.parametrizations.weight[0].faults = None
+    try:
+        for name, layer in layers.items():
+            layer.parametrizations.weight[0].faults = pattern[name]
+        with statistics_untouched(model):
+            yield
+    finally:
+        for layer in layers.values():
+            layer.parametrizations.weight[0].faults = None
 
 
 def training_pattern(sizes: Mapping[str, int], recipe: BaseRecipe, step: int, device: torch.device) -> Pattern:

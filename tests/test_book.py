@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from examples import TINY, fake
@@ -66,10 +67,12 @@ def test_an_experiment_is_one_notebook_one_entry_and_one_line_of_contents(tmp_pa
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(source, copy / name, ignore=ignored) if source.is_dir() else shutil.copy(source, copy)
     (copy / "notebooks").mkdir()
+    (copy / "book" / "references.bib").touch()
+    before = set(copy.rglob("*"))
     (copy / "notebooks" / "toy.py").write_text(TOY)
     (copy / "notebooks" / "parameters.yml").write_text("toy:\n  smoke: {}\n  book: [smoke]\n")
-    (copy / "book" / "references.bib").touch()
     (copy / "_toc.yml").write_text("format: jb-book\nroot: book/_executed/toy\n")
+    assert {path.name for path in set(copy.rglob("*")) - before} == {"toy.py", "parameters.yml", "_toc.yml"}
     environment = {k: v for k, v in os.environ.items() if not k.startswith("NFLIB_")} | {"PYTHONPATH": str(copy)}
     command = [sys.executable, "-c", FOLLOW]
     done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
@@ -179,6 +182,9 @@ def test_a_study_compares_with_an_equal_one_and_no_other(gaps, word, workshop, m
         there.write(cell, record["metrics"] | {"perturbed": values}, record["provenance"])
     with refused(word) if word else contextlib.nullcontext():
         assert any("0.25" in line for line in compare.compare("smoke", workshop / "there"))
+    monkeypatch.setattr(compare.np, "mean", lambda values: np.nan)
+    with refused("no number" if gaps else "no record"):
+        compare.compare("smoke", workshop / "there")
 
 
 def test_a_page_has_its_parameters_once_a_box_and_links_to_its_other_scales(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from nflib import data, eopm, evaluation, generators, models, training
 from nflib.data import Split
 from nflib.eopm import GeneratorRecipe, distill, eopm_gradient, train_generator
-from nflib.faults import BitFlips, StuckAt, changed_bits
+from nflib.faults import BitFlips, StuckAt, changed_bits, perturbed
 from nflib.generators import transform
 from nflib.quantize import Quantized, encode, plain, quantization_aware, weighted_layers
 from nflib.training import BaseRecipe, Diverged, OutOfTime, Resumable, adversarial_weights, train_base
@@ -78,6 +78,10 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 def original(layer: nn.Module) -> nn.Parameter:
     return layer.parametrizations.weight.original
+
+
+def own_statistics(model: nn.Module) -> bool:
+    return all(layer.track_running_stats for layer in model.modules() if isinstance(layer, nn.BatchNorm2d))
 
 
 def textbook_loss(generator, bases, images, labels, patterns, models_per_step, loss_weight) -> Tensor:
@@ -548,3 +552,42 @@ def test_evaluation_counts_right_answers(trained, digits):
     accuracies, shares = evaluation.perturbed_accuracies(trained, ERRORS, (1, 2), batches, lambda: ticks.append(1))
     assert len(accuracies) == len(shares) == len(ticks) == 2
     assert all(abs(share - 0.02) < 5 * np.sqrt(0.02 / 8 / sum(trained.sizes.values())) for share in shares)
+
+
+@pytest.mark.parametrize("name", ["vgg11", "preact_resnet18"])
+def test_every_weighted_layer_moves_by_gamma_of_its_norm_up_the_gradient_and_comes_back(name, few, fp32):
+    """Whatever happens meanwhile."""
+    model, (images, labels) = quantization_aware(models.build(name, width=0.0625)).train(), batch_of(few, 32)
+    probe, before = copy.deepcopy(model), state(model)
+    loss = F.cross_entropy(probe(images), labels)
+    loss.backward()
+    with pytest.raises(KeyboardInterrupt), adversarial_weights(model, images, labels, 0.01):
+        now, layers = state(model), weighted_layers(model)
+        for layer, own in layers.items():
+            key = f"{layer}.parametrizations.weight.original"
+            step, gradient = now[key] - before[key], original(probe.get_submodule(layer)).grad
+            assert step.norm().item() == pytest.approx(0.01 * before[key].norm().item(), rel=1e-3)
+            assert F.cosine_similarity(step.flatten(), gradient.flatten(), dim=0) > 0.999
+            assert original(own).grad is None
+        moved = {key for key in now if not torch.equal(now[key], before[key])}
+        assert moved == {f"{layer}.parametrizations.weight.original" for layer in layers}
+        assert F.cross_entropy(copy.deepcopy(model)(images), labels) > 1.01 * loss
+        raise KeyboardInterrupt
+    with pytest.raises(ValueError), adversarial_weights(model, images, labels[:3], 0.1):
+        pass
+    assert same(before, state(model)) and own_statistics(model)
+
+
+@pytest.mark.parametrize("name", ["vgg11", "resnet18"])
+def test_codes_are_read_back_within_and_as_stored_afterwards_whatever_happens(name, few, fp32):
+    model, base, stored = (models.build(name, width=0.0625).to(memory_format=torch.channels_last) for _ in range(3))
+    model, base, stored = quantization_aware(model).train(), Quantized(base), Quantized(stored)
+    pattern, images, before = BitFlips(0.05).draw(base.sizes, 3), data.to_float(few.images[:16]), state(model)
+    base.model.train(), stored.model.train()
+    with torch.no_grad(), pytest.raises(KeyboardInterrupt), training.read_back(model, pattern):
+        with perturbed(base, pattern):
+            torch.testing.assert_close(model(images), base(images), rtol=1e-3, atol=1e-3)
+            assert not torch.allclose(model(images), stored(images), rtol=0.01)
+        raise KeyboardInterrupt
+    assert same(before, state(model)) and own_statistics(model)
+    assert all(layer.parametrizations.weight[0].faults is None for layer in weighted_layers(model).values())

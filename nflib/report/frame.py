@@ -52,9 +52,8 @@ def _system(cell: Cell) -> str:
 
 def _rate(cell: Cell) -> float:
     """The bit-error rate that a cell was measured at; a profiled chip's own, NaN where its map cannot be read any more."""
-    error_model = faults.named(cell.error_model, cell.rate)
     try:
-        return error_model.ber if isinstance(error_model, faults.ChipMap) else cell.rate
+        return faults.named(cell.error_model, cell.rate).ber
     except UserError:
         return np.nan
 
