@@ -2,7 +2,7 @@
 
 Modules that compute, in an order to read them in: quantize (weights as codes), faults (error models, and bits flipped in
 codes), models and generators (networks), training (base models), eopm (generators: Eq. 3 and distillation), evaluation
-(accuracy over error patterns); beside these data, augment, shifts, mitigations, damage, energy and simulate.
+(accuracy over error patterns); beside these data, augment, shifts, mitigations, damage and energy.
 `nflib.study` remembers what was measured, `nflib.report` shows it; `cli` is the command line.
 """
 

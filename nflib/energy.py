@@ -136,7 +136,7 @@ def accesses(model: nn.Module, image_size: int = 32) -> Accesses:
 
 
 def weight_reads(model: nn.Module, image_size: int = 32) -> int:
-    """64-bit reads of the weight memory for one image, T; `nflib.simulate` has them as the authors counted (Table 6)."""
+    """64-bit reads of the weight memory for one image, T; `nflib.study.simulate` has them as the authors counted (Table 6)."""
     return math.ceil(accesses(model, image_size).weight_reads)
 
 

@@ -358,12 +358,17 @@ LABELS = {
 }
 
 
+def is_chip_map(name: str) -> bool:
+    """Whether an error model's name is "chip_map:PATH", a profiled chip's."""
+    return isinstance(name, str) and name.startswith("chip_map:")
+
+
 def named(name: str, rate: float) -> ErrorModel:
     """The error model of a name in ERROR_MODELS at a bit-error rate (fraction), or a ChipMap for "chip_map:PATH".
 
     Raises UserError for an unknown name or a rate outside [0, 1).  A chip has its own (`ber`): `rate` is not looked at.
     """
-    if isinstance(name, str) and name.startswith("chip_map:"):
+    if is_chip_map(name):
         return ChipMap(path=name.removeprefix("chip_map:"))
     return ERROR_MODELS[choose("error model", name, ERROR_MODELS)](check_rate(rate))
 

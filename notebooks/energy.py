@@ -30,15 +30,15 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from nflib import energy, generators, models, simulate
+from nflib import energy, generators, models
 from nflib.names import UserError
 from nflib.report import Picture, claim, colours, heatmap, panels, published, show
+from nflib.study import simulate
 
 if not 0 < energy_ratio <= 1 or image_size not in (32, 224):
     raise UserError(f"energy_ratio {energy_ratio} must lie in (0, 1], image_size {image_size} be 32 or 224")
-fronts = {label: generators.build(name) for name, label in generators.LABELS.items()}
-networks = {label: models.build(name, 10, image_size) for name, label in models.LABELS.items()} | fronts
-bases = [label for label in networks if label not in fronts]
+networks = simulate.built(image_size)
+bases, fronts = list(models.LABELS.values()), list(generators.LABELS.values())
 
 
 def printed(origin, metric, **more):
@@ -49,15 +49,9 @@ def printed(origin, metric, **more):
 
 
 counted = simulate.frame(image_size).set_index("network", drop=False)
+counted["published_reads"] = counted["network"].map(printed("table06_twma", "TWMA_accesses") if image_size == 32 else {})
 table7 = printed("table07_params_macs", "MACs_million", dataset={32: "CIFAR-10", 224: "ImageNet-10"}[image_size])
 counted["published_macs"] = counted["network"].map(table7)
-bordered = {"UNetL": generators.UNet(16, zero_border=False), "UNetS": generators.UNet(8, zero_border=False)}
-for label, network in networks.items():
-    ends = label.startswith("ResNet") and image_size == 32  # calls that the authors' tool did not see
-    million = energy.macs_as_published(bordered.get(label, network), image_size, ends) / 1e6
-    counted.loc[label, "macs"] = 1000 * round(million / 1000, 2) if million >= 1000 else round(million, 2)
-    counted.loc[label, "true_macs"] = energy.macs(network, image_size) / 1e6
-    counted.loc[label, "parameters"] = models.parameter_count(network)
 pairs = pd.DataFrame(product(bases, fronts), columns=["base_model", "generator"])
 pairs["pair"] = pairs["base_model"] + " " + pairs["generator"]
 a, b = pairs["base_model"], pairs["generator"]

@@ -47,8 +47,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from nflib import data, simulate
+from nflib import data
 from nflib.report import bars, claim, measured, published, show
+from nflib.study import simulate
 
 OVERHEADS = ["overhead", "overhead compiled", "published overhead"]
 rows = measured(cells, profile, measure, device)

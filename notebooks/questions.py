@@ -22,15 +22,17 @@ others: str = "paper"  # that of latencies and of predictability on a second bas
 narrow: str = "desk"  # that of answers for a narrow VGG11, which say so
 
 # %% tags=["hide-cell"]
+from itertools import product
+
 import numpy as np
 import pandas as pd
-import torch
 from IPython.display import Markdown, display
 from IPython.utils.capture import capture_output
 
-from nflib import energy, generators, models, simulate
+from nflib import energy, generators, models
 from nflib.report import claim, page, stored
 from nflib.report.show import keep, to_csv
+from nflib.study import simulate
 
 every, thirty = stored(records), stored(others)
 every, thirty = (
@@ -57,17 +59,13 @@ alone, trained = one(system="alone"), some(training="distillation", trained_on="
 trained = trained[trained["train_rate"] == 0.01].set_index("system")
 label, front = one(system="class-wise, by true label"), some(patterns=20, images=2000)
 front = front[front["selector"] != "none"].sort_values("perturbed")
-names = [*models.LABELS.items()], [*generators.LABELS.items()]
-reads, parts, size = {}, {}, {}
-with torch.device("meta"):
-    for pixels in (32, 224):
-        built = {label: models.build(name, 10, pixels) for name, label in names[0]}
-        built |= {label: generators.build(name) for name, label in names[1]}
-        for name, network in built.items():
-            reads[name, pixels] = energy.weight_reads(network, pixels)
-            parts[name, pixels] = energy.accesses(network, pixels)
-            size.setdefault(name, models.parameter_count(network))
-pairs, rows, NOT = [(model, name) for _, model in names[0] for _, name in names[1]], [], "Not measured."
+reads, parts = {}, {}
+for pixels in (32, 224):
+    for name, network in simulate.built(pixels).items():
+        reads[name, pixels] = energy.weight_reads(network, pixels)
+        parts[name, pixels] = energy.accesses(network, pixels)
+size = {name: models.parameter_count(network) for name, network in simulate.built().items()}
+pairs, rows, NOT = [*product(models.LABELS.values(), generators.LABELS.values())], [], "Not measured."
 
 
 def ask(topic, question, asked_by, answer, page="", holds=True):
@@ -151,7 +149,7 @@ def total(name, ratio=1.0):  # energy of one image at 32×32 pixels: weights, fe
     return sum(parts[name, 32].picojoules(ratio).values())
 
 
-share = [100 * parts[model, 32].picojoules()["weights"] / total(model) for _, model in names[0]]
+share = [100 * parts[model, 32].picojoules()["weights"] / total(model) for model in models.LABELS.values()]
 kept = [100 * (1 - (total(a, energy.ENERGY_RATIO) + total(b)) / total(a)) for a, b in pairs]
 ask(P, "What share of the whole inference's energy is that?", "uT9R, YHTK",
     f"By published energies of arithmetic and memories, weight reads are {min(share):.0f} to {max(share):.0f} % of a "
@@ -189,7 +187,7 @@ ask(R, "Where is a system of uncertain accuracy of use?", "uT9R",
     f"pass behind ConvL, with the base model of 30 epochs {again} of 50: untested, the rest is the risk.",
     "accuracy", good[0] > good[1] and again < 50)
 
-(small, big), (least, most) = ([f(size[name] for _, name in some) for f in (min, max)] for some in names)
+(small, big), (least, most) = ([f(size[name] for name in some.values()) for f in (min, max)] for some in (models.LABELS, generators.LABELS))
 ask(G, "How large are generators beside the classifiers?", "Qmac",
     f"{least / 1e6:.2f} to {most / 1e6:.2f} million parameters in front of {small / 1e6:.1f} to {big / 1e6:.1f} "
     "million.",

@@ -26,10 +26,10 @@ import re
 
 import numpy as np
 import pandas as pd
-import torch
 
-from nflib import energy, generators, models, simulate
+from nflib import energy
 from nflib.report import Picture, claim, colours, panels, published, say, show, stored
+from nflib.study import simulate
 
 printed = published.load().rename(columns={"mean": "published", "std": "published_std"})
 WORDS = {"CA_NF": "CA(NF)", "PA_NF": "PA(NF)", "ES_percent": "ES (%)", "MAC_ES_percent": "MAC-ES (%)", "params": "parameters"}
@@ -58,16 +58,8 @@ measured = measured[~lambdas]  # a distilled generator has no lambda, which is w
 # %% tags=["hide-cell"]
 sizes = {}  # what the paper counts of each network, by image size
 for size in (32, 224):
-    counted = simulate.frame(size).set_index("network")
-    with torch.device("meta"):
-        networks = {label: models.build(name, 10, size) for name, label in models.LABELS.items()}
-        networks |= {label: generators.build(name) for name, label in generators.LABELS.items()}
-        plain = {"UNetL": generators.UNet(16, zero_border=False), "UNetS": generators.UNet(8, zero_border=False)}
-    for label, network in networks.items():
-        count = energy.macs_as_published(plain.get(label, network), size, label.startswith("ResNet") and size == 32)
-        millions = round(count / 1e6, 2) if count < 1e9 else 1000 * round(count / 1e9, 2)  # as Table 7 rounds
-        sizes[label, size] = {"MACs_million": millions, "params": models.parameter_count(network)}
-        sizes[label, size] |= {"TWMA_accesses": counted.loc[label, "reads"]}
+    for row in simulate.frame(size).itertuples():
+        sizes[row.network, size] = {"MACs_million": row.macs, "params": row.parameters, "TWMA_accesses": row.reads}
 FROM = {"ES_percent": "TWMA_accesses", "MAC_ES_percent": "MACs_million"}  # what a saving is computed from
 gains = printed[(printed["origin"] == "table12_cifar10") & (printed["metric"] == "RP")]
 gains = gains.set_index(["base_model", "generator", "ber_percent"])["published"]

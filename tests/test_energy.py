@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nflib import energy, generators, models, simulate
+from nflib import energy, generators, models
 from nflib.report.published import load
+from nflib.study import simulate
 
 LABELS = {label: name for name, label in {**models.LABELS, **generators.LABELS}.items()}
 BASES, GENERATORS = list(models.LABELS.values()), list(generators.LABELS.values())

@@ -18,6 +18,9 @@ from nflib.training import BaseRecipe
 
 FIRST_SEED = 50000  # the official evaluation seeds are 50000 to 50009
 VALIDATION_SEED = 40000  # training has seeds up to 30000
+KINDS = (  # of what is measured; `measures.MEASURES` says how
+    "accuracy", "validation", "mitigation", "shift", "sensitivity", "damage", "tsne", "transformed_images", "latency"
+)  # fmt: skip
 
 
 def as_json(value: object) -> object:
@@ -75,8 +78,8 @@ class Cell:
     error_model, rate: a name of `faults.ERROR_MODELS` or "chip_map:PATH", and the bit-error rate of the evaluation.
     patterns: error patterns, with seeds first_seed, first_seed + 1, ...  images: how many test images (the first ones),
     validation images for kind "validation"; 0 means all.  surrogates: what the generator is trained on; empty means
-    `base` itself (relaxed access).  kind: what is measured, a key of
-    `measures.MEASURES`; also the folder of its record.
+    `base` itself (relaxed access).  kind: what is measured, one
+    of KINDS; also the folder of its record.
     bits: code width of the base model in the evaluation; 0 means the one that it was trained with.
     selector: the classifier that selects class-wise perturbations, in place of the true label.
     mitigation: what the memory does about faults, a key of `mitigations.MITIGATIONS`; kind "mitigation" has one.
@@ -103,9 +106,7 @@ class Cell:
     first_seed: int = FIRST_SEED
 
     def __post_init__(self):
-        from nflib.study.measures import MEASURES  # which imports this module
-
-        choose("kind", self.kind, MEASURES)
+        choose("kind", self.kind, KINDS)
         object.__setattr__(self, "rate", float(faults.check_rate(self.rate)))
         faults.named(self.error_model, self.rate)  # refuses a name that is none
         check_numbers(self, 1e4, patterns=int(self.kind != "transformed_images"))
@@ -171,7 +172,7 @@ class Cell:
             parts.append(f"at {self.bits} bits")
         if self.kind != "accuracy":
             parts.append(f"({self.mitigation or self.hit or self.shift or self.kind})")
-        rate = "" if self.error_model.startswith("chip_map:") else f" {100 * self.rate:g} %"  # a chip has its own
+        rate = "" if faults.is_chip_map(self.error_model) else f" {100 * self.rate:g} %"  # a chip has its own
         return f"{' '.join(parts)}, {faults.LABELS.get(self.error_model, self.error_model)}{rate}"
 
 

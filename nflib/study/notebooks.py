@@ -44,14 +44,14 @@ def source(name: str) -> Path:
 
 
 @functools.cache
-def _cells_of(path: Path, changed: int) -> list:
+def _parsed(path: Path, changed: int) -> list:
     return jupytext.reads(path.read_text("utf-8"), fmt="py:percent").cells
 
 
 def code(name: str, tag: str | None = None) -> list[str]:
     """Sources of a notebook's code cells, or of those with a tag."""
     path = source(name)
-    cells = [cell for cell in _cells_of(path, path.stat().st_mtime_ns) if cell.cell_type == "code"]
+    cells = [cell for cell in _parsed(path, path.stat().st_mtime_ns) if cell.cell_type == "code"]
     return [cell.source for cell in cells if tag is None or tag in cell.metadata.get("tags", [])]
 
 

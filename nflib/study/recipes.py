@@ -162,6 +162,7 @@ def settings(error_models: list[str], rates: list[float]) -> list[tuple[str, flo
     if not error_models or not rates:
         raise UserError("at least one error model and one bit-error rate are needed")
     for name in error_models:
-        if isinstance(chip := faults.named(name, rates[0]), faults.ChipMap):
-            chip.load()
-    return [(name, rate) for name in error_models for rate in (rates[:1] if name.startswith("chip_map:") else rates)]
+        error_model = faults.named(name, rates[0])
+        if faults.is_chip_map(name):
+            error_model.load()
+    return [(name, rate) for name in error_models for rate in (rates[:1] if faults.is_chip_map(name) else rates)]

@@ -111,15 +111,23 @@ def _same_data(path: Path, facts: dict, dataset: data.Dataset) -> None:
         raise UserError(f"model {path} was trained on another data set {dataset.name!r}; give the new one another name")
 
 
-def _trained(key: str, build: Callable[[], torch.nn.Module], train: Callable, device: torch.device, dataset: data.Dataset):
+def stored(key: str) -> Path | None:
+    """Where the trained model of a key lies: its checkpoint, or as published; None where it must be trained."""
+    return next((path for path in (checkpoints() / f"{key}.safetensors", weights.path_of(key)) if path.exists()), None)
+
+
+def _trained(
+    key: str, build: Callable, train: Callable, device: torch.device, dataset: data.Dataset, words: str, deadline: float | None
+) -> tuple[torch.nn.Module, dict, str]:
     """A trained model: from its checkpoint, as published, or built, trained and stored.  Returns (model, training facts, file's sha256).
 
+    train(model, run): trains it in place and returns facts; run: resume, words and deadline, as in `training.optimise`.
     Raises UserError for a checkpoint that is damaged, or that was trained on other images than `dataset` has now; Diverged,
     with the `provenance` of the attempt, where the loss is not finite.
     """
     path = checkpoints() / f"{key}.safetensors"
     model = build().to(device)
-    if not path.exists() and weights.path_of(key).exists():
+    if stored(key) == weights.path_of(key):
         _, card, digest = weights.load(key, lambda card: model)
         _same_data(weights.path_of(key), card["facts"], dataset)
         return model, card["facts"], digest
@@ -127,7 +135,7 @@ def _trained(key: str, build: Callable[[], torch.nn.Module], train: Callable, de
         if not path.exists():
             origin, state = provenance(device, data=dataset.digest), _resume_path(key, dataset)
             try:
-                facts = train(model, state)
+                facts = train(model, {"resume": state, "words": words, "deadline": deadline})
                 if not all(value.isfinite().all() for value in model.state_dict().values()):
                     raise Diverged("the weights are not finite after the last step")
             except Diverged as error:
@@ -157,15 +165,13 @@ def base_model(
 
     bits: code width to quantise the float weights behind the codes to; 0 means the width of training.
     """
-    dataset = dataset_on(base.dataset, device)
-    words = f"{base.words}: base model"
+    dataset, words = dataset_on(base.dataset, device), f"{base.words}: base model"
     build = functools.partial(_new_base, base, dataset.classes, dataset.image_size)
 
-    def train(model: torch.nn.Module, resume: Path) -> dict:
-        run = {"resume": resume, "words": words, "deadline": deadline}
+    def train(model: torch.nn.Module, run: dict) -> dict:
         return train_base(model, dataset.train, dataset.augmentation, base.recipe, **run)
 
-    model, facts, digest = _trained(f"base-{digest_of(base)}", build, train, device, dataset)
+    model, facts, digest = _trained(f"base-{digest_of(base)}", build, train, device, dataset, words, deadline)
     return Quantized(model.to(memory_format=torch.channels_last), bits or base.recipe.bits), facts, digest
 
 
@@ -183,12 +189,11 @@ def generator_model(cell: Cell, device: torch.device, deadline: float | None = N
 def _generator(cell: Cell, device: torch.device, deadline: float | None):
     """The same with the float weights behind the codes.  What it imitates, and the distillation itself, are generators with
     checkpoints of their own, so that recipes that share them train them once."""
-    recipe, dataset = cell.generator, dataset_on(cell.base.dataset, device)
-    words = f"{cell.words}: generator"
+    recipe, dataset, words = cell.generator, dataset_on(cell.base.dataset, device), f"{cell.words}: generator"
     build = functools.partial(_new_generator, recipe, dataset.classes, dataset.image_size)
 
-    def train(model: torch.nn.Module, resume: Path) -> dict:
-        where, run = (dataset.train, dataset.augmentation, recipe), {"resume": resume, "words": words, "deadline": deadline}
+    def train(model: torch.nn.Module, run: dict) -> dict:
+        where = dataset.train, dataset.augmentation, recipe
         if recipe.teacher and not recipe.steps:
             taught = dataclasses.replace(cell, generator=recipe.teacher)
             teacher, facts, digest = generator_model(taught, device, deadline)
@@ -204,7 +209,7 @@ def _generator(cell: Cell, device: torch.device, deadline: float | None):
         error_model = faults.named(recipe.error_model, recipe.rate)
         return train_generator(model, bases, *where, error_model, distilled, **run) | more
 
-    return _trained(generator_key(cell), build, train, device, dataset)
+    return _trained(generator_key(cell), build, train, device, dataset, words, deadline)
 
 
 @contextlib.contextmanager

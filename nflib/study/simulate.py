@@ -1,6 +1,6 @@
 """Weight reads and cycles as SCALE-Sim, the simulator behind the paper's Table 6, counts them; beside closed forms.
 
-`python -m nflib.simulate` runs SCALE-Sim 3.0 (the extra "simulate") on every distinct layer of the base models and
+`python -m nflib.study.simulate` runs SCALE-Sim 3.0 (the extra "simulate") on every distinct layer of the base models and
 generators and stores what it says in results/simulated/scalesim.csv; everything else here reads that file.
 The memory that feeds the array is simulated address by address and takes nearly all of the time; `--array` leaves it out.
 """
@@ -27,7 +27,6 @@ import torch
 from nflib import energy, generators, models
 from nflib.files import write_whole
 from nflib.names import UserError, choose
-from nflib.report import published
 from nflib.study.records import provenance, results
 from nflib.training import progress_bar
 
@@ -136,12 +135,17 @@ def as_is(network: list[energy.Layer]) -> Counter[Convolution]:
 
 
 @functools.cache
+def built(image_size: int = 32) -> dict[str, torch.nn.Module]:
+    """The five base models and six generators at full size, without numbers, by label."""
+    with torch.device("meta"):
+        found = {label: models.build(name, 10, image_size) for name, label in models.LABELS.items()}
+        return found | {label: generators.build(name) for name, label in generators.LABELS.items()}
+
+
+@functools.cache
 def networks(image_size: int = 32) -> dict[str, dict[str, Counter[Convolution]]]:
     """Layers of the five base models and six generators, by label: as the authors ran them (""), as they are (`true_`)."""
-    with torch.device("meta"):
-        built = {label: models.build(name, 10, image_size) for name, label in models.LABELS.items()}
-        built |= {label: generators.build(name) for name, label in generators.LABELS.items()}
-    found = {label: energy.layers(model, image_size) for label, model in built.items()}
+    found = {label: energy.layers(model, image_size) for label, model in built(image_size).items()}
     return {label: {"": as_run(network), "true_": as_is(network)} for label, network in found.items()}
 
 
@@ -256,7 +260,7 @@ def run(image_size: int = 32, memory: bool = True) -> None:
     done, began = stored(), time.monotonic()
     missing = sorted(wanted(image_size) - done.keys(), key=lambda layer: (layer.cycles, layer))
     origin = provenance(torch.device("cpu"), started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-    command = f"python -m nflib.simulate --image-size {image_size}{'' if memory else ' --array'}"
+    command = f"python -m nflib.study.simulate --image-size {image_size}{'' if memory else ' --array'}"
     origin |= {"command": command, "layers": 0, "seconds": 0.0}
     with progress_bar(sum(layer.cycles for layer in missing), "SCALE-Sim", unit="cycle") as bar:
         for layer in missing:
@@ -274,12 +278,12 @@ def frame(image_size: int = 32) -> pd.DataFrame:
 
     `true_` columns: layers as they really are, the others: as the authors ran them (`as_run`).  shapes, simulated: its
     distinct layers and how many were simulated.  A simulated sum is missing unless all of its layers were.
-    published_reads, authors_cycles: Table 6 and the cycles of the authors' own runs, both at 32x32 pixels.
+    authors_cycles: those of the authors' own runs, at 32x32 pixels.  parameters; macs (millions, counted and rounded as in
+    Table 7) and true_macs.
     """
     done, rows = stored(), []
-    known = published.select(origin="table06_twma")
-    printed = dict(zip(known["base_model"].fillna(known["generator"]), known["mean"]))
-    for label in AUTHORS_CYCLES:
+    bordered = {"UNetL": generators.UNet(16, zero_border=False), "UNetS": generators.UNet(8, zero_border=False)}
+    for label, network in built(image_size).items():
         both = networks(image_size)[label]
         distinct = both[""].keys() | both["true_"].keys()
         row = {"network": label, "shapes": len(distinct), "simulated": len(distinct & done.keys())}
@@ -290,8 +294,11 @@ def frame(image_size: int = 32) -> pd.DataFrame:
                 if found.keys() <= done.keys():
                     total = sum(n * getattr(done[layer], what) for layer, n in found.items())
                     row[f"simulated_{true}{what}"] = -(-total // per)
-        given = {"published_reads": printed, "authors_cycles": AUTHORS_CYCLES}
-        rows.append(row | {name: numbers[label] if image_size == 32 else np.nan for name, numbers in given.items()})
+        ends = label.startswith("ResNet") and image_size == 32  # calls that the authors' tool did not see
+        million = energy.macs_as_published(bordered.get(label, network), image_size, ends) / 1e6
+        row["macs"] = 1000 * round(million / 1000, 2) if million >= 1000 else round(million, 2)
+        row |= {"true_macs": energy.macs(network, image_size) / 1e6, "parameters": models.parameter_count(network)}
+        rows.append(row | {"authors_cycles": AUTHORS_CYCLES[label] if image_size == 32 else np.nan})
     return pd.DataFrame(rows)
 
 
@@ -309,8 +316,8 @@ def cycle_overhead(image_size: int = 32) -> pd.DataFrame:
 
 
 def main(words: list[str] | None = None) -> int:
-    """`python -m nflib.simulate`; a user's mistake is one line on stderr and exit status 2."""
-    parser = argparse.ArgumentParser(prog="python -m nflib.simulate", description=__doc__.splitlines()[0])
+    """`python -m nflib.study.simulate`; a user's mistake is one line on stderr and exit status 2."""
+    parser = argparse.ArgumentParser(prog="python -m nflib.study.simulate", description=__doc__.splitlines()[0])
     parser.add_argument("--image-size", default="32", help="32 (half an hour) or 224 (hours, or minutes with --array)")
     parser.add_argument("--array", action="store_true", help="the array alone, without the memory system")
     args = parser.parse_args(words)
