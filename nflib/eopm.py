@@ -1,5 +1,6 @@
 """Training of generators: by expectation over perturbed models (EOPM), and by distillation of class-wise perturbations."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nflib.data import Split
-from nflib.faults import TRAINING_PATTERNS, ErrorModel, LayerFaults, Pattern, ahead, by_layer, perturbed
+from nflib.faults import TRAINING_PATTERNS, ErrorModel, LayerFaults, Pattern, ahead, by_layer, check_rate, perturbed
 from nflib.generators import UNet, transform
 from nflib.names import UserError, check_numbers, choose
 from nflib.quantize import Quantized, check_bits, quantization_aware, weighted_layers
@@ -36,6 +37,7 @@ class GeneratorRecipe:
     see the generator's output alone, clip(G(x)), then clip(a x + G(x)) with a rising evenly to 1.  Without the image in
     its way, the output learns sooner to tell the classes apart.  0: the paper's training, at full brightness throughout.
     fade_skips: whether a UNet's skips, which lead the image past its smallest maps, fade in with it.
+    mixed_rates: bit-error rates in place of `rate` in training, by turns of the patterns' seeds; empty: `rate` alone.
     """
 
     name: str = "conv_l"
@@ -58,8 +60,10 @@ class GeneratorRecipe:
     split_batch: bool = False
     fade_in: float = 0.0
     fade_skips: bool = False
+    mixed_rates: tuple[float, ...] = ()
 
     def __post_init__(self):
+        object.__setattr__(self, "mixed_rates", tuple(float(check_rate(rate)) for rate in self.mixed_rates))
         check_numbers(
             self, loss_weight=0, models_per_step=1, steps=0, batch=1, learning_rate=0, momentum=0, initial_gain=0, width=0,
             seed=0, adversarial_flips=0, distillation_steps=0, fade_in=0,
@@ -91,7 +95,7 @@ class GeneratorRecipe:
             return "adversarial bit flips"
         if self.teacher:
             return "distillation, then EOPM" if self.steps else "distillation"
-        return "faded EOPM" if self.fade_in else "EOPM"
+        return f"{'faded ' if self.fade_in else ''}EOPM{', mixed rates' if self.mixed_rates else ''}"
 
 
 def set_initial_gain(generator: nn.Module, gain: float) -> None:
@@ -279,7 +283,9 @@ def train_generator(
             yield from ((base, int(seed)) for base, row in zip(bases, seeds) for seed in row)
 
     def drawn(of: tuple[Quantized, int]) -> Pattern:
-        return error_model.draw(of[0].sizes, of[1], of[0].bits, device)
+        (base, seed), rates = of, recipe.mixed_rates
+        model = dataclasses.replace(error_model, rate=rates[seed % len(rates)]) if rates else error_model
+        return model.draw(base.sizes, seed, base.bits, device)
 
     def gradient(step: int, images: Tensor, labels: Tensor) -> list[Tensor]:
         nonlocal patterns

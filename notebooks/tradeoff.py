@@ -35,6 +35,7 @@ selectors: list[str] = ["conv_l"]  # networks that select class-wise perturbatio
 mitigations: list[str] = ["spare_sign", "zero_by_parity", "secded", "cut_weights", "batch_norm"]  # no generator
 error_models: list[str] = ["release_map"]  # also bit_flips, stuck_at
 train_rate: float = 0.01  # bit-error rate that generators are trained at, as a fraction
+mixed_rates: list[float] = []  # more generators, each trained at all of these rates
 rates: list[float] = [0.01, 0.03]  # bit-error rates, as fractions
 patterns: int = 10  # error patterns (chips)
 images: int = 0  # test images, the first ones; 0: all
@@ -54,7 +55,9 @@ encoders, plan = [selector(profile, dataset, name) for name in selectors], []  #
 for model, recipe, (error_model, rate) in product(base_models, base_recipes, settings(error_models, rates)):
     whole, errors = base(profile, dataset, model, recipe), (error_model, rate, patterns, images)
     by_class = generator(profile, "class_wise", "eopm", error_model, train_rate)
-    fronts = [Cell(whole, generator(profile, name, training, error_model, train_rate), *errors) for name in generators]
+    trained = product(generators, sorted({(), tuple(mixed_rates)}))
+    recipes = [generator(profile, name, training, error_model, train_rate, mixed_rates=mixed) for name, mixed in trained]
+    fronts = [Cell(whole, one, *errors) for one in recipes]
     fronts += [Cell(whole, by_class, *errors, selector=encoder) for encoder in encoders]
     stored = [Cell(whole, None, *errors, kind="mitigation", mitigation=name) for name in mitigations]
     others = [base(profile, dataset, model, name, epochs=whole.recipe.epochs) for name in {*other_recipes} - {recipe}]

@@ -166,6 +166,16 @@ def test_skips_of_a_unet_fade_in_with_the_images(few, fp32, monkeypatch):
     assert gains == [recipe.brightness(step) for step in range(6)] + [1.0]
 
 
+def test_mixed_rates_take_turns_with_the_seeds_of_patterns(few, fp32, monkeypatch):
+    drawn, draw = [], BitFlips._pattern
+    monkeypatch.setattr(BitFlips, "_pattern", lambda self, sizes, seed, bits: drawn.append((seed, self.rate)) or draw(self, sizes, seed, bits))
+    for rates in ((), (0.001, 0.02, 0.05)):
+        eopm.train_generator(new_generator(), [frozen()], few, "crop", replace(GENERATOR, mixed_rates=rates), BitFlips(0.01))
+    usual, mixed = drawn[:10], drawn[10:]
+    assert {rate for _, rate in usual} == {0.01} and [seed for seed, _ in usual] == [seed for seed, _ in mixed]
+    assert mixed == [(seed, (0.001, 0.02, 0.05)[seed % 3]) for seed, _ in mixed] and len(set(mixed)) > 3
+
+
 def test_distillation_follows_the_textbook_gradient_and_rests_where_the_teacher_is(few, fp32):
     teacher, one, (images, labels) = class_wise(), new_generator().eval(), batch_of(few, 8)
     other = copy.deepcopy(one)
@@ -329,6 +339,7 @@ REFUSED = [
     (ADVERSARIAL, {"adversarial_flips": -1}, "adversarial_flips is -1"),
     (GENERATOR, {"adversarial_flips": 5}, "models_per_step is 2.*adversarial_flips"),
     (GENERATOR, {"fade_in": 1.5}, "fade_in is 1.5"),
+    (GENERATOR, {"mixed_rates": (0.01, 1.5)}, "bit-error rate is 1.5"),
     (GENERATOR, {"batch": 8, "models_per_step": 9, "split_batch": True}, "models_per_step is 9.*8"),
 ]
 

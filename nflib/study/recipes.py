@@ -150,7 +150,7 @@ def generator(
 def is_official(recipe: GeneratorRecipe) -> bool:
     """Whether a generator is trained as the official code does it, whatever its setting, its batch and its length."""
     names = ["models_per_step", "learning_rate", "schedule", "momentum", "initial_gain", "teacher", "adversarial_flips"]
-    names += ["split_batch", "fade_in"]
+    names += ["split_batch", "fade_in", "mixed_rates"]
     return all(getattr(recipe, name) == getattr(OFFICIAL, name) for name in names)
 
 
