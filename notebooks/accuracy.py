@@ -28,7 +28,7 @@
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": narrow networks; "paper12", "paper": full size
 datasets: list[str] = ["digits"]  # also cifar10, cifar100, gtsrb, imagenette224, or the name of your own file in data/
-base_models: list[str] = ["resnet18", "vgg11", "vgg16"]  # classifiers; also resnet50, vgg19
+base_models: list[str] = ["resnet18", "vgg11"]  # classifiers; also resnet50, vgg16, vgg19
 base_recipes: list[str] = ["release"]  # "release": no weight decay, as the official code; "modern": weight decay
 generators: list[str] = ["conv_l", "unet_s"]  # also conv_s, deconv_l, deconv_s, unet_l
 trainings: list[str] = ["eopm"]  # "eopm": the paper's loss; "distilled": class-wise perturbations; "distilled_eopm": both
