@@ -8,22 +8,22 @@
 # %% [markdown]
 # # How much accuracy does a generator recover?
 #
-# **Large generators recover about 90 % of the accuracy that bit errors take away, small ones little more than half.**
-# This holds for full-size classifiers on CIFAR-10. We trained the generators by distillation, not by the paper's
-# algorithm: they learned to reproduce class-wise perturbations ([method](../method.md)).
+# **Large generators recover about nine tenths of the accuracy that bit errors take away, small ones little more than
+# half.** This holds in the median over full-size classifiers on CIFAR-10. We trained the generators by distillation, not
+# by the paper's algorithm: they learned to reproduce class-wise perturbations ([method](../method.md)).
 #
 # We measured each base model under many error patterns (*chips*), alone and behind a generator that was trained for it
 # under the same errors. *Recovery* is the difference on the same chips. These are the paper's Tables 12 to 15 and its
 # Figure 3.
 
 # %% [markdown] tags=["desk"]
-# **Trained on the paper's loss for half an hour on one CPU core, ConvL recovers nearly half of the accuracy that a narrow
-# VGG11 loses on CIFAR-10, UNetL almost a third, ConvS little.** Errors are 1 % bit errors of the official code's error
-# map. In training, images faded in (*faded EOPM*, [method](../method.md)).
+# **Trained on the paper's loss, ConvL recovers at least a third of the accuracy that narrow VGG networks lose on CIFAR-10,
+# small generators less than a fifth.** Errors are 1 % bit errors of the official code's error map. In training, images
+# faded in (*faded EOPM*, [method](../method.md)).
 
 # %% [markdown] tags=["paper12"]
-# **UNetL recovers most of the lost accuracy on CIFAR-10 and GTSRB, but only a fifth on CIFAR-100.** Base models of 12
-# epochs lose less to bit errors than those of 30. We trained the generators by distillation.
+# **Large generators recover most of the lost accuracy on CIFAR-10 and GTSRB, but only a fifth on CIFAR-100.** Base models
+# were trained for 12 epochs, the generators by distillation.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": narrow networks; "paper12", "paper": full size
@@ -53,13 +53,12 @@ for dataset, model, recipe in product(datasets, base_models, base_recipes):
             cells.append(Cell(whole, generator(profile, name, training, *errors), *errors, patterns, images))
 
 # %% tags=["hide-cell"]
-import numpy as np
-
-from nflib.report import Picture, claim, colours, head, ladder, measured, panels, say, show
+from nflib.report import claim, ladder, measured, say, show, span
 
 rows = measured(cells, profile, measure, device)
 behind = rows[rows["generator"] != "none"].copy()
 behind["setting"] = behind["dataset"] + ", " + behind["base_model"] + ", " + behind["error_model"]
+behind["share"] = 100 * behind["recovery"] / (behind["clean_alone"] - behind["perturbed_alone"])
 several = behind["training"].nunique() > 1
 behind["front"] = behind["generator"] + (", " + behind["training"] if several else "")
 
@@ -74,42 +73,34 @@ top = behind[behind["rate"] == behind["rate"].max()]
 ladder(top, "front", "setting", hue="generator", alt="Accuracy under errors without and with each generator.", name="recovery")
 
 # %% tags=["hide-input"]
-lost = behind["clean_alone"] - behind["perturbed_alone"]
-behind["share"] = 100 * behind["recovery"] / lost
 large = behind[behind["generator"].isin(["ConvL", "DeConvL", "UNetL"])]
 small = behind[behind["generator"].isin(["ConvS", "DeConvS", "UNetS"])]
 claim(
-    large["share"].median() > 60,
-    f"Large generators recover most of the lost accuracy: {large['share'].median():.0f} % in the median of {len(large)} "
-    "settings.",
+    85 < large["share"].median() < 95,
+    f"Large generators recover about nine tenths of the lost accuracy: {large['share'].median():.0f} % in the median of "
+    f"{len(large)} settings.",
 )
 if len(small):
     claim(
-        small["share"].median() < large["share"].median() - 10,
-        f"Small generators recover less: {small['share'].median():.0f} % (settings: {len(small)}).",
+        50 < small["share"].median() < 65,
+        f"Small generators recover little more than half: {small['share'].median():.0f} % (settings: {len(small)}).",
     )
 sure = behind["recovery"] > 2 * behind["recovery_se"]
 claim(sure.mean() > 0.9, f"Recovery is above two standard errors in {sure.sum()} of {len(behind)} settings.")
-
-# %% [markdown]
-# ## Chips differ less behind a large generator
-#
-# Each dot is one chip.
-
-# %% tags=["hide-input"]
-setting = top["setting"].iloc[-1]
-shown = top[top["setting"] == setting]
-alone = rows[rows["digest"].isin(shown["alone_digest"])]
-figure, (axis,) = panels(1, 3.2)
-for place, row in enumerate([*alone.itertuples(), *shown.itertuples()]):
-    label = "alone" if row.generator == "none" else row.generator
-    spread = place + 0.3 * (((np.arange(row.patterns) * 0.618) % 1) - 0.5)
-    axis.plot(spread, np.sort(row.accuracies), "o", color=colours([label])[label], markersize=4, alpha=0.7)
-axis.set_xticks(range(len(shown) + 1), ["alone", *shown["front"].str.replace(", ", "\n")])
-axis.set(ylabel=head("perturbed"), ylim=(0, 100), title=setting)
-Picture(figure, f"Accuracy of each chip, alone and behind each generator: {setting}.", "chips")
-
-# %% tags=["hide-input"]
+hundred = large["dataset"] == "CIFAR-100"
+if hundred.any():
+    most, least = large.loc[~hundred, "share"].min(), large.loc[hundred, "share"].max()
+    claim(
+        most > 50 and least < 25,
+        f"With ten or 43 classes large generators recover at least {most:.0f} %, on CIFAR-100 at most {least:.0f} %.",
+    )
+faded, weak = (some[(some["training"] == "faded EOPM") & (some["dataset"] == "CIFAR-10")] for some in (large, small))
+if len(faded := faded[faded["generator"] == "ConvL"]):
+    claim(
+        faded["share"].min() > 33 and weak["share"].max() < 20,
+        f"Trained on the paper's loss while images fade in, ConvL recovers {span(faded['share'], 0)} % in front of "
+        f"{' and '.join(faded['base_model'])}, small generators at most {weak['share'].max():.0f} %.",
+    )
 calmer = large["std"] < large["alone_digest"].map(rows.set_index("digest")["std"])
 claim(
     calmer.mean() > 0.9,

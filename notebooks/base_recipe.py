@@ -203,8 +203,6 @@ claim(
     f"({three.loc[three['clean_change'].idxmin(), 'recipe']}, on {damage_images} images); accuracy under errors rises for "
     "every recipe.",
 )
-deep = -after.loc[after["multiple"] == 2, "clean_change"]
-claim(deep.min() > 10, f"At twice the RMS it costs {deep.min():.0f} to {deep.max():.0f} points without errors.")
 
 # %% [markdown]
 # ## The table
