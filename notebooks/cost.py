@@ -79,7 +79,7 @@ longest_of = trained.sort_values(["distillation_steps", "steps"]).drop_duplicate
 # %% tags=["hide-input"]
 curve(
     trained, "training_minutes", "recovery", "training", "setting", "recovery_se",
-    "Recovery over minutes of training, one line per kind of training.", "cost", xscale="log",
+    "Recovery over minutes of training, one line per kind of training.", "cost",
 )  # fmt: skip
 
 # %% tags=["hide-input"]

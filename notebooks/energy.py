@@ -9,9 +9,9 @@
 # # How much energy does a generator save?
 #
 # **Up to about 30 % of the energy of weight reads, which is all that the paper counts, but less than 20 % of the energy
-# of the whole inference. A large generator in front of a small classifier costs more energy than it saves.** We counted
-# the operations of the paper's full-size networks on images of 32×32 pixels by closed formulas and checked them against
-# the simulator SCALE-Sim; no network is trained.
+# of the whole inference. In front of a small classifier, a large generator can cost more of that than it saves.** We
+# counted the operations of the paper's full-size networks on images of 32×32 pixels by closed formulas and checked them
+# against the simulator SCALE-Sim; no network is trained.
 #
 # The base model is read at low voltage (0.83 of the nominal one, where 1 % of the bits are wrong), the generator at
 # nominal voltage. The energy saving is ES = 1 − ratio − reads of the generator / reads of the base model, where *ratio*
@@ -100,9 +100,9 @@ claim(
 other = simulate.frame(256 - image_size).set_index("network")["true_reads"]
 there = energy.energy_saving(a.map(other), b.map(other), energy_ratio)
 claim(
-    pairs["true_ES"].min() > 0 and sum(there < 0) > 0,
-    f"At 32×32 pixels every pair saves energy of weight reads; at 224×224, {sum(there < 0)} of {len(there)} cost more "
-    "than they save, for a generator works on all pixels.",
+    pairs["true_ES"].min() > 0 and 25 < pairs["true_ES"].max() < 31 and sum(there < 0) > 0,
+    f"At 32×32 pixels every pair saves energy of weight reads, up to {pairs['true_ES'].max():.0f} %; at 224×224, "
+    f"{sum(there < 0)} of {len(there)} cost more than they save, for a generator works on all pixels.",
 )
 
 # %% [markdown]

@@ -98,7 +98,8 @@ for axis, name, colour in zip(axes, ("release_map", "stuck_at"), colours(["Relea
     axis.set(xlim=(-1, 128), ylim=(ROWS, -1), aspect="equal")
     axis.grid(False)
 axes[0].set_ylabel("row of 16 weights")
-Picture(figure, "Faulty bits in memory: vertical bars of 16 under ReleaseMap, single dots under StuckAt.", "bits")
+bits = Picture(figure, "Faulty bits in memory: vertical bars of 16 under ReleaseMap, single dots under StuckAt.", "bits")
+bits
 
 # %% tags=["hide-input"]
 names, seeds = ("release_map", "stuck_at"), range(50000, 50020)

@@ -35,8 +35,7 @@ narrow: str = "desk"  # the profile of generators that were trained on the paper
 import numpy as np
 import pandas as pd
 
-from nflib import faults
-from nflib.report import Picture, claim, colours, ladder, page, paired, panels, stored
+from nflib.report import bars, claim, ladder, page, paired, stored
 
 LARGE = ["ConvL", "DeConvL", "UNetL"]
 
@@ -80,32 +79,14 @@ claim(
 # ## "1 % bit errors" can mean very different damage
 
 # %% tags=["hide-input"]
-figure, axes = panels(2, 3.2, sharey=True)
-for axis, name, colour in zip(axes, ("release_map", "stuck_at"), colours(["ReleaseMap", "StuckAt"]).values()):
-    faulty = faults.named(name, 0.01).draw({"layer": 64 * 1152}, 50000)["layer"]
-    bits = np.unpackbits(~faulty.keep.numpy()[:, None], axis=1, bitorder="little")
-    weight, bit = np.nonzero(bits)
-    weight = faulty.index.numpy()[weight]
-    shown = weight < 2048
-    axis.plot(
-        (weight[shown] % 16) * 8 + bit[shown], weight[shown] // 16, "s", markersize=2, markeredgewidth=0, color=colour
-    )
-    axis.set(
-        title=f"{faults.LABELS[name]}, 1 % of cells",
-        xlabel="bit in a row of 16 weights",
-        xlim=(-1, 128),
-        ylim=(128, -1),
-    )
-    axis.grid(False)
-axes[0].set_ylabel("row of the memory")
-Picture(figure, "Faulty bits of one layer: long vertical bars under ReleaseMap, single dots under StuckAt.", "bits")
+page("error_models", longest)["bits"]
 
 # %% tags=["hide-input"]
 alone = whole[whole["generator"] == "none"].set_index("error_model")
 lost = alone["clean"] - alone["perturbed"]
 claim(
     2.5 < lost["ReleaseMap"] / lost["StuckAt"] < 4,
-    "Faulty bits of one layer on one chip. The official code's map (left) repeats each faulty cell in 16 weights, "
+    "Faulty bits of one layer on one chip (dots). The official code's map (left) repeats each faulty cell in 16 weights, "
     f"and the same VGG11 keeps {alone.loc['ReleaseMap', 'perturbed']:.1f} % accuracy; with as many independent faulty "
     f"cells (right) it keeps {alone.loc['StuckAt', 'perturbed']:.1f} % ([more](error_models.ipynb)).",
 )
@@ -118,14 +99,10 @@ swapped = vgg11(narrow, kind="transformed_images", error_model="ReleaseMap")
 swapped = swapped[swapped["generator"] == "ConvL"].sort_values(["training", "steps"]).drop_duplicates("training", keep="last")
 gains = swapped["training"].map(desk[desk["generator"] == "ConvL"].set_index("training")["recovery"])
 swapped["name"] = swapped["training"] + gains.map("\nrecovers {:.0f} points".format)
-paint = colours(["the image", "the perturbation"])
-figure, (axis,) = panels(1, 1.3 + 0.5 * len(swapped))
-for k, (part, column) in enumerate({"the image": "swapped_image", "the perturbation": "swapped_perturbation"}.items()):
-    axis.barh(np.arange(len(swapped)) + 0.36 * (k - 0.5), swapped[column], 0.34, color=paint[part], label=part)
-axis.set_yticks(range(len(swapped)), swapped["name"])
-axis.set(xlabel="answers that follow … (%)", ylim=(len(swapped) - 0.4, -0.6), xlim=(0, 100))
-figure.legend(loc="outside lower center", ncols=2)
-Picture(figure, "Share of answers that follow the image or the swapped perturbation, by generator.", "swap")
+parts = {"swapped_image": "the image", "swapped_perturbation": "the perturbation"}
+answers = swapped.rename(columns=parts).melt("name", list(parts.values()), "follow", "answers that follow … (%)")
+said = "Share of answers that follow the image or the swapped perturbation, by generator."
+bars(answers, "name", "answers that follow … (%)", "follow", alt=said, name="swap", xlim=(0, 100))
 
 # %% tags=["hide-input"]
 faded = swapped[swapped["training"] == "faded EOPM"].iloc[0]
@@ -146,27 +123,16 @@ ranks = ranks[ranks["setting"].str.contains("VGG11.*release.*ReleaseMap")].set_i
 words = {"alone": "higher voltage, no generator", "trained: clipped": "classifier trained with clipping"}
 words |= {"SECDED": "error-correcting code", "parity, zero on error": "parity, faulty weights set to 0"}
 words |= {name: f"generator {name}" for name in (*LARGE, "ConvS")}
-places = [
-    "alone",
-    *[name for name in ranks.index if name in (*LARGE, "ConvS")],
-    *ranks.index[ranks["change"] == "the memory"],
-    "trained: clipped",
-]
-figure, (axis,) = panels(1, 1.3 + 0.4 * len(places))
-paint = {"1 point": "#5e3c99", "5 points": "#b2abd2"}
-for k, (label, column) in enumerate({"1 point": "at_1", "5 points": "at_5"}.items()):
-    bars = axis.barh(np.arange(len(places)) + 0.36 * (k - 0.5), ranks.loc[places, column], 0.34, color=paint[label])
-    axis.bar_label(bars, fmt="%.0f", padding=3)
-    axis.plot([], [], "s", color=paint[label], label=f"{label} of accuracy lost")
-axis.set_yticks(range(len(places)), [words.get(name, name) for name in places])
-axis.set(xlabel="largest net saving of weight-read energy (%)", ylim=(len(places) - 0.4, -0.6))
-figure.legend(loc="outside lower center", ncols=2)
-Picture(
-    figure, "Largest net saving of weight-read energy at one and at five points of accuracy lost, by system.", "saving"
-)
+fronts = [name for name in ranks.index if name in (*LARGE, "ConvS")]
+places = ["alone", *fronts, *ranks.index[ranks["change"] == "the memory"], "trained: clipped"]
+points = {"at_1": "1 point of accuracy lost", "at_5": "5 points of accuracy lost"}
+saving = ranks.loc[places].rename(index=words, columns=points).reset_index()
+saving = saving.melt("system", list(points.values()), "lost", "largest net saving of weight-read energy (%)")
+said = "Largest net saving of weight-read energy at one and at five points of accuracy lost, by system."
+bars(saving, "system", "largest net saving of weight-read energy (%)", "lost", alt=said, name="saving")
 
 # %% tags=["hide-input"]
-pairs = ranks.loc[[name for name in places if name in (*LARGE, "ConvS")], "at_1"]
+pairs = ranks.loc[fronts, "at_1"]
 claim(
     pairs.max() < ranks.loc["alone", "at_1"] / 2,
     f"Where one point of accuracy may be lost, a full-size VGG11 saves {ranks.loc['alone', 'at_1']:.0f} % of the energy "
