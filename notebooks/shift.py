@@ -20,8 +20,8 @@
 # images and chips.
 
 # %% [markdown] tags=["desk"]
-# **Partly: behind ConvL, trained on the paper's loss, a narrow VGG11 recovers a sixth to a half of the lost accuracy on
-# corrupted images, least under noise.** CIFAR-10, 1 % bit errors of the official code's error map.
+# **Partly: behind generators that were trained on the paper's loss, a narrow VGG11 still recovers accuracy on corrupted
+# images, but under noise far less than on clean ones.** CIFAR-10, 1 % bit errors of the official code's error map.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": real images, narrow networks; "paper12", "paper": full size
@@ -58,7 +58,7 @@ for model, errors in product(base_models, settings(error_models, [rate])):
 # %% tags=["hide-cell"]
 import numpy as np
 
-from nflib.report import COLOURS, Picture, claim, colours, measured, panels, show
+from nflib.report import COLOURS, Picture, claim, colours, measured, panels, show, span
 
 CLEAN = "clean"
 rows = measured(cells, profile, measure, device)
@@ -69,12 +69,6 @@ rows["cost"] = rows["clean_alone"] - rows["clean"]  # of what stands in front, w
 alone, behind = rows[rows["system"] == "alone"], rows[rows["system"] != "alone"]
 corrupted, plain = (behind[(behind["images are"] != CLEAN) == moved] for moved in (True, False))
 LARGE = ["ConvL", "DeConvL", "UNetL"]
-
-
-def of(some, names):
-    """The rows of some generators."""
-    return some[some["generator"].isin(names)]
-
 
 # %% [markdown]
 # ## Large generators still recover most of the loss
@@ -102,20 +96,21 @@ figure.legend(handles=handles, loc="outside lower center", ncols=2)
 Picture(figure, f"Accuracy with and without errors of {', '.join(systems)} on images: {', '.join(places)}.", "shift")
 
 # %% tags=["hide-input"]
-large, small = of(corrupted, LARGE), of(corrupted, ["ConvS", "DeConvS", "UNetS"])
+fronts = corrupted[corrupted["selector"] == "none"]
+large = fronts[fronts["generator"].isin(LARGE)]
 claim(
     len(large) and large["share"].min() > 66 and (large["recovery"] > 2 * large["recovery_se"]).all(),
-    f"Behind {' and '.join(large['generator'].unique())}, {large['share'].min():.0f} to {large['share'].max():.0f} % of the "
-    f"lost accuracy is recovered on corrupted images, more than two thirds ({of(plain, LARGE)['share'].mean():.0f} % on "
-    "clean ones).",
+    f"Behind {' and '.join(large['generator'].unique())}, {span(large['share'], 0)} % of the lost accuracy is recovered on "
+    "corrupted images, more than two thirds.",
 )
-for name, some in small.groupby("generator", sort=False):
-    usual, least = of(plain, [name])["recovery"].mean(), some.loc[some["recovery"].idxmin()]
-    claim(
-        usual - least["recovery"] > 2 * 2**0.5 * of(plain, [name])["recovery_se"].max(),
-        f"{name} recovers {usual:.1f} points on clean images, {some['recovery'].min():.1f} to "
-        f"{some['recovery'].max():.1f} on corrupted ones, least with {least['images are']}.",
-    )
+for name, some in fronts.groupby("generator", sort=False):
+    usual, least = plain[plain["generator"] == name].iloc[0], some.loc[some["recovery"].idxmin()]
+    if some["share"].min() < 66:
+        claim(
+            usual["recovery"] - least["recovery"] > 2 * 2**0.5 * usual["recovery_se"],
+            f"{name} recovers {usual['recovery']:.1f} points on clean images ({usual['share']:.0f} % of the loss), "
+            f"{span(some['recovery'])} on corrupted ones ({span(some['share'], 0)} %), least with {least['images are']}.",
+        )
 sure = corrupted["recovery"] > 2 * corrupted["recovery_se"]
 said = f"Recovery is above two standard errors everywhere: in {sure.sum()} of {len(sure)} corrupted settings."
 claim(sure.all(), said)
@@ -124,8 +119,7 @@ claim(sure.all(), said)
 # ## Without errors, a generator can cost more on corrupted images
 
 # %% tags=["hide-input"]
-networks = of(corrupted, [*LARGE, *small["generator"]])
-worst = networks.loc[networks["cost"].idxmax()]
+worst = fronts.loc[fronts["cost"].idxmax()]
 usual = plain.set_index(["setting", "system"])["cost"].get((worst["setting"], worst["system"]), np.nan)
 claim(
     worst["cost"] - usual > 2 * 100 / worst["images"] ** 0.5,  # four accuracies, each of at most 50 % ± 50/√images
@@ -137,7 +131,7 @@ for name, some in corrupted[corrupted["selector"] != "none"].groupby("selector",
     claim(
         left < 1 and (some["recovery"] > 2 * some["recovery_se"]).all(),
         f"With class-wise perturbations selected by the {name}, bit errors cost at most {left:.1f} points on any "
-        f"corruption; under errors accuracy is {some['perturbed'].min():.1f} to {some['perturbed'].max():.1f} %.",
+        f"corruption; under errors accuracy is {span(some['perturbed'])} %.",
     )
 
 # %% [markdown]
@@ -145,7 +139,7 @@ for name, some in corrupted[corrupted["selector"] != "none"].groupby("selector",
 
 # %% tags=["hide-input"]
 columns = ["system", "images are", "clean", "perturbed", "std", "recovery", "recovery_se", "share"]
-how = " and ".join(of(behind, [*LARGE, *small["generator"]])["training"].unique())
+how = " and ".join(fronts["training"].unique())
 caption = f"Generators were trained on clean images by {how}, class-wise perturbations by EOPM. "
 caption += "Share: recovery in per cent of what errors cost the base model alone on the same images."
 show(rows, columns, "shift", caption)
