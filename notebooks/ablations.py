@@ -64,7 +64,7 @@ print_uip = printed.loc[printed["generator"] == "UIP", "published_recovery"]
 # %% [markdown]
 # ## The weight of perturbed models matters most below 1
 #
-# Recovery by lambda. White diamonds are the paper's Table 10, for generators trained on the official schedule.
+# Recovery by lambda. Diamonds are the paper's Table 10, for generators trained on the official schedule.
 
 # %% tags=["hide-input"]
 by_weight["at"] = by_weight["loss_weight"].map("lambda = {:g}".format)
@@ -106,7 +106,7 @@ for line, some in by_number.groupby("line"):
 # %% [markdown]
 # ## One perturbation for all images recovers almost nothing
 #
-# White diamonds are the paper's Table 11.
+# Diamonds are the paper's Table 11.
 
 # %% tags=["hide-input"]
 met = uip.assign(errors=(100 * uip["rate"]).map("errors at {:g} %".format))

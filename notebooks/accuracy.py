@@ -66,7 +66,7 @@ behind["front"] = behind["generator"] + (", " + behind["training"] if several el
 # ## Large generators recover most of the loss
 #
 # Hollow circles are the base model alone, filled ones the same chips behind a generator; a bar is the standard
-# deviation over chips. Red diamonds are the published values, for full-size networks.
+# deviation over chips. Diamonds are the published values, for full-size networks.
 
 # %% tags=["hide-input"]
 top = behind[behind["rate"] == behind["rate"].max()]

@@ -84,14 +84,6 @@ caption = "One row per record. nflib sweep --profile PROFILE --only digest=DIGES
 show(rows, columns, "provenance", caption, 0)
 
 # %% [markdown]
-# ## Models that were trained more than once
-#
-# A second training must agree with the first, or records could not be compared chip by chip.
-
-# %% tags=["hide-input"]
-show(again, ["profile", "model", "seconds", "trained_on", "commit"], "trained_again", "One row per training.", 0)
-
-# %% [markdown]
 # ## Limits
 #
 # A commit says which code ran. The records are of many commits, and later ones may compute a little differently.

@@ -65,7 +65,7 @@ printed = printed[(printed["dataset"] == "CIFAR-10") & (printed["bits"] == 8)]
 # %% [markdown]
 # ## Chosen flips do not prepare for random ones
 #
-# Recovery of ConvL under random errors, by what it was trained against. White diamonds are the paper's Table 25.
+# Recovery of ConvL under random errors, by what it was trained against. Diamonds are the paper's Table 25.
 
 # %% tags=["hide-input"]
 bars(chosen, "trained", "recovery", None, "recovery_se", "published_recovery", name="flips")
@@ -88,7 +88,7 @@ for _, row in chosen[chosen["flips"] > 0].iterrows():
 # %% [markdown]
 # ## AWP does not protect the base model; generators still help it
 #
-# Accuracy of PreActResNet18 under errors, alone (by its training) and behind generators. White diamonds: Table 26.
+# Accuracy of PreActResNet18 under errors, alone (by its training) and behind generators. Diamonds: Table 26.
 
 # %% tags=["hide-input"]
 both = rows[preact].assign(front=rows["generator"].replace("none", "alone") + ", " + rows["base_recipe"])
