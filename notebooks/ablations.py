@@ -49,7 +49,7 @@ for model, met in product(universal_for, settings([error_model], rates)):
 own_number = generator(profile, "conv_l", "eopm", *errors).models_per_step
 
 # %% tags=["hide-cell"]
-from nflib.report import bars, claim, measured, published, show
+from nflib.report import bars, claim, measured, published, show, span
 
 rows = measured(cells, profile, measure, device)
 rows["line"] = rows["base_model"] + ", " + rows["generator"]
@@ -120,7 +120,7 @@ claim(
 )
 claim(
     (uip["recovery"] < 5).all() and len(uip),
-    f"Ours recovers {uip['recovery'].min():.1f} to {uip['recovery'].max():.1f} points in {len(uip)} settings.",
+    f"Ours recovers {span(uip['recovery'])} points in {len(uip)} settings.",
 )
 
 # %% [markdown]

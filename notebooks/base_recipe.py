@@ -60,7 +60,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from nflib.report import Picture, claim, colours, measured, metrics, panels, scatter, show
+from nflib.report import Picture, claim, colours, measured, metrics, panels, scatter, show, span
 
 found = measured(cells, profile, measure, device)
 found["lost"] = found["clean"] - found["perturbed"]
@@ -105,8 +105,7 @@ release, tight = (whole[whole["base_recipe"] == name] for name in ("release", "c
 losses = [of(some, "lost") for some in (release, tight)]
 claim(
     losses[1].max() < 1 and losses[0].min() > 10,
-    f"Bit errors cost {losses[1].min():.1f} to {losses[1].max():.1f} points with clipped weights, and "
-    f"{losses[0].min():.1f} to {losses[0].max():.1f} with the recipe release.",
+    f"Bit errors cost {span(losses[1])} points with clipped weights, and {span(losses[0])} with the recipe release.",
 )
 reached, price = of(tight, "clean").mean(), (of(release, "clean") - of(tight, "clean")).mean()
 claim(3 < price < 5, f"The price of clipping: {reached:.1f} % accuracy without errors, {price:.1f} points below release.")
@@ -125,8 +124,8 @@ plain, loose = free[free["weight_decay"] == 0], limited[limited["clipping"] == l
 gain, cost = of(loose, "perturbed") - of(plain, "perturbed"), (of(plain, "clean") - of(loose, "clean")).mean()
 claim(
     gain.min() > 10 and cost < 1.5,
-    f"Clipping at a loose limit ({limited['clipping'].max():g}) adds {gain.min():.0f} to {gain.max():.0f} points under "
-    f"errors and costs {cost:.1f} points without.",
+    f"Clipping at a loose limit ({limited['clipping'].max():g}) adds {span(gain, 0)} points under errors and "
+    f"costs {cost:.1f} points without.",
 )
 steps = [some[["lost", "clean"]].diff().dropna().lt(0).all(axis=None) for _, some in limited.groupby("error_model")]
 claim(
@@ -139,12 +138,12 @@ trained = of(hit, "perturbed") - of(decayed, "perturbed")
 claim(
     (trained > 2 * np.hypot(of(hit, "se"), of(decayed, "se"))).all()
     and (of(loose, "perturbed") > of(hit, "perturbed") + 5).all(),
-    f"Training on bit errors without clipping adds {trained.min():.1f} to {trained.max():.1f} points under errors; "
+    f"Training on bit errors without clipping adds {span(trained)} points under errors; "
     f"with clipping instead, accuracy is at least {(of(loose, 'perturbed') - of(hit, 'perturbed')).min():.0f} points higher.",
 )
 both = alike[(alike["clipping"] > 0) & (alike["bit_errors"] > 0)].set_index(["clipping", "error_model"])["perturbed"]
 more = (both - limited.set_index(["clipping", "error_model"])["perturbed"]).dropna()
-claim(more.abs().max() < 2, f"Together with clipping, training on bit errors adds {more.min():.1f} to {more.max():.1f} points.")
+claim(more.abs().max() < 2, f"Together with clipping, training on bit errors adds {span(more)} points.")
 
 # %% [markdown]
 # ## Without outliers among the weights, a bit error changes less
@@ -194,7 +193,7 @@ claim(
 )
 claim(
     (cut["recovery"] > 2 * cut["recovery_se"]).all(),
-    f"It recovers {cut['recovery'].min():.0f} to {cut['recovery'].max():.0f} points in {len(cut)} settings measured.",
+    f"It recovers {span(cut['recovery'], 0)} points in {len(cut)} settings measured.",
 )
 three = after[after["multiple"] == 3]
 claim(

@@ -32,7 +32,7 @@ from scipy.stats import spearmanr
 
 from nflib import energy, generators, models
 from nflib.names import UserError
-from nflib.report import Picture, claim, colours, heatmap, panels, published, show
+from nflib.report import Picture, claim, colours, heatmap, panels, published, show, span
 from nflib.study import simulate
 
 if not 0 < energy_ratio <= 1 or image_size not in (32, 224):
@@ -94,8 +94,8 @@ claim(
 )
 claim(
     share.between(50, 75).all() and large.max() < saved.max(),
-    f"Weight reads take {share.min():.0f} to {share.max():.0f} % of a base model's energy. With feature maps in "
-    f"memories as large as the weights', that share is smaller, and the largest saving is {large.max():.0f} %.",
+    f"Weight reads take {span(share, 0)} % of a base model's energy. With feature maps in memories as large as the "
+    f"weights', that share is smaller, and the largest saving is {large.max():.0f} %.",
 )
 other = simulate.frame(256 - image_size).set_index("network")["true_reads"]
 there = energy.energy_saving(a.map(other), b.map(other), energy_ratio)

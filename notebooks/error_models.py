@@ -55,7 +55,7 @@ import numpy as np
 from scipy import stats
 
 from nflib import faults
-from nflib.report import Picture, claim, colours, measured, panels, show
+from nflib.report import Picture, claim, colours, measured, panels, show, span
 
 rows = measured(cells, profile, measure, device)
 rows["base"] = [f"{row.base_model}, {row.base_recipe}, {row.epochs} epochs" for row in rows.itertuples()]
@@ -145,7 +145,7 @@ claim(
 )
 times = lost[released] / lost[stuck]
 unsure = times * np.hypot(se[released] / lost[released], se[stuck] / lost[stuck])
-said = f"Errors cost {times.min():.1f} to {times.max():.1f} times as much accuracy under ReleaseMap as under StuckAt."
+said = f"Errors cost {span(times)} times as much accuracy under ReleaseMap as under StuckAt."
 claim(times.min() > 3 and (times - 2 * unsure).min() > 2.5, said)
 less = 100 * (1 - lost[corrected] / lost[released])
 claim(less.min() > 50, f"The slip causes most of the loss: with corrected tiling the map costs {less.min():.0f} % less.")
@@ -201,8 +201,8 @@ claim(sum(agree) > 0.7 * len(agree), said)
 full = gain[flips].dropna()
 claim(
     len(full) and (full > 2 * gain_se.loc[full.index, flips]).all(),
-    f"Under independent flips at the full rate generators still recover {full.min():.1f} to {full.max():.1f} points, "
-    "always above two standard errors.",
+    f"Under independent flips at the full rate generators still recover {span(full)} points, always above two standard "
+    "errors.",
 )
 
 # %% tags=["hide-input"]

@@ -30,7 +30,7 @@ from IPython.display import Markdown, display
 from IPython.utils.capture import capture_output
 
 from nflib import energy, generators, models
-from nflib.report import claim, page, stored
+from nflib.report import claim, page, span, stored
 from nflib.report.show import keep, to_csv
 from nflib.study import simulate
 
@@ -103,7 +103,7 @@ shifted = some(kind="shift", training="distillation", trained_on="VGG11")
 sure = shifted["recovery"] > 2 * shifted["recovery_se"]
 ask(W, "Does it hold when test images differ from those of training?", "7gLE",
     f"Two distilled generators recover in {sum(sure)} of {len(shifted)} cases (noise, blur, low contrast, dark "
-    f"images): {shifted['recovery'].min():.1f} to {shifted['recovery'].max():.1f} points.",
+    f"images): {span(shifted['recovery'])} points.",
     "shift", sure.mean() > 0.8)
 ask(W, "Are noise-trained layers, a later layer or a parallel branch as good as a generator?", "7gLE", NOT)
 
@@ -160,8 +160,8 @@ cycles = simulate.cycle_overhead(32)["true_cycles"]
 timed = thirty[(thirty["kind"] == "latency") & (thirty["batch"] == 1)]
 slower = 100 * (timed["both_eager_ms"] / timed["base_eager_ms"] - 1)
 ask(P, "What does it cost in time?", "YHTK, uT9R",
-    f"On a simulated 32 by 32 array a generator adds {cycles.min():.1f} to {cycles.max():.1f} % cycles; on two CPU "
-    f"cores ResNet18 takes {slower.min():.0f} to {slower.max():.0f} % longer, one image at a time.",
+    f"On a simulated 32 by 32 array a generator adds {span(cycles)} % cycles; on two CPU "
+    f"cores ResNet18 takes {span(slower, 0)} % longer, one image at a time.",
     "overhead", slower.min() > 5)
 
 stds = [some(error_model=e, system="alone", patterns=50)["std"].iloc[-1] for e in ("ReleaseMap", "StuckAt", "BitFlips")]
@@ -208,8 +208,7 @@ moved = some(training="distillation", trained_on="ResNet18", patterns=20).set_in
 share = [100 * moved.loc[name, "recovery"] / trained.loc[name, "recovery"] for name in moved.index]
 ask(U, "Must a generator be trained for each model, and how long does that take?", "7gLE",
     f"One distilled for ResNet18 keeps {min(share):.0f} to {max(share):.0f} % of the recovery of VGG11's own. "
-    f"Distilling one for VGG11 took {trained['training_minutes'].min():.0f} to "
-    f"{trained['training_minutes'].max():.0f} minutes on two CPU cores.",
+    f"Distilling one for VGG11 took {span(trained['training_minutes'], 0)} minutes on two CPU cores.",
     "transfer", max(share) < 100)
 unet = {"training": "distillation", "system": "UNetL", "trained_on": "VGG11", "patterns": 20}
 rates = {rate: some(rate=rate, **unet).iloc[-1] for rate in (0.001, 0.005, 0.01)}

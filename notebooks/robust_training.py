@@ -51,7 +51,7 @@ for met in settings([error_model], rates):
 # %% tags=["hide-cell"]
 import numpy as np
 
-from nflib.report import bars, claim, measured, paired, published, show
+from nflib.report import bars, claim, measured, paired, published, show, span
 
 rows = measured(cells, profile, measure, device)
 rows["met"] = (100 * rows["rate"]).map("errors at {:g} %".format)
@@ -113,7 +113,7 @@ sure = behind["recovery"] > 2 * behind["recovery_se"]
 claim(
     sure.all() and len(sure),
     f"Behind AWP, {sure.sum()} of {len(sure)} generators recover accuracy beyond two standard errors "
-    f"({behind['recovery'].min():.1f} to {behind['recovery'].max():.1f} points).",
+    f"({span(behind['recovery'])} points).",
 )
 
 # %% [markdown]

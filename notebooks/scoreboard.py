@@ -27,8 +27,8 @@ import re
 import numpy as np
 import pandas as pd
 
-from nflib import energy
-from nflib.report import Picture, claim, colours, panels, published, say, show, stored
+from nflib import energy, generators, models
+from nflib.report import Picture, claim, colours, panels, published, say, show, span, stored
 from nflib.study import simulate
 
 printed = published.load().rename(columns={"mean": "published", "std": "published_std"})
@@ -134,7 +134,7 @@ for training, words in {"none": "base models alone", "distillation": "distilled 
     claim(
         2.5 < gap.abs().median() < 3.5 and gap.min() < -5 and gap.max() > 5,
         f"Of {len(gap)} measurements of {words}, {(gap.abs() <= 2).sum()} are within 2 points of the published value, and "
-        f"half within {gap.abs().median():.1f}. Differences range from {gap.min():.1f} to {gap.max():.1f} points.",
+        f"half within {gap.abs().median():.1f}. Differences range from {span(gap)} points.",
     )
 under = once[
     once["training"].isin(["EOPM", "official EOPM"]) & (once["metric"] == "PA_NF") & (once["generator"] != "UIP")

@@ -50,9 +50,10 @@ for model, errors in product(base_models, settings(error_models, rates)):
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
-from nflib.report import Picture, claim, colours, ladder, measured, paired, panels, show
+from nflib.report import claim, ladder, measured, paired, scatter, show, span
 
 rows = measured(cells, profile, measure, device).sort_values(["base_seed", "generator_seed"], kind="stable")
 rows["setting"] = rows["base_model"] + ", " + rows["error_model"] + " " + (100 * rows["rate"]).map("{:g} %".format)
@@ -83,43 +84,30 @@ for (setting, name, how), some in again.groupby(key, sort=False):
     reach = some["perturbed"].max() - some["perturbed"].min()
     claim(
         len(some) > 1 and reach < 1,
-        f"{setting}: {len(some)} trainings of {name} by {how} give {some['perturbed'].min():.1f} to "
-        f"{some['perturbed'].max():.1f} % under errors; one training's standard deviation over chips is "
-        f"{some['std'].mean():.1f} points.",
+        f"{setting}: {len(some)} trainings of {name} by {how} give {span(some['perturbed'])} % under errors; one training's "
+        f"standard deviation over chips is {some['std'].mean():.1f} points.",
     )
 for (setting, name, how), some in replaced.groupby(key, sort=False):
     claim(
         some["recovery"].max() - some["recovery"].min() < 2 * some["recovery_se"].max(),
-        f"{setting}: recovery is {some['recovery'].min():.1f} to {some['recovery'].max():.1f} points over {len(some)} "
+        f"{setting}: recovery is {span(some['recovery'])} points over {len(some)} "
         f"base models, each with its own {name}; we detected no difference.",
     )
 
 # %% [markdown]
 # ## Which chips are bad depends on the base model
 #
-# A dot is one chip: its accuracy with one training against that with another. Dots near the diagonal mean that both
-# trainings suffer from the same chips.
+# A dot is one chip: its accuracy with the first training against that with another, of the base model (alone) or of its
+# generator. Where dots lie along the diagonal, both trainings suffer from the same chips.
 
 # %% tags=["hide-input"]
-one = behind["setting"].iloc[0]
-shown = {f"{alone['base_model'].iloc[0]} alone": alone[alone["setting"] == one]}
-shown |= {f"behind {name}": some for name, some in again[again["setting"] == one].groupby("generator", sort=False)}
-figure, axes = panels(len(shown), 3.4)
-paint = colours(["alone", *again["generator"]])
-for axis, (title, some) in zip(axes, shown.items()):
+x, y = "accuracy of a chip, first training (%)", "the same chip, another training (%)"
+chips, here = [], pd.concat([alone, again])
+for system, some in here[here["setting"] == here["setting"].iloc[0]].groupby("system", sort=False):
     first, *others = some["accuracies"]
-    for number, (seed, marker) in enumerate(zip(range(1, len(some)), "o^sDvPX")):
-        colour = paint["alone" if title.endswith(" alone") else some["generator"].iloc[0]]
-        face = "none" if number else colour
-        label = f"{seed + 1} against 1"
-        axis.plot(first, others[number], marker, color=colour, markerfacecolor=face, alpha=0.8, label=label)
-    axis.plot([0, 100], [0, 100], color="0.6", linewidth=1, zorder=0)
-    ends = np.concatenate(list(some["accuracies"]))
-    limits = (ends.min() - 3, ends.max() + 3)
-    axis.set(title=title, xlim=limits, ylim=limits, xlabel="accuracy of a chip (%), training 1", aspect="equal")
-    axis.legend(title="training", loc="upper left", handletextpad=0.1)
-axes[0].set_ylabel("the same chip, another training (%)")
-Picture(figure, f"Accuracy chip by chip of one training against another: {'; '.join(shown)}.", "seeds")
+    chips += [pd.DataFrame({"system": system, x: first, y: other}) for other in others]
+said = "Accuracy of each chip with one training against another, of the base model alone and behind a generator."
+scatter(pd.concat(chips), x, y, "system", alt=said, name="seeds")
 
 # %% tags=["hide-input"]
 for setting, some in alone.groupby("setting", sort=False):

@@ -57,7 +57,7 @@ for model, errors in product(base_models, settings(error_models, [rate])):
 import numpy as np
 import pandas as pd
 
-from nflib.report import Picture, claim, colours, measured, metrics, paired, panels, show
+from nflib.report import Picture, claim, colours, measured, metrics, paired, panels, show, span
 
 rows = measured(cells, profile, measure, device)
 rows["loss"] = rows["clean"] - rows["perturbed"]
@@ -122,7 +122,7 @@ for setting, some in parts["layer"].groupby("setting", sort=False):
     claim(
         len(rest) and surely(rest.nsmallest(1, "perturbed"), first.nlargest(1, "perturbed")),
         f"{setting}: the first {len(first)} layers hold {first['weights'].sum():.1f} % of the weights, and each costs "
-        f"more than any later layer: {first['loss'].min():.1f} to {first['loss'].max():.1f} points.",
+        f"more than any later layer: {span(first['loss'])} points.",
     )
 sums, whole = [parts[what]["loss"].sum() for what in ("bit", "layer")], parts["all"]["loss"].sum()
 claim(
@@ -155,9 +155,8 @@ for row in single.sort_values("loss").drop_duplicates(["setting", "system"], kee
 too = behind[behind["hit"] == "generator too"]
 claim(
     len(too) and (too["recovery"] + 2 * too["recovery_se"] < 0).all(),
-    f"With the same bit-error rate in the generator's own weights, accuracy falls to {too['perturbed'].min():.0f} to "
-    f"{too['perturbed'].max():.0f} %, less than the base model has without any generator "
-    f"({parts['all']['perturbed'].mean():.0f} %).",
+    f"With the same bit-error rate in the generator's own weights, accuracy falls to {span(too['perturbed'], 0)} %, less than "
+    f"the base model has without any generator ({parts['all']['perturbed'].mean():.0f} %).",
 )
 
 # %% tags=["hide-input"]

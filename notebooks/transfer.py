@@ -121,8 +121,8 @@ two["published_gain"] = two["published_perturbed"] - two["published_perturbed_lo
 for (dataset, rate, low), some in two.groupby(["dataset", "train_rate", "train_rate_low"]):
     claim(
         (some["gain"] > 2 * some["gain_se"]).all(),
-        f"{dataset}: training at {100 * rate:g} % in place of {100 * low:g} % gains {some['gain'].min():.1f} to "
-        f"{some['gain'].max():.1f} points, beyond two standard errors in each of {len(some)} settings.",
+        f"{dataset}: training at {100 * rate:g} % in place of {100 * low:g} % gains {span(some['gain'])} points, beyond two "
+        f"standard errors in each of {len(some)} settings.",
     )
     up, down = (some["published_gain"] > 0).sum(), (some["published_gain"] < 0).sum()
     claim(up and down, f"The published values show no such rule: in these settings {up} gain and {down} lose.")
