@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 
 from nflib.names import UserError
-from nflib.report import Picture, claim, colours, panels, show, span
+from nflib.report import bars, claim, show, span
 from nflib.study.records import results
 
 FIRST = {"official path": "ours, ReleaseMap"}  # what a side is compared with, where it is not the first of ours
@@ -58,25 +58,12 @@ others["what"] = others["side"].where(others["part"] == "injection", others["par
 # %% [markdown]
 # ## Other ways take two to thirty times as long
 #
-# Bars end at the ratio of medians; thin lines span the middle half of the ratios within a round; black strokes are our
-# goals.
+# Ratios of medians: the time of another way over ours. Diamonds are our goals; the table has quartiles.
 
 # %% tags=["hide-input"]
-places = list(dict.fromkeys(others["what"]))
-figure, (axis,) = panels(1, 1.4 + 0.6 * len(places))
-paint = colours(others["hardware"])
-for k, (where, some) in enumerate(others.groupby("hardware", sort=False)):
-    heights = some["what"].map(places.index) + 0.8 * ((k + 0.5) / len(paint) - 0.5)
-    axis.barh(heights, some["times_ours"] - 1, 0.7 / len(paint), left=1, color=paint[where], label=where)
-    axis.hlines(heights, some["low"], some["high"], color="0.2", linewidth=1)
-for place, name in enumerate(places):
-    side = others.loc[others["what"] == name, "side"].iloc[0]
-    axis.plot(GOALS.get(side, np.nan), place, "|", color="black", markersize=26, markeredgewidth=2)
-axis.set(xscale="log", xlabel="time over ours (1: as fast as ours)", ylim=(len(places) - 0.4, -0.6))
-axis.set_yticks(range(len(places)), [name.replace(": ", ":\n", 1).replace(", ", ",\n", 1) for name in places])
-axis.set_xticks([1, 2, 5, 10, 20, 40], ["1", "2", "5", "10", "20", "40"])
-figure.legend(loc="outside lower center", ncols=1)
-Picture(figure, "Time of other ways of doing the same work over ours.", "performance")
+others["goal"] = others["side"].map(GOALS)
+said = "Time of other ways of doing the same work over ours."
+bars(others, "what", "times_ours", "hardware", None, "goal", alt=said, name="performance")
 
 # %% tags=["hide-input"]
 step = others[others["side"] == "official loop"]
