@@ -17,8 +17,8 @@
 # Figure 3.
 
 # %% [markdown] tags=["desk"]
-# **Trained on the paper's loss, ConvL recovers at least a third of the accuracy that narrow VGG networks lose on CIFAR-10,
-# small generators less than a fifth.** Errors are 1 % bit errors of the official code's error map. In training, images
+# **Trained on the paper's loss, ConvL recovers a quarter to a half of the accuracy that three narrow classifiers lose on
+# CIFAR-10, small generators less than a fifth.** Errors are 1 % bit errors of the official code's error map. In training, images
 # faded in (*faded EOPM*, [method](../method.md)).
 
 # %% [markdown] tags=["paper12"]
@@ -53,6 +53,10 @@ for dataset, model, recipe in product(datasets, base_models, base_recipes):
             cells.append(Cell(whole, generator(profile, name, training, *errors), *errors, patterns, images))
 
 # %% tags=["hide-cell"]
+import pandas as pd
+from scipy.stats import spearmanr
+
+from nflib.generators import LABELS
 from nflib.report import claim, ladder, measured, say, show, span
 
 rows = measured(cells, profile, measure, device)
@@ -97,9 +101,18 @@ if hundred.any():
 faded, weak = (some[(some["training"] == "faded EOPM") & (some["dataset"] == "CIFAR-10")] for some in (large, small))
 if len(faded := faded[faded["generator"] == "ConvL"]):
     claim(
-        faded["share"].min() > 33 and weak["share"].max() < 20,
+        25 < faded["share"].min() < faded["share"].max() < 50 and weak["share"].max() < 20,
         f"Trained on the paper's loss while images fade in, ConvL recovers {span(faded['share'], 0)} % in front of "
         f"{' and '.join(faded['base_model'])}, small generators at most {weak['share'].max():.0f} %.",
+    )
+six = behind.dropna(subset=["published_perturbed"]).groupby(["setting", "training", "rate"])
+ranks = [spearmanr(some["perturbed"], some["published_perturbed"]) for _, some in six if len(some) == len(LABELS)]
+if ranks:
+    rho, p = (pd.Series([getattr(one, name) for one in ranks]) for name in ("statistic", "pvalue"))
+    claim(
+        rho.min() > 0.7 and p.max() < 0.1,
+        f"The six generators rank much as in the paper where all were measured (settings: {len(ranks)}): Spearman's rank "
+        f"correlation of accuracies under errors {span(rho, 2)}, p at most {p.max():.2f}.",
     )
 calmer = large["std"] < large["alone_digest"].map(rows.set_index("digest")["std"])
 claim(
