@@ -67,7 +67,7 @@ found["lost"] = found["clean"] - found["perturbed"]
 narrow = found["width"] < found["width"].max()
 found["recipe"] = found["recipe_words"].str.removesuffix(f", {epochs} epochs").str.removeprefix("decay 0, ")
 found["recipe"] = found["recipe"].where(~narrow, found["recipe"] + f", width {width:g}")
-inside = ["own_noise", "weight_noise", "range_over_rms", "gain", "silent", "offset", "logit_noise", "margin_over_noise"]
+inside = ["own_noise", "weight_noise", "range_over_rms"]
 damage, cut = found[found["kind"] == "damage"], found[found["kind"] == "mitigation"]
 rows = found[found["kind"] == "accuracy"].drop(columns=inside)
 rows = rows.merge(damage[["recipe", "error_model", *inside]], "left", ["recipe", "error_model"])

@@ -225,21 +225,6 @@ def embedding(cell: Cell, device: torch.device, deadline: float | None = None) -
     return metrics, provenance(device, **digests), arrays
 
 
-def _nearest_mean_accuracy(values: Tensor, labels: Tensor) -> float:
-    """Per cent of `values` [N, D] that lie nearest to their own class's mean, means fitted on the other half.
-
-    The halves take the images of each class by turns, whatever the order of the classes; each half is fitted once.
-    """
-    order, right = labels.argsort(stable=True), 0
-    for fitted in (0, 1):
-        known, asked = order[fitted::2], order[1 - fitted :: 2]
-        centre, classes = values[known].mean(0), labels[known].unique()
-        means = torch.stack([values[known[labels[known] == c]].mean(0) - centre for c in classes])
-        found = classes[torch.cdist(values[asked] - centre, means).argmin(1)]
-        right += (found == labels[asked]).sum().item()
-    return 100 * right / len(values)
-
-
 def _between_classes(values: Tensor, labels: Tensor) -> float | None:
     """Per cent of the variance of `values` [N, D] that lies between the classes; None where nothing varies.
 
@@ -261,11 +246,8 @@ def transformed_images(cell: Cell, device: torch.device, deadline: float | None 
     Metrics, in per cent: clean (CA(NF)); clean_without (CA); perturbation_alone (accuracy of the base model that sees
     clip(G(x)) and no image); swapped_image and swapped_perturbation (of images with the perturbation of an image of
     another class: share classified as the image's class, and as the perturbation's; None where there is one class only);
-    for images, perturbations G(x) and transformed images: nearest_mean (accuracy of the nearest class mean, fitted on the
-    other half of the images) and between_classes (share of variance, None where nothing varies); common (share of the
-    mean square of G(x) that is the same for all images); saturated (share of pixel values that the clipping to [-1, 1]
-    cuts); mean_perturbation and mean_change: mean `|G(x)|`, and what is left of it after clipping, of the image range 2;
-    largest_class (share of the commonest class, what a constant answer would score).  classes: their number.
+    between_classes, of images, perturbations G(x) and transformed images: share of their variance that lies between the
+    classes (None where nothing varies); saturated: share of pixel values that the clipping to [-1, 1] cuts.
     Arrays: images and transformed (uint8 [shown, 3, H, W]), perturbations (float16, same), labels, class_means of the
     perturbation (float16 [classes shown, 3, H, W]).
     """
@@ -296,21 +278,14 @@ def _how_much_is_class(base: Callable[[Tensor], Tensor], kinds: dict[str, Tensor
     partner = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)).to(labels.device)
     first = (labels != labels[partner]).nonzero()[:, 0]  # with perturbations of images of other classes
     swapped = answers((images[first] + change[partner[first]]).clamp(-1, 1))
-    counts = labels.unique(return_counts=True)[1]
     return {
         "clean": percent(answers(moved) == labels),
         "clean_without": percent(answers(images) == labels),
         "perturbation_alone": percent(answers(change.clamp(-1, 1)) == labels),
         "swapped_image": percent(swapped == labels[first]),
         "swapped_perturbation": percent(swapped == labels[partner[first]]),
-        "nearest_mean": {name: _nearest_mean_accuracy(values.flatten(1), labels) for name, values in kinds.items()},
         "between_classes": {name: _between_classes(values.flatten(1), labels) for name, values in kinds.items()},
-        "common": 100 * (change.mean(0).square().mean() / change.square().mean().clamp(min=1e-30)).item(),
         "saturated": percent((images + change).abs() > 1),
-        "mean_perturbation": 100 * change.abs().double().mean().item() / 2,
-        "mean_change": 100 * (moved - images).abs().double().mean().item() / 2,
-        "classes": len(counts),
-        "largest_class": 100 * counts.max().item() / len(labels),
     }
 
 
@@ -401,10 +376,10 @@ MEASURES: dict[str, Callable[..., Measured]] = {
 
 
 def _of_images(metrics: dict) -> dict:
-    """Columns of a record of transformed images: its numbers, those of images, perturbations and transformed images apart."""
-    plain = {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
-    groups = {name: value for name, value in metrics.items() if name in ("nearest_mean", "between_classes")}
-    return plain | {f"{name}_{what}": value for name, some in groups.items() for what, value in some.items()}
+    """Columns of a record of transformed images."""
+    names = ("clean_without", "perturbation_alone", "swapped_image", "swapped_perturbation", "saturated")
+    shares = {f"between_classes_{name}": value for name, value in metrics["between_classes"].items()}
+    return {name: metrics[name] for name in names} | shares
 
 
 def _of_tsne(metrics: dict) -> dict:
@@ -421,17 +396,9 @@ def _of_latency(metrics: dict) -> dict:
 
 
 def _of_damage(metrics: dict) -> dict:
-    """Columns of a record of damage, one number a model: ratios as geometric means over layers; silent (the last layer left
-    out) and offset, the record's shift, as means in per cent; logit_noise, the last layer's noise.  NaN where nothing varies."""
-
-    def layers(name: str) -> np.ndarray:
-        return np.array([value for value in metrics[name] if value is not None] or [np.nan], float)
-
-    ratios = ("own_noise", "weight_noise", "range_over_rms")
-    found = {name: float(np.exp(np.log(layers(name).clip(1e-300)).mean())) for name in ratios}
-    found |= {"gain": found["own_noise"] / found["weight_noise"], "logit_noise": float(metrics["noise"][-1] or np.nan)}
-    found |= {"silent": 100 * float(np.mean(metrics["silent"][:-1])), "offset": 100 * float(layers("shift").mean())}
-    return found | {"margin_over_noise": metrics["margin"] / (metrics["logit_noise"] or np.nan)}
+    """Columns of a record of damage: geometric means over layers, NaN where nothing varies."""
+    values = {name: [value for value in metrics[name] if value is not None] for name in ("own_noise", "weight_noise", "range_over_rms")}
+    return {name: float(np.exp(np.log(np.clip(some, 1e-300, None)).mean())) if some else np.nan for name, some in values.items()}
 
 
 DERIVED = {  # columns that a kind adds to the frame
