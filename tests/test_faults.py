@@ -177,10 +177,10 @@ def test_names_and_layers_that_do_not_fit_are_refused(refused):
         BitFlips(0.1, layers=("layre",)).draw({"layer": 4, "classifier": 4}, 0)
 
 
-@pytest.mark.parametrize("rate", [-0.01, 1, math.nan, math.inf, "0.01", None, [0.1], 10**40], ids=str)
+@pytest.mark.parametrize("rate", [-0.01, 1, math.nan, math.inf, "0.01", None, [0.1], 10**400], ids=lambda x: f"{x!s:.9}")
 def test_what_is_no_fraction_below_one_is_refused_in_one_short_line(rate, refused):
     for build in (check_rate, StuckAt, lambda rate: named("stuck_at", rate)):
-        with refused("bit-error rate is"):
+        with refused("^bit-error rate is.{,150}$"):
             build(rate)
 
 

@@ -114,6 +114,16 @@ def test_any_changed_byte_below_results_is_named(data, shelf):
         path.write_bytes(content)
 
 
+def test_a_checkpoint_whose_training_facts_were_edited_is_refused(shelf, refused):
+    path = shelf / "checkpoints" / f"{KEY}.safetensors"
+    content = path.read_bytes()
+    assert content.count(fact := b'\\"epochs\\": 0') == 1
+    path.write_bytes(content.replace(fact, fact[:-1] + b"9"))
+    with refused(f"{KEY}.*damaged"):
+        trained.base_model(CELL.base, CPU)
+    path.write_bytes(content)
+
+
 def test_a_file_in_the_place_of_another_is_not_taken_for_it(shelf, tmp_path, refused):
     for name, place in ((f"checkpoints/{KEY}.safetensors", "base-0.safetensors"), ("state.resume.pt", "other.resume.pt")):
         shutil.copy(shelf / name, tmp_path / place)

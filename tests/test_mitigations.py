@@ -10,7 +10,7 @@ from examples import TINY
 from torch import nn
 
 from nflib import evaluation
-from nflib.faults import named, perturbed
+from nflib.faults import changed_bits, named, perturbed
 from nflib.mitigations import MITIGATIONS, WORD
 from nflib.quantize import Quantized
 from nflib.study import measures, trained
@@ -94,7 +94,7 @@ def test_words_with_one_wrong_bit_are_corrected_and_others_are_read_as_they_are(
 
 
 @pytest.mark.parametrize("name", MITIGATIONS)
-def test_a_pattern_is_left_as_it_was_and_gives_the_same_again(base, name):
+def test_a_pattern_is_left_as_it_was_and_gives_the_same_again_and_without_errors_nothing_is_done(base, name):
     pattern = draw(base, "release_map", 0.05, 5)
     kept = {layer: tuple(part.clone() for part in (f.index, f.keep, f.toggle)) for layer, f in pattern.items()}
     one, two = (MITIGATIONS[name].apply(base, pattern, 5) for _ in range(2))
@@ -102,6 +102,7 @@ def test_a_pattern_is_left_as_it_was_and_gives_the_same_again(base, name):
         assert all(torch.equal(a, b) for a, b in zip(kept[layer], (f.index, f.keep, f.toggle)))
         assert torch.equal(one[layer].index, two[layer].index) and torch.equal(one[layer].keep, two[layer].keep)
         assert (np.diff(one[layer].index.numpy()) > 0).all()
+    assert changed_bits(base, MITIGATIONS[name].apply(base, draw(base, "bit_flips", 0.0, 1), 1)) == 0
 
 
 def test_a_code_word_is_left_with_errors_as_often_as_it_should():

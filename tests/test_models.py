@@ -171,12 +171,19 @@ def test_unknown_names_and_other_image_sizes_are_refused(build, name, size, word
         build(name, image_size=size)
 
 
+def test_every_network_has_a_label_of_its_own():
+    labels = [*models.ALL_LABELS.values(), *generators.LABELS.values()]
+    assert len(set(labels)) == len(labels)
+
+
 # -------------------------------------------------------------------------------------------------------- generators
 
 
 @pytest.mark.parametrize("name", generators.LABELS)
-def test_generators_have_the_published_number_of_parameters(name):
-    assert parameter_count(meta(generators.build, name)) == GENERATOR_PARAMETERS[name]
+def test_generators_have_the_published_number_of_parameters_and_end_in_tanh_but_for_unets(name):
+    generator = meta(generators.build, name)
+    assert parameter_count(generator) == GENERATOR_PARAMETERS[name]
+    assert isinstance([*generator.modules()][-1], nn.Tanh) != name.startswith("unet")
 
 
 @pytest.mark.parametrize("size", [32, 64, 224])

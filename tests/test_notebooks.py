@@ -152,6 +152,17 @@ def test_a_kernel_that_dies_and_a_cell_that_fails_are_told_in_one_line(text, wor
     assert "Traceback" not in capfd.readouterr().err or word != "died"
 
 
+def test_a_run_leaves_its_notebook_and_tables_in_build_and_no_table_of_an_earlier_one(workshop, monkeypatch, capsys):
+    made, stale = [], workshop / "_build" / "runs" / "accuracy" / "old.csv"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    monkeypatch.setattr(cli, "ROOT", workshop)
+    monkeypatch.setattr(notebooks, "execute", lambda *given: made.append(given))
+    assert cli.main(["run", "accuracy", "-p", "patterns", "2", "--profile", "smoke"]) == 0 and not stale.exists()
+    given = notebooks.sets("accuracy")["smoke"] | {"patterns": 2, "profile": "smoke"}
+    assert made == [("accuracy", stale.parent.with_suffix(".ipynb"), given, stale.parent)]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_run_in_one_line_and_leaves_nothing(number, scratch, workshop, monkeypatch, capfd):
     """The kernel goes with it, and so does what lay in the folder for temporary files."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -41,6 +41,7 @@ def assert_same(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor])
 
 
 @settings(max_examples=200)
+@example(torch.zeros(3), 8)
 @given(WEIGHTS, st.sampled_from(WIDTHS))
 def test_codes_are_symmetric_and_equal_numpy_s_rounding_of_the_definition(weight, bits):
     """The largest weight is at the end; none moves by over half a step; encoding what is decoded gives the codes."""

@@ -114,10 +114,13 @@ def test_one_generator_pass_gives_the_textbook_gradient(name, surrogates, few, f
     images, labels = random_images(6).double(), few.labels[:6]
     bases = [Quantized(models.build("vgg11", width=0.125, seed=seed).double()) for seed in range(surrogates)]
     drawn = {id(base): [StuckAt(0.02).draw(base.sizes, 10 * i + k) for k in range(3)] for i, base in enumerate(bases)}
+    given = []  # what patterns may depend on: the transformed images
     one = quantization_aware(generators.build(name, width=0.25).double())
     assert one.training
-    other, terms = copy.deepcopy(one), (bases, images, labels, lambda base, k, _: drawn[id(base)][k], 3, 5.0)
+    other, patterns = copy.deepcopy(one), lambda base, k, x: given.append(x) or drawn[id(base)][k]
+    terms = (bases, images, labels, patterns, 3, 5.0)
     clean, perturbed = eopm_gradient(one, *terms)
+    assert all(torch.equal(x, transform(copy.deepcopy(other), images)) for x in given) and len(given) == 3 * surrogates
     loss = textbook_loss(other, *terms)
     loss.backward()
     assert (clean + 5 * perturbed).item() == pytest.approx(loss.item(), rel=1e-6)
@@ -278,7 +281,7 @@ def test_models_end_plain_in_eval_mode_with_the_float_weights_behind_the_codes(f
 
 def test_every_perturbed_model_is_drawn_afresh_from_the_training_seeds(few):
     """steps x N x surrogates patterns, seeds 0 to 30000 (evaluation starts at 50000), the same in every run.
-    Adversarial training draws none."""
+    Adversarial training draws none, and trains another generator than harmless patterns do."""
     seeds, bases = [], [frozen(0), frozen(1)]
     noted = SimpleNamespace(draw=lambda sizes, seed, bits, device: seeds.append(seed) or {})  # harms nothing
     _, facts = train_new_generator(few, bases=bases, errors=noted)
@@ -287,8 +290,9 @@ def test_every_perturbed_model_is_drawn_afresh_from_the_training_seeds(few):
     assert facts["steps"] == 5 and facts["model_images"] == 5 * 32 * 2 * 2
     train_new_generator(few, bases=bases, errors=noted)
     assert seeds[:20] == seeds[20:]
-    _, facts = train_new_generator(few, ADVERSARIAL, errors=noted)
+    adversarial, facts = train_new_generator(few, ADVERSARIAL, errors=noted)
     assert len(seeds) == 40 and facts["model_images"] == 5 * 32
+    assert not same(adversarial, train_new_generator(few, replace(ADVERSARIAL, adversarial_flips=0), errors=noted)[0])
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 9])
@@ -450,7 +454,8 @@ def test_every_step_of_random_bit_error_training_reads_a_fresh_pattern(few, monk
     assert np.mean(shares) == pytest.approx(RANDOM.bit_errors, rel=0.05)
 
 
-TRAININGS = {"bit errors": functools.partial(train_new_base, recipe=RANDOM), "generator": train_new_generator}
+TRAININGS = {"generator": train_new_generator, "distillation": train_by_distillation}
+TRAININGS["bit errors"] = functools.partial(train_new_base, recipe=RANDOM)
 
 
 @pytest.mark.parametrize("name", TRAININGS)
@@ -462,7 +467,7 @@ def test_training_ends_bit_by_bit_the_same(name, few, tmp_path):
     def train(seed: int, **options):
         torch.manual_seed(seed)
         final, facts = TRAININGS[name](few, **options)
-        return final, facts["losses"]
+        return final, facts["losses"] or facts["distillation_losses"]
 
     whole, again, stopped = train(1), train(2, resume=resume, deadline=time.monotonic() + 3600), None
     assert not list(tmp_path.iterdir())
@@ -472,7 +477,7 @@ def test_training_ends_bit_by_bit_the_same(name, few, tmp_path):
         except OutOfTime:
             stops += 1
             assert [path.name for path in tmp_path.iterdir()] == [resume.name]
-    assert stops in (BASE.epochs * BASE_STEPS, GENERATOR.steps)
+    assert stops in (BASE.epochs * BASE_STEPS, GENERATOR.steps, DISTILLATION.distillation_steps)
     finished = train(4, resume=resume)  # whoever trains keeps the state until the model is stored
     assert all(same(whole[0], final) and whole[1] == losses for final, losses in (again, stopped, finished))
 
