@@ -10,8 +10,11 @@ import torch
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.path.join(tempfile.gettempdir(), "hypothesis"))
 from hypothesis import settings  # noqa: E402  (it reads the folder's name when it is imported)
 
+from nflib import data, models, training
 from nflib.names import UserError
-from nflib.study import measures, trained
+from nflib.quantize import Quantized
+from nflib.study import measures
+from nflib.study import trained as stored
 
 settings.register_profile("study", deadline=None, derandomize=True, database=None)
 settings.load_profile("study")
@@ -35,9 +38,29 @@ def workshop(tmp_path, monkeypatch):
     """Empty folders for data, results and checkpoints; the data sets that are kept in memory are forgotten."""
     for name in ("data", "results", "checkpoints"):
         monkeypatch.setenv(f"NFLIB_{name.upper()}", str(tmp_path / name))
-    trained.dataset_on.cache_clear()
+    stored.dataset_on.cache_clear()
     yield tmp_path
-    trained.dataset_on.cache_clear()
+    stored.dataset_on.cache_clear()
+
+
+@pytest.fixture
+def fp32(monkeypatch):
+    monkeypatch.setattr(training, "precision", lambda device: "fp32")
+
+
+@pytest.fixture(scope="session")
+def digits() -> data.Dataset:
+    return data.load("digits")
+
+
+@pytest.fixture(scope="session")
+def trained(digits) -> Quantized:
+    """A narrow VGG11 that knows the digits."""
+    model = models.build("vgg11", width=0.125)
+    recipe = training.BaseRecipe("modern", 4, 64, 0.1, weight_decay=5e-4, schedule="one_cycle")
+    facts = training.train_base(model, digits.train, "crop", recipe)
+    assert facts["losses"][-1] < 0.5 * facts["losses"][0]
+    return Quantized(model.to(memory_format=torch.channels_last))
 
 
 @pytest.fixture

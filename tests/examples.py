@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 from hypothesis import strategies as st
 
+from nflib import data
 from nflib.eopm import GeneratorRecipe
 from nflib.study import recipes, runner, trained
 from nflib.study.cells import Base, Cell
@@ -41,6 +43,43 @@ TINY = (
     Cell(BASE, error_model="bit_flips", patterns=2, images=100),
     Cell(BASE, GENERATOR, patterns=3, images=100),
 )
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=seeded(seed))
+
+
+def state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of the model's tensors by name."""
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def own_folders(monkeypatch, folder: Path) -> None:
+    """Results and checkpoints go into `folder`."""
+    for name in ("results", "checkpoints"):
+        monkeypatch.setenv(f"NFLIB_{name.upper()}", str(folder / name))
+
+
+def environment() -> dict[str, str]:
+    """What the variables of nflib are here: for processes that have another environment."""
+    return {name: value for name, value in os.environ.items() if name.startswith("NFLIB_")}
+
+
+def without_gtsrb(monkeypatch) -> None:
+    """GTSRB's only source cannot be reached."""
+
+    def unreachable():
+        raise OSError("no route to host")
+
+    monkeypatch.setitem(data.SOURCES, "gtsrb", [("torchvision", unreachable)])
 
 
 def small() -> recipes.Profile:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from examples import seeded
 from nflib.augment import augment
 
 WAYS = ("crop", "crop_flip", "affine", "resized_crop")
@@ -13,10 +14,6 @@ WAYS = ("crop", "crop_flip", "affine", "resized_crop")
 
 def random_images(count: int = 16, size: int = 32) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=seeded(3))
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("how", WAYS)

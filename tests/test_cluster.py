@@ -12,9 +12,8 @@ import threading
 import time
 
 import pytest
-from examples import TINY, changed, fake, forkserver, small_cells
+from examples import TINY, changed, environment, fake, forkserver, own_folders, small_cells, without_gtsrb
 
-from nflib import data
 from nflib.names import ROOT
 from nflib.study import cluster, runner
 from nflib.study.cells import Cell
@@ -49,8 +48,7 @@ def test_cells_are_measured_once_each_although_a_worker_is_lost(workshop, monkey
     forkserver()
     cells = small_cells(workshop)
     cells.append(dataclasses.replace(cells[1], first_seed=50006))
-    environment = {name: value for name, value in os.environ.items() if name.startswith("NFLIB_")}
-    options = {"threads_per_worker": 1, "dashboard_address": ":0", "env": environment}
+    options = {"threads_per_worker": 1, "dashboard_address": ":0", "env": environment()}
     method = dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
     with method, distributed.LocalCluster(n_workers=2, **options) as local:
         victims = []
@@ -61,15 +59,14 @@ def test_cells_are_measured_once_each_although_a_worker_is_lost(workshop, monkey
         assert len(victims) == 1 and victims[0] not in [nanny.pid for nanny in local.workers.values()]
     here = metrics(cells)
     assert cluster.run(cells, "smoke", "cpu", scheduler=NOBODY) == 0  # nothing is left to do
-    monkeypatch.setenv("NFLIB_RESULTS", str(workshop / "one process"))
-    monkeypatch.setenv("NFLIB_CHECKPOINTS", str(workshop / "one process"))
+    own_folders(monkeypatch, workshop / "one process")
     assert runner.run(cells, "smoke", "cpu") == 0
     assert [one["perturbed"] for one in here] == [other["perturbed"] for other in metrics(cells)]
 
 
-def serve(environment: dict[str, str], pipe) -> None:
+def serve(variables: dict[str, str], pipe) -> None:
     """In a process of its own: a scheduler with a worker, until somebody kills it."""
-    os.environ |= environment
+    os.environ |= variables
     with distributed.LocalCluster(n_workers=1, processes=False, protocol="tcp", dashboard_address=":0") as local:
         pipe.send(local.scheduler_address)
         time.sleep(600)
@@ -81,8 +78,7 @@ def test_a_scheduler_that_is_lost_is_told_in_one_line(workshop, monkeypatch, ref
     logging.getLogger("distributed.client").addHandler(handler)
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 2)
     (here, there), cells = multiprocessing.Pipe(), small_cells(workshop, epochs=2000)
-    environment = {name: value for name, value in os.environ.items() if name.startswith("NFLIB_")}
-    scheduler = forkserver().Process(target=serve, args=(environment, there))
+    scheduler = forkserver().Process(target=serve, args=(environment(), there))
     scheduler.start()
 
     def kill_when_busy() -> None:
@@ -114,10 +110,7 @@ def test_ctrl_c_ends_a_sweep_on_workers_in_one_line_and_leaves_nothing(workshop)
 
 
 def test_a_data_set_that_cannot_be_had_costs_its_own_cells_only(workshop, in_process, monkeypatch, capsys):
-    def unreachable():
-        raise OSError("no route to host")
-
-    monkeypatch.setitem(data.SOURCES, "gtsrb", [("torchvision", unreachable)])
+    without_gtsrb(monkeypatch)
     order = fake(monkeypatch)
     base = dataclasses.replace(TINY[0].base, dataset="gtsrb")
     lost = [dataclasses.replace(TINY[0], base=base, patterns=patterns) for patterns in (1, 2)]

@@ -192,11 +192,10 @@ def test_a_folder_of_pictures_is_whole_or_refused(change, own_folder, monkeypatc
 def test_a_truncated_file_is_refused_and_only_a_known_one_may_go(own_folder, refused):
     np.savez(own_folder / "whole.npz", **arrays())
     content = (own_folder / "whole.npz").read_bytes()
-    for share in (0, 0.1, 0.5, 0.99):
-        for name, advice in (("mine", "((?!delete).)*$"), ("cifar10", ".*delete")):
-            (own_folder / f"{name}.npz").write_bytes(content[: int(share * len(content))])
-            with refused(f"^((?!delete).)*{name}.npz is damaged{advice}"):
-                data.load(name)
+    for name, advice in (("mine", "((?!delete).)*$"), ("cifar10", ".*delete")):
+        (own_folder / f"{name}.npz").write_bytes(content[: len(content) // 2])
+        with refused(f"^((?!delete).)*{name}.npz is damaged{advice}"):
+            data.load(name)
 
 
 IMAGES, ODD = arrays()["train_images"], (np.zeros(20), np.full(20, -1), np.full(20, 256))

@@ -1,6 +1,5 @@
 """The cost model against every number of Tables 2, 6, 7 and 8, and against counts by hand."""
 
-import copy
 import functools
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from examples import same, state
 from nflib import energy, generators, models
 from nflib.report.published import load
 from nflib.study import simulate
@@ -130,11 +130,10 @@ def test_layers_of_one_strided_and_one_transposed_convolution_and_a_linear_one()
 def test_counting_leaves_the_model_as_it_was():
     model = models.build("vgg11", width=0.1)
     model[1].eval()
-    before, modes = copy.deepcopy(model.state_dict()), [module.training for module in model.modules()]
+    before, modes = state(model), [module.training for module in model.modules()]
     for count in (energy.layers, energy.macs_as_published):
         count(model)
-    assert [module.training for module in model.modules()] == modes
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert [module.training for module in model.modules()] == modes and same(before, model.state_dict())
 
 
 def test_latencies_are_medians_of_the_counted_calls_by_turns(monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from examples import METRICS, PROVENANCE
 from nflib import energy, faults, generators, models
 from nflib.names import ROOT
 from nflib.study import Cell, base, generator, notebooks, trained, weights
@@ -64,12 +65,9 @@ def shown(tmp_path_factory):
         for error_model in ("bit_flips", "release_map"):
             for rate in RATES:
                 for system in (None, front):
-                    accuracies = (draw.integers(200, 1800, 4) / 20).tolist()
-                    metrics = {"clean": 90.0, "perturbed": accuracies, "changed_bits": [rate] * 4, "images": 2000}
-                    metrics |= {"evaluation_seconds": 1.0, "base_training": facts}
-                    metrics |= {"generator_training": system and facts}
-                    provenance = {"commit": "0" * 40, "dirty": False, "device": "none", "threads": 1}
-                    store.write(Cell(whole, system, error_model, rate, 4, 2000), metrics, provenance)
+                    measured = {"perturbed": (draw.integers(200, 1800, 4) / 20).tolist(), "changed_bits": [rate] * 4}
+                    measured |= {"images": 2000, "generator_training": system and facts}
+                    store.write(Cell(whole, system, error_model, rate, 4, 2000), METRICS | measured, PROVENANCE)
         network = random_weights(models.build("vgg11", 10, 32, whole.width))
         weights.publish(f"base-{digest_of(whole)}", network, 8, facts, whole.words, 10, 32)
         key = trained.generator_key(Cell(whole, front))

@@ -53,7 +53,7 @@ def test_recovery_is_the_mean_of_paired_differences_and_its_error_is_theirs():
 def test_without_the_base_model_on_the_same_chips_there_is_no_recovery():
     assert np.isnan(framed(behind=[80.0] * 4).iloc[0]["recovery"])
     other = dataclasses.replace(ALONE, first_seed=1)
-    made = {other.digest: {**record([40.0] * 4), "cell": {}}, BEHIND.digest: {**record([80.0] * 4), "cell": {}}}
+    made = {other.digest: record([40.0] * 4), BEHIND.digest: record([80.0] * 4)}
     assert frame([other, BEHIND], made)["recovery"].isna().all()
 
 
@@ -62,7 +62,7 @@ def test_a_profiled_chip_has_its_own_rate(tmp_path):
     zero, one = np.eye(8, 16, dtype=bool), np.eye(8, 16, 3, dtype=bool)
     np.savez(path, stuck_at_0=zero, stuck_at_1=one)
     cell = dataclasses.replace(ALONE, error_model=f"chip_map:{path}")
-    made = {cell.digest: {**record([40.0] * 4), "cell": {}}}
+    made = {cell.digest: record([40.0] * 4)}
     assert frame([cell], made)["rate"].item() == (zero | one).mean() != cell.rate
     path.unlink()
     assert np.isnan(frame([cell], made)["rate"].item())
@@ -78,7 +78,7 @@ def test_the_papers_numbers_stand_beside_its_own_setting_only():
         dataclasses.replace(ALONE, base=base("paper", "cifar10", "vgg11", "modern")),
         dataclasses.replace(ALONE, bits=4),
     ):
-        assert frame([cell], {cell.digest: {**record([40.0] * 4), "cell": {}}})["published_perturbed"].isna().all()
+        assert frame([cell], {cell.digest: record([40.0] * 4)})["published_perturbed"].isna().all()
 
 
 def test_published_accuracies_are_those_of_the_file_each_setting_once():

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from examples import TINY, changed, damaged
+from examples import METRICS, PROVENANCE, TINY, changed, damaged, own_folders
 from nflib import models
 from nflib.faults import ChipMap
 from nflib.names import UserError
 from nflib.report import book
 from nflib.study import measures, trained, weights
-from nflib.study.cells import digest_of
+from nflib.study.cells import canonical, digest_of
 from nflib.study.records import MANIFEST, Store
 from nflib.study.runner import run
 from nflib.training import OutOfTime, Resumable
@@ -58,7 +58,12 @@ def read_patterns(path: Path, cell=PATTERNS, accuracy: float = 1.0, deadline: fl
         return measures._by_chip(cell, lambda seeds, tick: ([accuracy] * len(seeds), [0.0] * len(seeds)), {}, deadline)[0]
 
 
+def read_record(path: Path) -> str:
+    return canonical(Store("smoke", path.parents[3]).read(path))  # damaged, it may have other blanks
+
+
 READERS = {"chip.npz": read_chip, f"checkpoints/{KEY}.safetensors": read_checkpoint, "state.resume.pt": read_state}
+READERS |= {f"results/records/smoke/accuracy/{CELL.digest}.json": read_record}
 READERS |= {f"results/models/{KEY}.safetensors": read_published, f"{PATTERNS.digest}.chips.json": read_patterns}
 
 
@@ -67,12 +72,10 @@ def shelf(tmp_path_factory):
     """A folder with one file of each kind, whole."""
     folder = tmp_path_factory.mktemp("shelf")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("results", "checkpoints"):
-            patch.setenv(f"NFLIB_{name.upper()}", str(folder / name))
+        own_folders(patch, folder)
         trained.base_model(CELL.base, CPU)
         trained.publish([CELL])
-        (folder / "results" / "records").mkdir()
-        (folder / "results" / "records" / "a.json").write_text("{}")
+        Store("smoke").write(CELL, METRICS | {"perturbed": [50.0, 1.25], "changed_bits": [0.01] * 2}, PROVENANCE)
         (folder / "results" / MANIFEST).write_text(book.manifest())
         cells = np.random.default_rng(0).random((6, 20)) < 0.3
         np.savez(folder / "chip.npz", stuck_at_0=cells, stuck_at_1=~cells)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
+from examples import noise
 from nflib.data import to_float
 from nflib.eopm import GeneratorRecipe
 from nflib.evaluation import accuracy, prepared
@@ -15,14 +16,8 @@ from nflib.generators import transform
 from nflib.quantize import Quantized
 from nflib.study import measures
 from nflib.study.cells import Base, Cell
-from nflib.study.measures import (
-    _between_classes,
-    _flattened,
-    _how_much_is_class,
-    _nearest_mean_accuracy,
-    measure,
-    neighbour_accuracy,
-)
+from nflib.study.measures import _between_classes, _flattened, _how_much_is_class, _nearest_mean_accuracy
+from nflib.study.measures import measure, neighbour_accuracy
 from nflib.study.records import Store
 from nflib.study.runner import measure_and_store
 from nflib.study.trained import base_model, dataset_on, generator_model
@@ -33,10 +28,6 @@ BASE = Base("digits", "vgg11", BaseRecipe(epochs=0), width=0.0625)
 GENERATOR = GeneratorRecipe("conv_s", models_per_step=1, steps=2, batch=32, width=0.125)
 TSNE = Cell(BASE, kind="tsne", patterns=2, images=60)
 IMAGES = Cell(BASE, GENERATOR, kind="transformed_images", patterns=0)
-
-
-def random(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def test_validation_is_measured_on_the_images_held_out_of_training_under_other_patterns(workshop):
@@ -69,7 +60,7 @@ def test_errors_in_the_generator_too_are_measured_as_by_hand_and_go_on_where_the
 @pytest.mark.parametrize("scale", [1, 1e4])
 def test_neighbours_vote_as_in_scikit_learn(scale):
     labels = torch.arange(120) % 4
-    points = scale * (random(120, 3) + labels[:, None])
+    points = scale * (noise(120, 3) + labels[:, None])
     others = [(one, [k for k in range(120) if k != one]) for one in range(120)]
     voted = [KNeighborsClassifier(5).fit(points[rest], labels[rest]).predict(points[[one]]) for one, rest in others]
     assert neighbour_accuracy(points, labels) == pytest.approx(100 * np.mean(np.hstack(voted) == labels.numpy()))
@@ -87,14 +78,14 @@ def test_the_nearest_class_mean_by_hand():
     # odd asked of means 0 and 4: 1 right, 3 wrong, 5 and 9 right; even asked of 2 and 7: 0, 0 right, 4, 4 wrong
     assert _nearest_mean_accuracy(values, labels) == pytest.approx(100 * 5 / 8)
     for labels in (torch.arange(100) // 10, torch.arange(100) % 10):  # also of files in the order of classes
-        assert _nearest_mean_accuracy(10.0 * labels[:, None] + 0.1 * random(100, 5), labels) == 100
+        assert _nearest_mean_accuracy(10.0 * labels[:, None] + 0.1 * noise(100, 5), labels) == 100
 
 
 def test_the_share_between_classes_is_as_by_hand_and_none_on_average_without_classes():
     values, labels = torch.tensor([[0.0], [2.0], [4.0], [6.0]]), torch.tensor([0, 0, 1, 1])
     # total 9 + 1 + 1 + 9 = 20 over 3; within 1 + 1 + 1 + 1 = 4 over 2
     assert _between_classes(values, labels) == pytest.approx(100 * (1 - (4 / 2) / (20 / 3)), rel=1e-5)
-    shares = [_between_classes(random(60, 20, seed=seed), torch.arange(60) % 20) for seed in range(50)]
+    shares = [_between_classes(noise(60, 20, seed=seed), torch.arange(60) % 20) for seed in range(50)]
     error = np.std(shares) / np.sqrt(50)
     assert abs(np.mean(shares)) < 5 * error and error < 1  # eta squared would be 32 %
     labels = torch.arange(20) // 5

