@@ -336,7 +336,8 @@ def _refuses(refused, path: Path, word: str) -> None:
             use(ChipMap(path=str(path)))
 
 
-def test_files_that_are_no_chip_map_or_contradict_themselves_are_refused(chip, tmp_path, refused):
+def test_files_that_are_no_chip_map_or_contradict_themselves_are_refused(chip, tmp_path, refused, monkeypatch):
+    monkeypatch.setattr("nflib.faults.CHIP_BYTES", 10**6)
     path, zero, one = chip
     np.save(tmp_path / "one.npy", zero)
     np.savez(tmp_path / "half.npz", stuck_at_0=zero)
@@ -352,7 +353,7 @@ def test_files_that_are_no_chip_map_or_contradict_themselves_are_refused(chip, t
         names[f"{name}.npz"] = "arrays" if name in pairs else "0 and 1"
     np.savez(tmp_path / "both.npz", stuck_at_0=zero, stuck_at_1=one | zero)
     np.savez(tmp_path / "objects.npz", stuck_at_0=zero.astype(object), stuck_at_1=one)
-    np.savez_compressed(tmp_path / "bomb.npz", stuck_at_0=np.zeros(2**28, bool), stuck_at_1=one)
+    np.savez_compressed(tmp_path / "bomb.npz", stuck_at_0=np.zeros(10**6, bool), stuck_at_1=one)
     os.mkfifo(tmp_path / "pipe.npz")
     names |= {"both.npz": "stuck at 0 and at 1", "objects.npz": "read", "bomb.npz": "bytes", "pipe.npz": "file", "none.npz": "No such file"}
     for name, word in names.items():

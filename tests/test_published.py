@@ -33,30 +33,26 @@ def test_all_numbers_are_there():
     assert list(rows["origin"]) == sorted(rows["origin"])
 
 
-def altered(content: bytes) -> bytes:
-    half = len(content) // 2
-    return content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
-
-
-def without_the_last_row(content: bytes) -> bytes:
-    return b"".join(content.splitlines(keepends=True)[:-1])
-
-
 @pytest.mark.parametrize(
-    "change, signed, word",
-    [(altered, False, "altered"), (without_the_last_row, True, "altered"), (None, False, "cannot be read"), (None, True, "cannot be read")],
+    "change, signed",
+    [
+        (lambda content: content.replace(b"7", b"8", 1), False),
+        (lambda content: b"".join(content.splitlines(keepends=True)[:-1]), True),
+        (None, False),
+        (None, True),
+    ],
 )
-def test_a_changed_or_missing_file_is_refused(change, signed, word, tmp_path, refused):
+def test_a_changed_or_missing_file_is_refused(change, signed, tmp_path, refused):
     """Also with a digest that was made to match; without the numbers, or without their digest."""
     copy = shutil.copytree(PUBLISHED, tmp_path / "published")
     path, digest = copy / "published.csv", copy / "published.sha256"
     if change:
         path.write_bytes(change(path.read_bytes()))
-        if signed:
-            digest.write_text(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  published.csv\n")
     else:
         (digest if signed else path).unlink()
-    with refused(word):
+    if change and signed:
+        digest.write_text(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  published.csv\n")
+    with refused("altered" if change else "cannot be read"):
         load(copy)
 
 

@@ -265,16 +265,12 @@ def test_durations_in_words(seconds, words):
 
 def test_another_data_set_under_the_same_name_is_refused(workshop, refused):
     """Neither its stored records nor the base model that the old images trained are mixed with the new ones."""
-    recipe = dataclasses.replace(BASE.recipe, epochs=1, batch=20)
-    base = dataclasses.replace(BASE, dataset="mine", recipe=recipe)
-    cells = [Cell(base, patterns=1, rate=rate) for rate in (0.01, 0.02)]
-    own_data(workshop, 0)
-    assert run(cells[:1], "smoke", "cpu") == 0 == run(cells[:1], "smoke", "cpu")
+    cell, _ = small_cells(workshop, 1)
+    assert run([cell], "smoke", "cpu") == 0 == run([cell], "smoke", "cpu")
     own_data(workshop, 1)
-    with refused("'mine'"):
-        run(cells[:1], "smoke", "cpu")
-    with refused("'mine'"):
-        run(cells[1:], "smoke", "cpu")
+    for asked in (cell, dataclasses.replace(cell, rate=0.02)):
+        with refused("'mine'"):
+            run([asked], "smoke", "cpu")
 
 
 def test_another_chip_under_the_same_name_is_refused_and_a_record_says_which_it_was(workshop, refused):
