@@ -37,6 +37,7 @@ EXAMPLES = {  # of values with rules
     "width": [0.5],
     "bits": [4],
     "schedule": ["one_cycle"],
+    "mixed_rates": [(0.01,), (0.01, 0.02), (0.02, 0.01)],
     "teacher": [GENERATOR, dataclasses.replace(GENERATOR, steps=7)],
     "selector": [BASE, dataclasses.replace(BASE, width=0.5)],
 }
