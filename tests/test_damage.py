@@ -27,12 +27,12 @@ pytestmark = pytest.mark.usefixtures("fp32")
 
 
 def tiny() -> Quantized:
-    """conv, batch norm, ReLU, pool, linear; batch norm's first channel never gets above 0, its second has no gamma."""
+    """conv, batch norm, ReLU, pool, linear."""
     torch.manual_seed(0)
     head = [nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)]
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), *head)
     values = {"running_mean": noise(4), "running_var": noise(4, seed=1).square() + 0.5}
-    values |= {"weight": torch.tensor([1.0, 1e-5, -2.0, 0.5]), "bias": torch.tensor([-50.0, 3.0, 4.5, 0.1])}
+    values |= {"weight": torch.tensor([1.0, 0.1, -2.0, 0.5]), "bias": torch.tensor([-5.0, 3.0, 4.5, 0.1])}
     model[1].load_state_dict(values, strict=False)
     return Quantized(model)
 
@@ -48,8 +48,7 @@ def test_every_statistic_by_hand():
     head = base.model[2:5]
     f = norm(conv(images))
     logits = linear(head(f))
-    sums = {key: [] for key in ("noise", "weight", "shift", "logits", "last", "last_own")}
-    margin, accuracy = [], []
+    sums, accuracy = {key: [] for key in ("noise", "weight", "last")}, []
     for seed in SEEDS:
         pattern = ERRORS.draw(base.sizes, seed)
         with faults.perturbed(base, pattern):
@@ -59,37 +58,25 @@ def test_every_statistic_by_hand():
         before = conv.weight.clone()
         with faults.perturbed(base, {name: pattern[name]}):
             sums["weight"].append((conv.weight - before).square().sum() / before.square().sum())
-        change = hit - f
-        sums["noise"].append(change.square().sum())
-        sums["shift"].append(change.mean((0, 2, 3)).square().sum() * 10 * 16 / change.square().sum())
-        sums["last"].append((out - logits).square().sum())
-        sums["last_own"].append((own - logits).square().sum())
-        moved = out - logits - (out - logits).mean(1, keepdim=True)
-        sums["logits"].append(moved.square().mean())
-        margin.append(sum(row[k] - max(v for i, v in enumerate(row) if i != k) for row, k in zip(out, labels)) / 10)
+        sums["noise"].append((hit - f).square().sum())
+        sums["last"].append((own - logits).square().sum())
         accuracy.append(100 * (out.argmax(1) == labels).double().mean())
     mean = {key: torch.stack(values).mean().item() for key, values in sums.items()}
     signal = [(value - value.mean(0)).square().sum().item() for value in (f, logits)]
     near = lambda value: pytest.approx(value, rel=1e-4)  # noqa: E731
     assert found["layers"] == [name, last]
-    assert found["noise"] == near([mean["noise"] / signal[0], mean["last"] / signal[1]])
-    assert found["own_noise"] == near([mean["noise"] / signal[0], mean["last_own"] / signal[1]])
+    assert found["own_noise"] == near([mean["noise"] / signal[0], mean["last"] / signal[1]])
     assert found["weight_noise"][0] == near(mean["weight"])
-    assert found["shift"][0] == near(mean["shift"])
     assert found["range_over_rms"][0] == near((conv.weight.abs().max() / conv.weight.square().mean().sqrt()).item())
-    assert found["silent"] == [0.5, 0.0]
-    assert found["logit_noise"] == near(mean["logits"] ** 0.5)
-    assert found["perturbed_margin"] == near([m.item() for m in margin])
     assert found["perturbed"] == near([a.item() for a in accuracy])
     assert found["clean"] == near(100 * (logits.argmax(1) == labels).double().mean().item())
 
 
 def test_without_errors_there_is_no_noise_and_what_cannot_be_known_is_none():
     found = damage.damage(tiny(), faults.BitFlips(0.0), SEEDS, batches(noise(6, 3, 6, 6), torch.arange(6) % 3))
-    assert found["noise"] == found["own_noise"] == found["weight_noise"] == [0, 0] and found["shift"] == [None, None]
-    assert found["logit_noise"] == 0 and found["perturbed"] == 2 * [found["clean"]]
+    assert found["own_noise"] == found["weight_noise"] == [0, 0] and found["perturbed"] == 2 * [found["clean"]]
     same = damage.damage(tiny(), ERRORS, SEEDS, batches(noise(1, 3, 6, 6).expand(6, 3, 6, 6), torch.arange(6) % 3))
-    assert same["noise"][1] is None or same["noise"][1] > 1e6  # one image: no signal, or its rounding
+    assert same["own_noise"][1] is None or same["own_noise"][1] > 1e6  # one image: no signal, or its rounding
 
 
 def test_after_each_cut_every_pattern_is_measured_and_the_model_stays():
@@ -117,7 +104,7 @@ def test_a_layer_is_looked_at_after_the_batch_norm_that_takes_its_output(name):
     unfed = {"preact_resnet18": 8}.get(name, 0)  # they take sums
     assert len(set(norms)) == len(norms) == len(modules) - unfed
     found = damage.damage(base, ERRORS, SEEDS[:1], [(images, torch.tensor([0, 1]))])
-    assert len(found["noise"]) == len(base.layers) and found["noise"][0] == pytest.approx(found["own_noise"][0])
+    assert len(found["own_noise"]) == len(base.layers) and all(value > 0 for value in found["own_noise"])
     assert same(before, base.model.state_dict())
 
 

@@ -16,8 +16,7 @@ from nflib.generators import transform
 from nflib.quantize import Quantized
 from nflib.study import measures
 from nflib.study.cells import Base, Cell
-from nflib.study.measures import _between_classes, _flattened, _how_much_is_class, _nearest_mean_accuracy
-from nflib.study.measures import measure, neighbour_accuracy
+from nflib.study.measures import _between_classes, _flattened, _how_much_is_class, measure, neighbour_accuracy
 from nflib.study.records import Store
 from nflib.study.runner import measure_and_store
 from nflib.study.trained import base_model, dataset_on, generator_model
@@ -68,17 +67,6 @@ def test_neighbours_vote_as_in_scikit_learn(scale):
     labels = torch.arange(40) // 20
     points = 1000 + torch.stack([labels * 0.5, torch.arange(40) % 20 * 0.01], 1)
     assert neighbour_accuracy(points, labels) == 100
-
-
-def test_the_nearest_class_mean_by_hand():
-    labels = torch.tensor([0, 0, 1, 1, 0, 0, 1, 1])
-    # By turns within classes; even places: class 0 {0, 0}, class 1 {4, 4}; odd ones: class 0 {1, 3}, class 1 {5, 9},
-    # with means 2 and 7.
-    values = torch.tensor([0.0, 1, 4, 5, 0, 3, 4, 9])[:, None]
-    # odd asked of means 0 and 4: 1 right, 3 wrong, 5 and 9 right; even asked of 2 and 7: 0, 0 right, 4, 4 wrong
-    assert _nearest_mean_accuracy(values, labels) == pytest.approx(100 * 5 / 8)
-    for labels in (torch.arange(100) // 10, torch.arange(100) % 10):  # also of files in the order of classes
-        assert _nearest_mean_accuracy(10.0 * labels[:, None] + 0.1 * noise(100, 5), labels) == 100
 
 
 def test_the_share_between_classes_is_as_by_hand_and_none_on_average_without_classes():
@@ -159,14 +147,12 @@ def test_a_transformed_images_record_is_whole_and_is_trained_for_if_need_be(work
         "transformed": ((20, 3, 32, 32), "uint8"),
         "perturbations": ((20, 3, 32, 32), "float16"),
         "labels": ((20,), "uint8"),
-        "class_means": ((10, 3, 32, 32), "float16"),
     }
     assert arrays["labels"].tolist() == [k // 2 for k in range(20)]
     images, change = arrays["images"] / 127.5 - 1, arrays["perturbations"].astype(float)
     moved = transform(lambda x: torch.from_numpy(change), torch.from_numpy(images)).numpy()
     assert np.abs(arrays["transformed"] / 127.5 - 1 - moved).max() < 0.01
-    assert (metrics["images"], metrics["classes"]) == (360, 10) and metrics["generator_training"]["losses"]
-    assert metrics["mean_change"] <= metrics["mean_perturbation"] and 0 <= metrics["common"] <= 100
+    assert metrics["images"] == 360 and metrics["generator_training"]["losses"]
     again = measures.accuracies(dataclasses.replace(IMAGES, kind="accuracy", patterns=1), CPU)[0]
     assert metrics["clean"] == pytest.approx(again["clean"], abs=0.3)
 
@@ -189,20 +175,14 @@ def test_swapping_shows_what_decides(painted):
     assert (found["swapped_perturbation"], found["swapped_image"]) == ((100, 0) if painted else (0, 100))
     assert found["clean"] == found["clean_without"] == found["perturbation_alone"] == 100
     assert found["between_classes"]["perturbations"] == pytest.approx(100, abs=1e-3) and found["saturated"] == 0
-    assert found["mean_perturbation"] == pytest.approx(100 * (0.9 if painted else 0.1) / 4 / 2)
-    assert found["common"] == pytest.approx(25)  # every class has a quarter of the mean: (1/4)^2 over 1/4
-    assert found["nearest_mean"] == {"images": 100, "perturbations": 100, "transformed": 100}
-    assert (found["classes"], found["largest_class"]) == (4, 25)
 
 
 def test_one_perturbation_for_all_images_has_no_class():
     images, change = 0.9 * PATTERN, torch.full_like(PATTERN, 0.25)
     kinds = {"images": images, "perturbations": change, "transformed": (images + change).clamp(-1, 1)}
     found = _how_much_is_class(read, kinds, LABELS)
-    assert found["between_classes"]["perturbations"] is None and found["common"] == pytest.approx(100)
+    assert found["between_classes"]["perturbations"] is None and found["saturated"] == 25
     assert found["swapped_image"] == 100 and found["perturbation_alone"] == 25
-    assert found["saturated"] == 25 and found["mean_perturbation"] == pytest.approx(12.5)
-    assert found["mean_change"] == pytest.approx(100 * (0.75 * 0.25 + 0.25 * 0.1) / 2)
 
 
 def test_latencies_have_a_row_a_network_and_name_the_mode_that_fails(without_compiler, monkeypatch):

@@ -248,8 +248,7 @@ def transformed_images(cell: Cell, device: torch.device, deadline: float | None 
     another class: share classified as the image's class, and as the perturbation's; None where there is one class only);
     between_classes, of images, perturbations G(x) and transformed images: share of their variance that lies between the
     classes (None where nothing varies); saturated: share of pixel values that the clipping to [-1, 1] cuts.
-    Arrays: images and transformed (uint8 [shown, 3, H, W]), perturbations (float16, same), labels, class_means of the
-    perturbation (float16 [classes shown, 3, H, W]).
+    Arrays: images and transformed (uint8 [shown, 3, H, W]), perturbations (float16, same), labels.
     """
     base, generator, facts, digests = _models(cell, device, deadline)
     began = time.perf_counter()
@@ -290,15 +289,12 @@ def _how_much_is_class(base: Callable[[Tensor], Tensor], kinds: dict[str, Tensor
 
 
 def _examples(kinds: dict[str, Tensor], labels: Tensor) -> dict[str, np.ndarray]:
-    """The arrays of `transformed_images`: the first images of the first classes, and the classes' mean perturbations."""
+    """The arrays of `transformed_images`: the first images of the first classes."""
     classes = labels.unique()[:SHOWN_CLASSES]
     rows = torch.cat([(labels == c).nonzero()[:SHOWN_EACH, 0] for c in classes])
     arrays = {name: _uint8(kinds[name][rows]) for name in ("images", "transformed")}
-    change = kinds["perturbations"]
-    arrays["perturbations"] = change[rows].half().cpu().numpy()
-    arrays["labels"] = labels[rows].cpu().numpy().astype(np.uint8)
-    arrays["class_means"] = torch.stack([change[labels == c].mean(0) for c in classes]).half().cpu().numpy()
-    return arrays
+    arrays["perturbations"] = kinds["perturbations"][rows].half().cpu().numpy()
+    return arrays | {"labels": labels[rows].cpu().numpy().astype(np.uint8)}
 
 
 def _uint8(images: Tensor) -> np.ndarray:
