@@ -65,13 +65,13 @@ class LayerFaults:
         parts = (part.to(device, non_blocking=device.type == "cuda") for part in (self.index, self.keep, self.toggle))
         return LayerFaults(*parts, self.sign_slip)
 
-    def limited(self, bits: int) -> "LayerFaults":
-        """The faults of the bits in the mask `bits`; the others are read as they are stored."""
-        keep, toggle = self.keep | (0xFF ^ bits), self.toggle & bits
+    def of_bits(self, mask: int) -> "LayerFaults":
+        """The faults of the bits that `mask` has; the others are read as they are stored."""
+        keep, toggle = self.keep | (0xFF ^ mask), self.toggle & mask
         left = (keep != 0xFF) | (toggle != 0)
         return LayerFaults(self.index[left], keep[left], toggle[left], self.sign_slip)
 
-    def hit(self, codes: Tensor, bits: int = 8) -> Tensor:
+    def read(self, codes: Tensor, bits: int = 8) -> Tensor:
         """Codes (int8 [n]) that are read back where `codes` (int8 [n], those at `index`) of `bits` bits are stored."""
         raw = (codes.view(torch.uint8) & self.keep) ^ self.toggle
         return raw.view(torch.int8) if self.sign_slip else (raw << (8 - bits)).view(torch.int8) >> (8 - bits)
@@ -141,7 +141,7 @@ class ErrorModel:
         pattern = self._pattern(sizes, seed, check_bits(bits))
         if self.hit_bits:
             mask = sum(1 << bit for bit in self.hit_bits)
-            pattern = {name: faults.limited(mask) for name, faults in pattern.items()}
+            pattern = {name: faults.of_bits(mask) for name, faults in pattern.items()}
         return {name: pattern[name].to(device) for name in sizes if name in (self.layers or sizes)}
 
     def _pattern(self, sizes: Mapping[str, int], seed: int, bits: int) -> Pattern:
@@ -385,7 +385,7 @@ def perturbed(base: Quantized, pattern: Pattern) -> Iterator[Quantized]:
             weight = base.layers[name].weight.data.view(-1)
             faults = faults.to(weight.device)
             undo.append((weight, faults.index, weight.index_select(0, faults.index)))
-            read = faults.hit(base.codes[name].index_select(0, faults.index), base.bits)
+            read = faults.read(base.codes[name].index_select(0, faults.index), base.bits)
             weight.index_copy_(0, faults.index, decode(read, base.scales[name]))
         yield base
     finally:
@@ -397,7 +397,7 @@ def wrong_bits(base: Quantized, name: str, faults: LayerFaults) -> np.ndarray:
     """The bits of layer `name` that read differently under `faults`: marks in a byte a weight at `faults.index` (uint8 [n])."""
     faults = faults.to(base.codes[name].device)
     codes = base.codes[name].index_select(0, faults.index)
-    return ((codes ^ faults.hit(codes, base.bits)).view(torch.uint8) & (2**base.bits - 1)).cpu().numpy()
+    return ((codes ^ faults.read(codes, base.bits)).view(torch.uint8) & (2**base.bits - 1)).cpu().numpy()
 
 
 def changed_bits(base: Quantized, pattern: Pattern) -> int:

@@ -36,7 +36,7 @@ def spare_sign(base: Quantized, pattern: Pattern, seed: int) -> Pattern:
     Source of the idea: Srinivasan et al., Significance driven hybrid 8T-6T SRAM for energy-efficient synaptic storage in
     artificial neural networks, DATE 2016.
     """
-    return {name: faults.limited(0xFF ^ 1 << (base.bits - 1)) for name, faults in pattern.items()}
+    return {name: faults.of_bits(0xFF ^ 1 << (base.bits - 1)) for name, faults in pattern.items()}
 
 
 def zero_by_parity(base: Quantized, pattern: Pattern, seed: int) -> Pattern:

@@ -52,7 +52,7 @@ class _StraightThrough(torch.autograd.Function):
         codes = torch.round(weight / scale)
         if faults is not None:
             flat = codes.flatten()  # in C order, as faults count weights, whatever the tensor's own order
-            flat[faults.index] = faults.hit(flat[faults.index].to(torch.int8), bits).to(flat.dtype)
+            flat[faults.index] = faults.read(flat[faults.index].to(torch.int8), bits).to(flat.dtype)
             codes.copy_(flat.view(codes.shape))
         return codes * scale
 

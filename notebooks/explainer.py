@@ -150,7 +150,7 @@ def read(number, ber):
     """All codes (int8) as a chip gives them back."""
     codes = {name: codes.clone() for name, codes in base_model.codes.items()}
     for name, errors in pattern(number, ber).items():
-        codes[name][errors.index] = errors.hit(codes[name][errors.index])
+        codes[name][errors.index] = errors.read(codes[name][errors.index])
     return torch.cat(list(codes.values())).numpy()
 
 

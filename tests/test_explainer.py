@@ -69,9 +69,9 @@ def shown(tmp_path_factory):
                     measured |= {"images": 2000, "generator_training": system and facts}
                     store.write(Cell(whole, system, error_model, rate, 4, 2000), METRICS | measured, PROVENANCE)
         network = random_weights(models.build("vgg11", 10, 32, whole.width))
-        weights.publish(f"base-{digest_of(whole)}", network, 8, facts, whole.words, 10, 32)
+        weights.write(f"base-{digest_of(whole)}", network, 8, facts, whole.words, 10, 32)
         key = trained.generator_key(Cell(whole, front))
-        weights.publish(key, random_weights(generators.build("conv_l", front.width)), 8, facts, front.name, 10, 32)
+        weights.write(key, random_weights(generators.build("conv_l", front.width)), 8, facts, front.name, 10, 32)
         names = notebooks.inline("explainer", {"chips": 2, "patterns": 4, "rates": list(RATES), "measure": False}, folder / "shown")
     if not (node := shutil.which("node")):
         pytest.skip("no Node here")

@@ -89,7 +89,7 @@ def test_release_map_equals_the_official_code(case):
     codes = encode(torch.from_numpy(weights))[0].flatten()
     faults = ReleaseMap(case["p"]).draw({"w": case["n"]}, case["seed"])["w"]
     read = codes.clone()
-    read[faults.index] = faults.hit(codes[faults.index])
+    read[faults.index] = faults.read(codes[faults.index])
     changed = (read ^ codes).view(torch.uint8).numpy()
     assert read[:8].tolist() == case["first_codes"]
     assert int((changed != 0).sum()) == case["changed_weights"]
@@ -138,9 +138,9 @@ def test_a_flipped_bit_always_changes_and_a_faulty_cell_half_the_time(rate):
     codes = torch.from_numpy(np.random.default_rng(0).integers(-128, 128, WEIGHTS).astype(np.int8))
     for model, share in ((BitFlips(rate), rate), (StuckAt(rate), rate / 2)):
         faults = model.draw({"w": WEIGHTS}, 4)["w"]
-        read = faults.hit(codes[faults.index])
+        read = faults.read(codes[faults.index])
         assert_share(np.unpackbits((read ^ codes[faults.index]).view(torch.uint8).numpy()).sum(), 8 * WEIGHTS, share)
-        assert torch.equal(faults.hit(read), codes[faults.index] if share == rate else read)  # and stays so
+        assert torch.equal(faults.read(read), codes[faults.index] if share == rate else read)  # and stays so
     faulty, ones = dense_cells(model, {"w": WEIGHTS}, 4)
     assert_share(ones.sum(), int(faulty.sum()), 0.5)
 
@@ -233,15 +233,15 @@ def test_every_code_under_any_two_bytes_is_read_back_as_two_s_complement(bits):
     masks = torch.arange(2 * half).repeat(2 * half).to(torch.uint8)
     for keep, toggle in ((torch.full_like(masks, 255), masks), (~masks, torch.zeros_like(masks)), (~masks, masks)):
         faults = LayerFaults(torch.arange(len(codes)), keep, toggle)
-        np.testing.assert_array_equal(faults.hit(codes, bits).numpy(), read_back(codes.numpy(), faults, bits))
+        np.testing.assert_array_equal(faults.read(codes, bits).numpy(), read_back(codes.numpy(), faults, bits))
 
 
 def test_the_sign_slip_leaves_signs_alone_and_leaves_the_range():
     """At 4 bits, +3 with its sign bit stuck at 1 becomes +11 in the official code, and -5 in a memory."""
     codes, index = torch.tensor([3, -5], dtype=torch.int8), torch.tensor([0, 1])
     keep, toggle = torch.tensor([0b11110111] * 2, dtype=torch.uint8), torch.tensor([0b1000] * 2, dtype=torch.uint8)
-    assert LayerFaults(index, keep, toggle, sign_slip=True).hit(codes, 4).tolist() == [11, -5]
-    assert LayerFaults(index, keep, toggle).hit(codes, 4).tolist() == [-5, -5]
+    assert LayerFaults(index, keep, toggle, sign_slip=True).read(codes, 4).tolist() == [11, -5]
+    assert LayerFaults(index, keep, toggle).read(codes, 4).tolist() == [-5, -5]
 
 
 @pytest.mark.parametrize("bits, double", [(2, False), (5, True), (8, False), (8, True)])

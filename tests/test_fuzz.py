@@ -37,11 +37,11 @@ def read_chip(path: Path) -> list:
 
 def read_checkpoint(path: Path) -> tuple:
     model = models.build("vgg11", 10, 32, CELL.base.width)
-    return trained._load(path, model), values(model)
+    return trained._read(path, model), values(model)
 
 
 def read_published(path: Path) -> tuple:
-    model, card, digest = weights.load(path.stem, lambda card: models.build("vgg11", card["classes"], 32, CELL.base.width))
+    model, card, digest = weights.read(path.stem, lambda card: models.build("vgg11", card["classes"], 32, CELL.base.width))
     return values(model), card, digest, weights.card(path)
 
 
@@ -156,6 +156,6 @@ def test_weights_that_are_not_finite_are_no_model(workshop, monkeypatch, refused
     assert "not finite" in Store("smoke").records()[0]["metrics"]["diverged"] and not list((workshop / "checkpoints").iterdir())
     model = models.build("vgg11", 10, 32, CELL.base.width)
     train(model)
-    trained._store(workshop / "checkpoints" / f"{KEY}.safetensors", model, {"provenance": {}})
+    trained._write(workshop / "checkpoints" / f"{KEY}.safetensors", model, {"provenance": {}})
     with refused("not finite"):
         trained.base_model(CELL.base, CPU)

@@ -33,7 +33,7 @@ def read(base: Quantized, pattern) -> dict[str, np.ndarray]:
         found[name] = codes.clone().numpy()
         if name in pattern:
             one = pattern[name]
-            found[name][one.index.numpy()] = one.hit(codes[one.index], base.bits).numpy()
+            found[name][one.index.numpy()] = one.read(codes[one.index], base.bits).numpy()
     return found
 
 

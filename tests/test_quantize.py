@@ -105,7 +105,7 @@ def test_codes_are_faked_as_they_are_read_back_and_the_gradient_passes_straight_
     pattern = StuckAt(0.3).draw({"0": weight.numel()}, 1, bits)["0"]
     codes, scale = encode(weight, bits)
     wanted = codes.flatten().clone()
-    wanted[pattern.index] = pattern.hit(wanted[pattern.index], bits)
+    wanted[pattern.index] = pattern.read(wanted[pattern.index], bits)
     fake = FakeQuantize(bits)
     upstream = torch.randn(weight.shape, generator=chance)
     for fake.faults, read_codes in ((None, codes), (pattern, wanted.view(codes.shape))):

@@ -76,7 +76,7 @@ def textbook_loss(generator, bases, images, labels, patterns, models_per_step, l
             faulty = copy.deepcopy(base.model)
             for name, faults in patterns(base, k, None).items():
                 codes = base.codes[name].clone()
-                codes[faults.index] = faults.hit(codes[faults.index], base.bits)
+                codes[faults.index] = faults.read(codes[faults.index], base.bits)
                 weight = faulty.get_submodule(name).weight
                 weight.data = (codes.double() * base.scales[name]).view_as(weight)
             loss = loss + loss_weight / models_per_step * F.cross_entropy(faulty(transform(generator, images)), labels)
@@ -400,7 +400,7 @@ def read_codes(model: nn.Module, pattern) -> nn.Module:
     for name, layer in weighted_layers(faulty).items():
         codes, scale = encode(layer.weight, 8)
         flat = codes.flatten()
-        flat[pattern[name].index] = pattern[name].hit(flat[pattern[name].index])
+        flat[pattern[name].index] = pattern[name].read(flat[pattern[name].index])
         layer.weight.data = flat.view(codes.shape) * scale
     return faulty
 

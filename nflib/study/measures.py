@@ -62,7 +62,7 @@ def accuracies(cell: Cell, device: torch.device, deadline: float | None = None) 
     began, dataset = time.perf_counter(), dataset_on(cell.base.dataset, device)
     mitigation = MITIGATIONS[cell.mitigation] if cell.mitigation else None
     base = mitigation.prepare(base) if mitigation else base
-    error_model = limited(faults.named(cell.error_model, cell.rate), cell.hit, base)
+    error_model = _limited(faults.named(cell.error_model, cell.rate), cell.hit, base)
     split = (dataset.validation if cell.kind == "validation" else dataset.test).first(cell.images)
     split = shifted(split, cell.shift) if cell.shift else split
     batches = evaluation.prepared(split, generator)
@@ -138,7 +138,7 @@ def _by_chip(
     return whole["perturbed"], whole["shares"], before
 
 
-def limited(error_model: faults.ErrorModel, hit: str, base: Quantized) -> faults.ErrorModel:
+def _limited(error_model: faults.ErrorModel, hit: str, base: Quantized) -> faults.ErrorModel:
     """`error_model` with errors in one bit or one layer of `base` only; hit as in Cell."""
     what, _, number = hit.partition(" ")
     if what == "bit":

@@ -17,7 +17,7 @@ from nflib.names import UserError
 from nflib.study.cells import Cell, cell_of, digest_of
 from nflib.study.measures import chips_path, measure
 from nflib.study.records import Store, check_writable, device_name
-from nflib.study.trained import arithmetic_of, checkpoints, choose_device, dataset_on, generator_key, keep_freed_memory, locked, stored
+from nflib.study.trained import arithmetic_of, checkpoints, choose_device, dataset_on, file_of, generator_key, keep_freed_memory, locked
 from nflib.training import Diverged, OutOfTime
 
 TRAINING_IMAGES = {"digits": 1294, "cifar10": 47500, "cifar100": 47500, "gtsrb": 37249}
@@ -117,7 +117,7 @@ class Clock:
         speed = float(np.median(self.speeds)) if self.speeds else DEFAULT_SPEED[self.device.type]
         needed = 0.0 if work(cell) else LATENCY_SECONDS * speed
         for key, macs in work(cell).items():
-            if key == "evaluation" or key not in planned and not stored(key):
+            if key == "evaluation" or key not in planned and not file_of(key):
                 needed += macs
         return needed / speed
 

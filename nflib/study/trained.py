@@ -81,14 +81,14 @@ def _resume_path(key: str, dataset: data.Dataset) -> Path:
     return path
 
 
-def _store(path: Path, model: torch.nn.Module, facts: dict) -> None:
+def _write(path: Path, model: torch.nn.Module, facts: dict) -> None:
     """Write a checkpoint: tensors on the CPU by name, training facts, and a digest of both."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with writing(path) as part:
         save_file(state, part, {"training": json.dumps({"key": path.stem, "facts": facts, "sha256": _fingerprint(state, facts)})})
 
 
-def _load(path: Path, model: torch.nn.Module) -> tuple[dict, str]:
+def _read(path: Path, model: torch.nn.Module) -> tuple[dict, str]:
     """Load a checkpoint into `model`; returns its training facts and the file's sha256.  UserError for one that is not whole."""
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()  # which says why it cannot be read, as safetensors does not
@@ -111,7 +111,7 @@ def _same_data(path: Path, facts: dict, dataset: data.Dataset) -> None:
         raise UserError(f"model {path} was trained on another data set {dataset.name!r}; give the new one another name")
 
 
-def stored(key: str) -> Path | None:
+def file_of(key: str) -> Path | None:
     """Where the trained model of a key lies: its checkpoint, or as published; None where it must be trained."""
     return next((path for path in (checkpoints() / f"{key}.safetensors", weights.path_of(key)) if path.exists()), None)
 
@@ -127,8 +127,8 @@ def _trained(
     """
     path = checkpoints() / f"{key}.safetensors"
     model = build().to(device)
-    if stored(key) == weights.path_of(key):
-        _, card, digest = weights.load(key, lambda card: model)
+    if file_of(key) == weights.path_of(key):
+        _, card, digest = weights.read(key, lambda card: model)
         _same_data(weights.path_of(key), card["facts"], dataset)
         return model, card["facts"], digest
     with locked(path):
@@ -142,9 +142,9 @@ def _trained(
                 error.provenance = origin
                 state.unlink(missing_ok=True)
                 raise
-            _store(path, model, facts | {"provenance": origin})
+            _write(path, model, facts | {"provenance": origin})
             state.unlink(missing_ok=True)  # not before: the disk may be full
-    facts, digest = _load(path, model)
+    facts, digest = _read(path, model)
     _same_data(path, facts, dataset)
     return model, facts, digest
 
@@ -264,7 +264,7 @@ def publish(cells: Iterable[Cell]) -> list[Path]:
             if (checkpoints() / f"{key}.safetensors").exists() and not weights.path_of(key).exists():
                 model, facts, _ = load()
                 model, dataset = getattr(model, "model", model), dataset_on(cell.base.dataset, device)
-                made.append(weights.publish(key, model, bits, facts, words, dataset.classes, dataset.image_size))
+                made.append(weights.write(key, model, bits, facts, words, dataset.classes, dataset.image_size))
     return made
 
 
@@ -288,6 +288,6 @@ def load(
         known = ", ".join(card["words"] for card in weights.cards()[:5])
         raise UserError(f"{name} ({cell.words}) is not published; there are {known or 'none'} and others in results/models")
     build, what = (_new_generator, cell.generator) if front else (_new_base, cell.base)
-    model, card, _ = weights.load(key, lambda card: build(what, card["classes"], card["image_size"]))
+    model, card, _ = weights.read(key, lambda card: build(what, card["classes"], card["image_size"]))
     whole = Quantized(model.to(memory_format=torch.channels_last), card["bits"])
     return whole.model if front else whole

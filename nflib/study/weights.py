@@ -24,7 +24,7 @@ def path_of(key: str) -> Path:
     return results() / "models" / f"{key}.safetensors"
 
 
-def publish(key: str, model: nn.Module, bits: int, facts: dict, words: str, classes: int, image_size: int) -> Path:
+def write(key: str, model: nn.Module, bits: int, facts: dict, words: str, classes: int, image_size: int) -> Path:
     """Store a trained model as codes of `bits` bits, a scale a layer, and float32 for all that is no weight of a layer.
 
     facts: of its training, as `trained` has them.  classes, image_size: of its data set.
@@ -39,7 +39,7 @@ def publish(key: str, model: nn.Module, bits: int, facts: dict, words: str, clas
     return path_of(key)
 
 
-def load(key: str, build: Callable[[dict], nn.Module]) -> tuple[nn.Module, dict, str]:
+def read(key: str, build: Callable[[dict], nn.Module]) -> tuple[nn.Module, dict, str]:
     """The model that `build` makes of a published model's card, filled with its weights, decoded; its card; the file's sha256.
 
     Raises UserError for a file that is damaged, of another architecture, or not what the manifest says.
