@@ -124,7 +124,7 @@ def test_a_sweep_that_is_killed_twenty_times_ends_as_one_that_never_was(workshop
         assert child.exitcode in (0, -signal.SIGKILL)
         kills += child.exitcode != 0
         if child.exitcode == 0:
-            whole, took = whole or stored(workshop), took or time.monotonic() - began
+            whole, took = whole or stored(workshop), min(took or 1e9, time.monotonic() - began)  # the first waits for imports
             assert stored(workshop) == whole and {path.suffix for path in whole} == {".json", ".safetensors"}
             shutil.rmtree(workshop / "results")
             shutil.rmtree(workshop / "checkpoints")
