@@ -126,6 +126,15 @@ for setting, some in longest_of.groupby("setting", sort=False):
             f"EOPM training had not ended: from {last['steps'].iloc[0]:,} to {last['steps'].iloc[1]:,} steps recovery "
             f"rises from {last['recovery'].iloc[0]:.1f} to {last['recovery'].iloc[1]:.1f} points.",
         )
+    if {"distillation", "distillation, then EOPM"} <= set(by.index):
+        before, after = by.loc["distillation"], by.loc["distillation, then EOPM"]
+        change, error = paired(after["accuracies"], before["accuracies"])
+        claim(
+            after["clean"] > before["clean"] + 2 and abs(change) < 3,
+            f"{after['steps']:,} steps of EOPM after distillation raise accuracy without errors from "
+            f"{before['clean']:.1f} to {after['clean']:.1f} %; accuracy under errors changes by {change:.1f} ± "
+            f"{error:.1f} points.",
+        )
     if "official EOPM" in by.index:
         first = by.loc["official EOPM"]
         claim(
@@ -140,17 +149,6 @@ for setting, some in longest_of.groupby("setting", sort=False):
 # Validation images take part in neither training nor test.
 
 # %% tags=["hide-input"]
-for setting, some in longest_of.groupby("setting", sort=False):
-    by = some.set_index("training")
-    if {"distillation", "distillation, then EOPM"} <= set(by.index):
-        before, after = by.loc["distillation"], by.loc["distillation, then EOPM"]
-        change, error = paired(after["accuracies"], before["accuracies"])
-        claim(
-            after["clean"] > before["clean"] + 2 and abs(change) < 3,
-            f"{after['steps']:,} steps of EOPM after distillation raise accuracy without errors from "
-            f"{before['clean']:.1f} to {after['clean']:.1f} %; accuracy under errors changes by {change:.1f} ± "
-            f"{error:.1f} points.",
-        )
 both = trained.dropna(subset=["validation_recovery"])
 best, first = (both.loc[both[name].idxmax()] if len(both) else None for name in ("recovery", "validation_recovery"))
 claim(

@@ -52,6 +52,7 @@ for model, recipe, (error_model, at) in product(base_models, base_recipes, error
 from itertools import combinations
 
 import numpy as np
+import seaborn as sns
 from scipy import stats
 
 from nflib import faults
@@ -121,14 +122,13 @@ claim(
 systems = ["none", *dict.fromkeys(behind["generator"])]
 paint, shown = colours(systems) | {"none": "0.45"}, list(rows.groupby("base", sort=False))
 figure, axes = panels(len(shown), 1.5 + 0.24 * len(order) * len(systems), sharey=True)
+look = {"x": "accuracies", "y": "errors", "hue": "generator", "order": order, "hue_order": systems, "legend": False}
+means = {"palette": dict.fromkeys(systems, "black"), "dodge": 0.8 - 0.8 / len(systems), "errorbar": None, "linestyle": "none"}
 for axis, (title, some) in zip(axes, shown):
-    for row in some.itertuples():
-        y = order.index(row.errors) + 0.8 * ((systems.index(row.generator) + 0.5) / len(systems) - 0.5)
-        aside = 0.25 / len(systems) * (np.arange(len(row.accuracies)) * 0.618 % 1 * 2 - 1)
-        look = {"color": paint[row.generator], "alpha": 0.6, "markersize": 3.5, "markeredgewidth": 0}
-        axis.plot(np.sort(row.accuracies), y + aside, "o", **look)
-        axis.plot(row.perturbed, y, "|", color="black", markersize=11, markeredgewidth=2)
-    axis.set(title=title, xlabel="accuracy of a chip (%)", xlim=(0, 100), xticks=range(0, 100, 20))
+    dots = some.explode("accuracies").astype({"accuracies": float})
+    sns.stripplot(dots, ax=axis, palette=paint, dodge=True, jitter=False, size=3.5, alpha=0.6, **look)
+    sns.pointplot(dots, ax=axis, marker="|", markersize=11, **look, **means)
+    axis.set(title=title, xlabel="accuracy of a chip (%)", ylabel="", xlim=(0, 100), xticks=range(0, 100, 20))
     axis.set_yticks(range(len(order)), [name.replace(", ", ",\n") for name in order])
 axes[0].set_ylim(len(order) - 0.5, -0.5)
 marks = [axes[0].plot([], [], "o", color=paint[name], label=name.replace("none", "alone"))[0] for name in systems]

@@ -30,11 +30,7 @@
 profile: str = "desk"  # whose models are listed: "smoke", "desk", "paper12" or "paper"
 
 # %% tags=["hide-cell"]
-import hashlib
-import math
-
 import pandas as pd
-from safetensors import safe_open
 
 from nflib import data, energy, generators, models
 from nflib.names import UserError
@@ -45,7 +41,6 @@ from nflib.study.records import Store
 from nflib.study.trained import generator_key
 
 NAMELESS = "not by a name"
-BUFFERS = (".scale", "running_mean", "running_var", "num_batches_tracked")
 USUAL = {"training": "faded_eopm", "error_model": "release_map", "rate": 0.01, "recipe": "release"}  # of nflib.load
 
 
@@ -73,18 +68,14 @@ def facts(cell, card):
     if front:
         networks.append(generators.build(front.name, front.width, image_size=size))
     reads = [energy.weight_reads(network, size) for network in networks]
-    path = weights.path_of(card["key"])
-    with safe_open(path, "pt") as file:
-        shapes = [file.get_slice(name).get_shape() for name in file.keys() if not name.endswith(BUFFERS)]
     return {
         "load": loading(cell),
-        "parameters": sum(map(math.prod, shapes)),
+        "parameters": models.parameter_count(networks[-1]),
         "million_MACs": energy.macs(networks[-1], size) / 1e6,
         "energy_saved": energy.energy_saving(reads[0], sum(reads[1:]), energy.read_energy(cell.rate)),
         "KB": card["bytes"] / 1000,
         "training_s": card["facts"]["seconds"],
         "commit": card["facts"]["provenance"]["commit"][:10],
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
 
 

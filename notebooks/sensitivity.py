@@ -90,18 +90,15 @@ paint = colours(systems)
 for axis, (setting, what) in zip(axes, product(names, ["bit", "layer"])):
     here = rows[(rows["setting"] == setting) & rows["what"].isin([what, "all"])]
     ticks = here.drop_duplicates("hit").sort_values("place")
-    for k, system in enumerate(systems):
-        some = here[here["system"] == system].set_index("hit").reindex(ticks["hit"])
-        where = np.arange(len(ticks)) + 0.8 * ((k + 0.5) / len(systems) - 0.5)
-        look = {"color": paint[system], "error_kw": {"ecolor": "0.6", "linewidth": 1}}
-        axis.bar(where, some["loss"], 0.8 / len(systems), yerr=some["std"], label=system, **look)
+    height, spread = (here.pivot(index="hit", columns="system", values=v).loc[ticks["hit"], systems] for v in ("loss", "std"))
+    height.plot.bar(ax=axis, yerr=spread, color=paint, width=0.8, legend=False, error_kw={"ecolor": "0.6", "linewidth": 1})
     shares = ["" if np.isnan(share) else "\n<0.1" if share < 0.1 else f"\n{share:.2g}" for share in ticks["weights"]]
     labels = ["all" if np.isnan(place) else f"{place:.0f}{share}" for place, share in zip(ticks["place"], shares)]
-    axis.set_xticks(range(len(ticks)), labels)
+    axis.set_xticks(range(len(ticks)), labels, rotation=0)
     words = {"bit": "bit that has errors", "layer": "layer that has errors; weights (%)"}[what]
-    axis.set(xlabel=words, ylim=(-2, None), title=setting if what == "bit" and len(names) > 1 else "")
-    axis.grid(False, axis="x")
-    axis.set_ylabel("lost accuracy (points)")
+    title = setting if what == "bit" and len(names) > 1 else ""
+    axis.set(xlabel=words, ylabel="lost accuracy (points)", ylim=(-2, None), title=title)
+    axis.grid(axis="y", color="0.9", linewidth=0.8)
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
 Picture(figure, "Accuracy lost to errors in one bit or one layer, alone and behind generators.", "sensitivity")
 
