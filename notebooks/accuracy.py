@@ -70,7 +70,8 @@ behind["front"] = behind["generator"] + (", " + behind["training"] if several el
 # ## Large generators recover most of the loss
 #
 # Hollow circles are the base model alone, filled ones the same chips behind a generator; a bar is the standard
-# deviation over chips. Diamonds are the published values, for full-size networks.
+# deviation over chips. Diamonds are the published values, for full-size networks and generators trained by EOPM; the
+# table says how ours were trained.
 
 # %% tags=["hide-input"]
 top = behind[behind["rate"] == behind["rate"].max()]

@@ -83,7 +83,8 @@ true, slip = rows[rows["error_model"] != SLIP], rows[rows["error_model"] == SLIP
 # ## Behind a large generator, four bits are as good as eight
 #
 # Solid lines are accuracy under errors (bars: standard deviation over chips), dashed lines without. Diamonds are the
-# published values for the system of that colour, which have the slip below 8 bits.
+# published values for the system of that colour, which have the slip below 8 bits; the paper's generators were trained by
+# EOPM.
 
 # %% tags=["hide-input"]
 groups = list(lines.groupby(["setting", "error_model"], sort=False))

@@ -20,8 +20,9 @@
 # less than half of what its own ConvL recovers.** CIFAR-10, 1 % bit errors of the official code's error map.
 
 # %% [markdown] tags=["paper12"]
-# **A large generator keeps about two thirds of its recovery on the other classifier, a small one less than a third.** ResNet18
-# and VGG11 of 12 epochs on CIFAR-10, each behind UNetL and ConvS of the other; generators were trained by distillation.
+# **A large generator keeps more than 60 % of its recovery on the other classifier, a small one less than a third.**
+# ResNet18 and VGG11 of 12 epochs on CIFAR-10, each behind UNetL and ConvS of the other; generators were trained by
+# distillation.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": real images, narrow networks; "paper12", "paper": full size
