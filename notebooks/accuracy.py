@@ -125,12 +125,9 @@ claim(
 # ## All settings, beside the paper
 
 # %% tags=["hide-input"]
-show(
-    rows,
-    ["dataset", "base_model", "error_model", "rate", "generator", "training", "perturbed", "published_perturbed"],
-    "accuracy",
-    "Means over chips. The column training says how each generator was trained; the paper's were trained by EOPM.",
-)
+columns = ["dataset", "base_model", "error_model", "rate", "generator", "training", "perturbed", "published_perturbed"]
+caption = "Means over chips. The column training says how each generator was trained; the paper's were trained by EOPM."
+show(rows, columns, "accuracy", caption)
 
 # %% [markdown]
 # ## Limits

@@ -200,9 +200,8 @@ HTML(
 changed, far = (codes != faulty).mean(), [(np.abs(some.astype(int)) > 64).mean() for some in (codes, faulty)]
 claim(
     abs(changed - (1 - (1 - rate) ** 8)) < 0.002 and energy.read_energy(rate) < 0.7,
-    f"Slide to {100 * rate:g} % bit errors, at {100 * energy.voltage(rate):.0f} % of the nominal voltage: a read takes "
-    f"{100 * energy.read_energy(rate):.0f} % of the energy, and {100 * changed:.1f} % of the weights change, because each has "
-    "eight bits that may flip.",
+    f"Slide to {100 * rate:g} % bit errors, {100 * energy.voltage(rate):.0f} % of the nominal voltage: a read takes "
+    f"{100 * energy.read_energy(rate):.0f} % of the energy, and {100 * changed:.1f} % of the 8-bit weights change.",
 )
 claim(
     far[1] > far[0] + rate,

@@ -19,7 +19,7 @@ profiles: list[str] = ["desk", "paper12", "paper"]  # whose values are shown bes
 import pandas as pd
 
 from nflib.names import PROFILES, UserError
-from nflib.report import show
+from nflib.report import claim, show
 from nflib.study import notebooks
 
 if unknown := set(profiles) - set(PROFILES):
@@ -55,4 +55,9 @@ show(rows, ["notebook", "parameter", "default", "meaning"], caption="One row per
 
 # %% tags=["hide-input"]
 given = rows[(rows[profiles] != "").any(axis=1) & (rows["parameter"] != "profile")]
+claim(
+    (rows["meaning"] != "").all() and len(given),
+    f"{rows['notebook'].nunique()} notebooks have {len(rows)} parameters, each with a meaning; profiles give other values to "
+    f"{len(given)} of them.",
+)
 show(given, ["notebook", "parameter", "default", *profiles], caption="Parameters to which a profile gives a value.")

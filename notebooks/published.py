@@ -104,15 +104,8 @@ main = main[main["train_error_model"].eq(main["error_model"]) | main["generator"
 # base model alone at nominal voltage.
 
 # %% tags=["hide-input"]
-scatter(
-    main,
-    "energy_saved",
-    "perturbed",
-    "training",
-    "model",
-    f"Accuracy under errors against the energy saved, of {len(main)} published models.",
-    "published",
-)
+said = f"Accuracy under errors against the energy saved, of {len(main)} published models."
+scatter(main, "energy_saved", "perturbed", "training", "model", said, "published")
 
 # %% tags=["hide-input"]
 best = main.loc[main["recovery"].idxmax()] if main["recovery"].notna().any() else main.iloc[0]

@@ -227,7 +227,7 @@ ask(U, "What about other tasks and architectures, such as transformers?", "7gLE"
 found = pd.DataFrame(rows)
 done = found["answer"] != NOT
 claim(
-    0.6 < done.mean() < 0.8,
+    0.7 < done.mean() < 0.8,
     f"{done.sum()} of {len(found)} questions have an answer; {(~done).sum()} are not measured.",
 )
 keep("questions.csv", to_csv(found))

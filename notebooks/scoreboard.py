@@ -85,13 +85,9 @@ every = pd.concat([shapes, measured]).rename_axis("row").reset_index()
 every["difference"] = every["ours"] - every["published"]
 every["as_printed"] = every["difference"].abs() <= every["rounding"] + 1e-9
 every["within_2"] = every["difference"].abs() <= 2
-every["setting"] = [
-    " with ".join(n for n in pair if n != "none")
-    for pair in every[["base_model", "generator"]].fillna("none").to_numpy()
-]
-every["place"] = [
-    (["Table", "Figure", "ICLR"].index(t.split()[0]), int(re.search(r"\d+", t)[0])) for t in every["table"]
-]
+every["setting"] = every["base_model"].fillna("") + " with " + every["generator"].fillna("none")
+every["setting"] = every["setting"].str.removesuffix(" with none").str.removeprefix(" with ")
+every["place"] = [(["Table", "Figure", "ICLR"].index(t.split()[0]), int(re.search(r"\d+", t)[0])) for t in every["table"]]
 every = every.sort_values(["place", "row"], kind="stable").drop(columns="place")
 shapes, measured = every[every["training"] == "computed"], every[every["training"] != "computed"]
 once = measured.drop_duplicates(["digest", "metric", "published"])  # the paper prints some numbers in several tables
