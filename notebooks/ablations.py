@@ -57,9 +57,9 @@ varied, uip = rows[~rows["generator"].isin(["none", "UIP"])], rows[rows["generat
 by_number = varied[varied["loss_weight"] == 5].sort_values("models_per_step")
 by_weight = varied[varied["models_per_step"] == own_number].sort_values("loss_weight")
 printed = published.accuracies()
-recovered = printed[printed["origin"] == "table10_lambda"]
-recovered = recovered.pivot_table("published_recovery", "base_model", "loss_weight")
-print_uip = printed.loc[printed["generator"] == "UIP", "published_recovery"]
+table10 = printed[printed["origin"] == "table10_lambda"]
+table10 = table10.pivot_table("published_recovery", "base_model", "loss_weight")
+table11 = printed.loc[printed["generator"] == "UIP", "published_recovery"]
 
 # %% [markdown]
 # ## The weight of perturbed models matters most below 1
@@ -71,7 +71,7 @@ by_weight["at"] = by_weight["loss_weight"].map("lambda = {:g}".format)
 bars(by_weight, "at", "recovery", "line", "recovery_se", "published_recovery", name="lambda")
 
 # %% tags=["hide-input"]
-even, little = (recovered[weight] / recovered[10.0] for weight in (1.0, 0.01))
+even, little = (table10[weight] / table10[10.0] for weight in (1.0, 0.01))
 claim(
     even.min() > 0.85 and little.max() < 0.1,
     f"In the paper's Table 10, lambda = 1 recovers at least {100 * even.min():.0f} % of what lambda = 10 does, and "
@@ -114,9 +114,9 @@ bars(met, "base_model", "recovery", "errors", "recovery_se", "published_recovery
 
 # %% tags=["hide-input"]
 claim(
-    print_uip.max() < 2,
-    f"In the paper's Table 11 one perturbation for all images recovers at most {print_uip.max():.1f} points in "
-    f"{len(print_uip)} settings.",
+    table11.max() < 2,
+    f"In the paper's Table 11 one perturbation for all images recovers at most {table11.max():.1f} points in "
+    f"{len(table11)} settings.",
 )
 claim(
     (uip["recovery"] < 5).all() and len(uip),
