@@ -118,13 +118,10 @@ claim(
 )
 
 # %% tags=["hide-input"]
-show(
-    rows,
-    ["setting", "generator", "batch", *(f"{name}_eager_ms" for name in ("base", "both")), *OVERHEADS],
-    "overhead",
-    "Medians of one call, in milliseconds; overhead in per cent, in PyTorch's eager mode and by torch.compile. "
-    "The published overhead is that of a V100 with one image at a time (Table 9).",
-)
+columns = ["setting", "generator", "batch", "base_eager_ms", "both_eager_ms", *OVERHEADS]
+caption = "Medians of one call, in milliseconds; overhead in per cent, in PyTorch's eager mode and by torch.compile. "
+caption += "The published overhead is that of a V100 with one image at a time (Table 9)."
+show(rows, columns, "overhead", caption)
 
 # %% [markdown]
 # ## Limits

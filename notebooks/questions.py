@@ -123,7 +123,7 @@ ask(P, "What about error-correcting codes, protected high bits and masked weight
     "tradeoff", hardware["perturbed"].min() > alone["perturbed"] + 10)
 cut = hardware.loc["cut_weights"]
 ask(P, "And cheap ways that leave the model alone, such as clamping weights?", "7gLE",
-    f"{cut['system'].capitalize()}: PA rises from {alone['perturbed']:.1f} to {cut['perturbed']:.1f} %, accuracy "
+    f"Weights clipped at 3 × RMS: PA rises from {alone['perturbed']:.1f} to {cut['perturbed']:.1f} %, accuracy "
     f"without errors changes from {alone['clean']:.1f} to {cut['clean']:.1f} %. The limit was chosen on test images.",
     "tradeoff", cut["recovery"] > 2 * cut["recovery_se"])
 norm = some(desk, kind="mitigation", mitigation="batch_norm").iloc[-1]
