@@ -104,7 +104,7 @@ if len(faded := faded[faded["generator"] == "ConvL"]):
     claim(
         25 < faded["share"].min() < faded["share"].max() < 50 and weak["share"].max() < 20,
         f"Trained on the paper's loss while images fade in, ConvL recovers {span(faded['share'], 0)} % in front of "
-        f"{' and '.join(faded['base_model'])}, small generators at most {weak['share'].max():.0f} %.",
+        f"{', '.join(faded['base_model'])}, small generators at most {weak['share'].max():.0f} %.",
     )
 six = behind.dropna(subset=["published_perturbed"]).groupby(["setting", "training", "rate"])
 ranks = [spearmanr(some["perturbed"], some["published_perturbed"]) for _, some in six if len(some) == len(LABELS)]
