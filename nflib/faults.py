@@ -39,7 +39,7 @@ K, T = TypeVar("K"), TypeVar("T")
 
 def check_rate(rate: float) -> float:
     """Return `rate` if it is a bit-error rate, a fraction in [0, 1); raise UserError otherwise."""
-    if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
         raise UserError(f"bit-error rate is {rate!r:.40}; allowed are fractions in [0, 1), for example 0.01 for 1 %")
     return rate
 
