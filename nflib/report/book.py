@@ -40,9 +40,7 @@ FOLDS = {"parameters": "Parameters", "cells": "What is measured", "hide-cell": "
 
 def given(page: str) -> dict:
     """The parameters that a page of the book is executed with: stored records only."""
-    name, key = notebooks.pages()[page]
-    known = notebooks.parameters(name)
-    return notebooks.sets(name)[key] | ({"measure": False} if "measure" in known else {})
+    return notebooks.reading(*notebooks.pages()[page])
 
 
 def kept(page: str, root: Path | None = None) -> Path:

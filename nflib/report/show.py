@@ -144,7 +144,7 @@ def page(name: str, key: str) -> dict:
     from nflib.study import notebooks
 
     with tempfile.TemporaryDirectory() as folder, capture_output():
-        return notebooks.inline(name, notebooks.sets(name)[key] | {"measure": False}, Path(folder))
+        return notebooks.inline(name, notebooks.reading(name, key), Path(folder))
 
 
 class ClaimFails(AssertionError):

@@ -86,6 +86,11 @@ def sets(name: str) -> dict[str, dict]:
     return {key: (values or {}) | ({"profile": key} if has_profile else {}) for key, values in known.items() if key != BOOK}
 
 
+def reading(name: str, key: str) -> dict[str, object]:
+    """A notebook's parameter set of a name, to be run on stored records only."""
+    return sets(name)[key] | ({"measure": False} if "measure" in parameters(name) else {})
+
+
 def pages() -> dict[str, tuple[str, str]]:
     """Pages of the book: {page: (notebook, parameter set)}; a notebook's first page has its name."""
     found = {}
