@@ -79,12 +79,12 @@ def perturbed_accuracies(
     batches on which the perturbed model gets new batch-norm statistics.
     """
     accuracies, shares = [], []
-    stored, device = base.bits * sum(base.sizes.values()), batches[0][0].device
+    device = batches[0][0].device
 
     def drawn(seed: int) -> tuple[Pattern, float]:
         pattern = error_model.draw(base.sizes, seed, base.bits, CPU if mitigate else device)
         pattern = mitigate(base, pattern, seed) if mitigate else pattern
-        return pattern, changed_bits(base, pattern) / stored
+        return pattern, changed_bits(base, pattern) / base.stored_bits
 
     for pattern, share in ahead(drawn, seeds, device):
         shares.append(share)

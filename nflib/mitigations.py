@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from nflib.faults import LayerFaults, Pattern, changed_bits, wrong_bits
+from nflib.faults import LayerFaults, Pattern, wrong_bits
 from nflib.quantize import Quantized, weighted_layers
 
 WORD = 8  # weights that share the check bits of one SECDED word
@@ -25,7 +25,7 @@ def _rest(base: Quantized, pattern: Pattern, seed: int, one: Callable) -> Patter
     """The pattern whose layers are one(weights, faults, wrong, share, chance): wrong (uint8 [n]) marks the bits read wrong
     at faults.index, share is the share of all stored bits that is wrong, chance a generator of the pattern's own."""
     wrong = {name: wrong_bits(base, name, faults) for name, faults in pattern.items()}
-    share = changed_bits(base, pattern) / (base.bits * sum(base.sizes.values()))
+    share = sum(int(np.bitwise_count(bits).sum()) for bits in wrong.values()) / base.stored_bits
     chance = np.random.default_rng([seed, CHECK_BITS])
     return {name: one(base.sizes[name], faults, wrong[name], share, chance) for name, faults in pattern.items()}
 

@@ -118,5 +118,10 @@ class Quantized:
         """Weights per layer, in module order."""
         return {name: codes.numel() for name, codes in self.codes.items()}
 
+    @property
+    def stored_bits(self) -> int:
+        """Bits that the weight memory holds."""
+        return self.bits * sum(self.sizes.values())
+
     def __call__(self, images: Tensor) -> Tensor:
         return self.model(images)

@@ -86,6 +86,8 @@ show(rows, columns, "provenance", caption, 0)
 # %% [markdown]
 # ## Limits
 #
-# A commit says which code ran. The records are of many commits, and later ones may compute a little differently.
+# A commit says which code ran. The records are of many commits, and later ones may compute a little differently. A
+# record with `moved_from` was named so before the profiles were separated; its cell was renamed, its numbers were not
+# changed.
 # Weights of full-size networks are not published; only their digests can be compared. Records of the profile `smoke`
 # are not listed: `make book` measures them.

@@ -36,9 +36,9 @@ from nflib import data, energy, generators, models
 from nflib.names import UserError
 from nflib.report import claim, scatter, show, stored
 from nflib.study import recipes, weights
-from nflib.study.cells import cell_of, digest_of
+from nflib.study.cells import cell_of
 from nflib.study.records import Store
-from nflib.study.trained import generator_key
+from nflib.study.trained import base_key, generator_key
 
 NAMELESS = "not by a name"
 USUAL = {"training": "faded_eopm", "error_model": "release_map", "rate": 0.01, "recipe": "release"}  # of nflib.load
@@ -82,7 +82,7 @@ def facts(cell, card):
 cards = {card["key"]: card for card in weights.cards()}
 known = {}  # by digest: of each measured cell whose model is published
 for cell in (cell_of(record["cell"]) for record in Store(profile).records("accuracy")):
-    key = generator_key(cell) if cell.generator else f"base-{digest_of(cell.base)}"
+    key = generator_key(cell) if cell.generator else base_key(cell.base)
     if key in cards and not cell.surrogates and not (cell.generator and cell.generator.name in generators.CONTROLS):
         known[cell.digest] = {"key": key} | facts(cell, cards[key])
 if not known:

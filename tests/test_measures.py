@@ -15,7 +15,7 @@ from nflib.faults import BitFlips, perturbed
 from nflib.generators import transform
 from nflib.quantize import Quantized
 from nflib.study import measures
-from nflib.study.cells import Base, Cell
+from nflib.study.cells import KINDS, Base, Cell
 from nflib.study.measures import _between_classes, _flattened, _how_much_is_class, measure, neighbour_accuracy
 from nflib.study.records import Store
 from nflib.study.runner import measure_and_store
@@ -197,3 +197,7 @@ def test_latencies_have_a_row_a_network_and_name_the_mode_that_fails(without_com
     monkeypatch.setattr(measures.energy, "latencies", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         measure(cell, CPU)
+
+
+def test_every_kind_has_its_measure():
+    assert set(measures.MEASURES) == set(KINDS)

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nflib import generators
-from nflib.report.show import HEADS, keep, values_of
+from nflib.report.show import PER_CENT, head, keep, values_of
 
 STYLE = {
     "svg.hashsalt": "nflib",
@@ -112,11 +112,6 @@ def _groups(rows: pd.DataFrame, by: str | None) -> list[tuple[str, pd.DataFrame]
     return [(str(name), some) for name, some in rows.groupby(by, sort=False)] if by else [("", rows)]
 
 
-def head(column: str) -> str:
-    """What a column is called in pictures and tables, with its unit."""
-    return HEADS.get(column, column.replace("_", " "))
-
-
 def ladder(
     rows: pd.DataFrame, by: str = "generator", panel: str | None = None, alt: str = "", name: str = "", hue: str | None = None
 ) -> Picture:
@@ -153,7 +148,7 @@ def curve(
     limits: xlim, ylim and other properties of the axes.
     """
     groups, paint = _groups(rows, panel), colours(rows[hue])
-    figure, axes = panels(len(groups), 3.4, columns=min(len(groups), 2), sharey=True)
+    figure, axes = panels(len(groups), 3.4, sharey=True)
     for (title, some), axis in zip(groups, axes):
         for label, line in some.groupby(hue, sort=False):
             line = line.sort_values(x)
@@ -162,7 +157,7 @@ def curve(
             if error:
                 axis.fill_between(places, heights - line[error], heights + line[error], color=paint[label], alpha=0.15)
         axis.set(title=title, xlabel=head(x), ylabel=head(y) if axis is axes[0] else "", **limits)
-    handles, labels = {}, None
+    handles = {}
     for axis in axes:
         handles |= dict(zip(*reversed(axis.get_legend_handles_labels())))
     _legend(figure, handles.values(), handles)
@@ -190,7 +185,7 @@ def bars(
             if published:
                 axis.plot(row[published], where, "D", color="white", markeredgecolor=COLOURS["published"], markersize=6, zorder=4)
         axis.set(title=title, xlabel=head(y), **limits)
-        texts = [f"{100 * v:g} %" if x in ("rate", "train_rate") else str(v) for v in places]
+        texts = [f"{value:g} %" if x in PER_CENT else str(value) for value in values_of(pd.DataFrame({x: places}), x)]
         axis.set_yticks(range(len(places)), texts)
     axes[0].set_ylim(len(places) - 0.5, -0.5)
     if hue:
@@ -204,9 +199,9 @@ def heatmap(
     **options,
 ) -> Picture:  # fmt: skip
     """A coloured table of `values`, the mean where several rows share a place; options: of seaborn.heatmap."""
-    groups = _groups(rows, panel)
+    groups = _groups(rows.assign(**{name: values_of(rows, name) for name in (index, columns, values)}), panel)
     tables = [some.pivot_table(index=index, columns=columns, values=values, sort=False) for _, some in groups]
-    figure, axes = panels(len(groups), 1.4 + 0.35 * max(len(table) for table in tables), columns=min(2, len(groups)))
+    figure, axes = panels(len(groups), 1.4 + 0.35 * max(len(table) for table in tables))
     shown = {"annot": True, "fmt": ".0f", "cmap": "vlag", "center": 0, "cbar": False, "linewidths": 1} | options
     for (title, _), table, axis in zip(groups, tables, axes):
         axis.grid(False)

@@ -34,7 +34,6 @@ HEADS = {  # columns of the tidy frame, as tables and pictures call them
     "base_recipe": "recipe",
     "patterns": "chips",
     "images": "test images",
-    "system": "system",
     "changed_bits": "changed bits (%)",
     "ber_percent": "BER (%)",
     "energy_saved": "energy saved (%)",
@@ -55,9 +54,14 @@ def keep(name: str, text: str) -> None:
         write_whole(folder / name, text)
 
 
+def head(column: str) -> str:
+    """What a column is called in pictures and tables, with its unit."""
+    return HEADS.get(column, column.replace("_", " "))
+
+
 def values_of(rows: pd.DataFrame, column: str) -> pd.Series:
     """A column as it is shown: fractions in per cent."""
-    return 100 * rows[column] if column in PER_CENT else rows[column]
+    return (100 * rows[column]).round(8) if column in PER_CENT else rows[column]
 
 
 def to_csv(rows: pd.DataFrame) -> str:
@@ -104,12 +108,12 @@ def show(
         keep(f"{name}.csv", text)
     shown, alike = {}, {}
     for c in columns:
-        head, values, number = HEADS.get(c, c.replace("_", " ")), values_of(rows, c), pd.api.types.is_numeric_dtype(rows[c])
+        values, number = values_of(rows, c), pd.api.types.is_numeric_dtype(rows[c])
         places = 0 if number and (values > 999).all() and (values % 1 == 0).all() else digits
         texts = [f"{v:g}" for v in values.round(6)] if c in PER_CENT else [_text(v, places) for v in values]
         same = len(rows) > 1 and len(set(texts)) == 1 and (c in PER_CENT or not number or texts[0] == "-")
-        (alike if same else shown)[head] = texts
-    said = ", ".join(f"{head} {texts[0]}" for head, texts in alike.items() if texts[0] != "-")
+        (alike if same else shown)[head(c)] = texts
+    said = ", ".join(f"{name} {texts[0]}" for name, texts in alike.items() if texts[0] != "-")
     caption += f" In all rows: {said}." if said else ""
     shown = pd.DataFrame(shown or alike)
     options = {"paging": len(rows) > 15, "lengthMenu": [[15, 50, -1], [15, 50, "all"]], "info": len(rows) > 15, "searching": len(rows) > 5}
@@ -117,12 +121,12 @@ def show(
         shown, connected=False, showIndex=False, maxBytes=0, classes="display compact nflib", order=[], scrollX=True,
         warn_on_undocumented_option=False, **options,
     )  # fmt: skip
-    head = "" if _INITIALISED else generate_init_offline_itables_html(_bundle())
+    script = "" if _INITIALISED else generate_init_offline_itables_html(_bundle())
     _INITIALISED.append(True)
     link = base64.b64encode(text.encode()).decode()
     label = f"{name or 'table'}.csv"
     return HTML(
-        f"{head}<p class='nflib-caption'>{html.escape(caption)}</p><div class='nflib-table'>{table}</div><p class='nflib-csv'>"
+        f"{script}<p class='nflib-caption'>{html.escape(caption)}</p><div class='nflib-table'>{table}</div><p class='nflib-csv'>"
         f'<a download="{label}" href="data:text/csv;base64,{link}">{label}</a>: {len(rows)} rows, all columns</p>'
     )
 

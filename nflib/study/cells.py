@@ -158,6 +158,12 @@ class Cell:
         return self.surrogates or (self.base,)
 
     @property
+    def bases(self) -> tuple[Base, ...]:
+        """The classifiers that must be trained for it: base model, surrogates, selector."""
+        others = (*(self.trained_on if self.generator else ()), *((self.selector,) if self.selector else ()))
+        return tuple(dict.fromkeys((self.base, *others)))
+
+    @property
     def words(self) -> str:
         """The cell in words, for progress bars and messages."""
         parts = [self.base.words]

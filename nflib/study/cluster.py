@@ -49,10 +49,9 @@ def _stages(cell: Cell) -> list[Cell]:
 
 def _submit(client, cell: Cell, *settings: object):
     """Hand over a cell and what it needs, by keys that cells share; returns the cell's future."""
-    bases = (cell.base, *(cell.trained_on if cell.generator else ()), *([cell.selector] if cell.selector else []))
-    bases, stages = ((), ()) if cell.device else (bases, _stages(cell))  # a latency needs shapes only
+    bases, stages = ((), ()) if cell.device else (cell.bases, _stages(cell))  # a latency needs shapes only
     submit = functools.partial(client.submit, _work, retries=3)
-    parts = [submit(base, False, *settings, key=f"nflib-{digest_of(base)}") for base in dict.fromkeys(bases)]
+    parts = [submit(base, False, *settings, key=f"nflib-{digest_of(base)}") for base in bases]
     for stage in stages:
         parts = [submit(stage, False, *settings, *parts, key=f"nflib-{trained.generator_key(stage)}"), *parts]
     return submit(cell, True, *settings, *parts, key=f"nflib-cell-{cell.digest}")

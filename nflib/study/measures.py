@@ -27,7 +27,7 @@ NEIGHBOURS = 5
 CONSTANT = 1e-10  # share of the mean square below which a variance is rounding
 SHOWN_CLASSES, SHOWN_EACH = 10, 2  # images kept beside a record of transformed images
 DAMAGE_BATCH = 100  # images whose outputs of every layer are in memory at once
-LATENCY_SECONDS, LATENCY_ROUNDS = 10.0, (10, 100)  # time aimed at for the networks of a mode; fewest and most rounds
+MODE_SECONDS, LATENCY_ROUNDS = 10.0, (10, 100)  # time aimed at for the networks of a mode; fewest and most rounds
 
 Measured = tuple[dict, dict, dict[str, np.ndarray] | None]
 
@@ -315,7 +315,7 @@ class _Both(nn.Module):
 def _latency_rows(networks: dict[str, Callable[[Tensor], Tensor]], images: Tensor, mode: str) -> list[dict]:
     first = energy.latencies(networks, images, rounds=3, warmup=2)  # compiles, where they are compiled
     once = 2 * sum(found.median for found in first.values()) / 1000
-    rounds = int(np.clip(LATENCY_SECONDS / max(once, 1e-6), *LATENCY_ROUNDS))
+    rounds = int(np.clip(MODE_SECONDS / max(once, 1e-6), *LATENCY_ROUNDS))
     rows = []
     for name, one in energy.latencies(networks, images, rounds).items():
         times = {"median_ms": one.median, "spread_ms": one.spread, "calls": rounds}

@@ -14,10 +14,10 @@ from tqdm import tqdm
 from nflib import damage, data, energy, faults, generators, models
 from nflib.files import sweep_parts
 from nflib.names import UserError
-from nflib.study.cells import Cell, cell_of, digest_of
+from nflib.study.cells import Cell, cell_of
 from nflib.study.measures import chips_path, measure
 from nflib.study.records import Store, check_writable, device_name
-from nflib.study.trained import arithmetic_of, checkpoints, choose_device, dataset_on, file_of, generator_key, keep_freed_memory, locked
+from nflib.study.trained import arithmetic_of, base_key, checkpoints, choose_device, dataset_on, file_of, generator_key, keep_freed_memory, locked
 from nflib.training import Diverged, OutOfTime
 
 TRAINING_IMAGES = {"digits": 1294, "cifar10": 47500, "cifar100": 47500, "gtsrb": 37249}
@@ -63,9 +63,9 @@ def work(cell: Cell) -> dict[str, float]:
     if cell.kind == "latency":
         return {}
     parts = {}
-    for base in {cell.base, *(cell.trained_on if cell.generator else ()), *((cell.selector,) if cell.selector else ())}:
+    for base in cell.bases:
         passes = 3 * (2 if base.recipe.bit_errors or base.recipe.weight_perturbation else 1)  # forward and back
-        parts[f"base-{digest_of(base)}"] = passes * base.recipe.epochs * train * macs("base", base.model, base.width, size)
+        parts[base_key(base)] = passes * base.recipe.epochs * train * macs("base", base.model, base.width, size)
     if cell.generator:
         recipe, on = cell.generator, cell.trained_on
         models_an_image = 1 + (1 if recipe.split_batch else recipe.models_per_step)
@@ -114,19 +114,17 @@ class Clock:
 
     def seconds(self, cell: Cell, planned: set[str] = frozenset()) -> float:
         """Seconds that a cell needs; trained models, and parts among `planned`, cost nothing."""
+        if not (parts := work(cell)):
+            return LATENCY_SECONDS
         speed = float(np.median(self.speeds)) if self.speeds else DEFAULT_SPEED[self.device.type]
-        needed = 0.0 if work(cell) else LATENCY_SECONDS * speed
-        for key, macs in work(cell).items():
-            if key == "evaluation" or key not in planned and not file_of(key):
-                needed += macs
-        return needed / speed
+        return sum(needed for key, needed in parts.items() if key not in planned and not file_of(key)) / speed
 
     def total(self, cells: Iterable[Cell]) -> float:
         planned: set[str] = set()
         total = 0.0
         for cell in cells:
             total += self.seconds(cell, planned)
-            planned |= work(cell).keys()
+            planned |= work(cell).keys() - {"evaluation"}
         return total
 
 

@@ -298,7 +298,7 @@ def frame(image_size: int = 32) -> pd.DataFrame:
         million = energy.macs_as_published(bordered.get(label, network), image_size, ends) / 1e6
         row["macs"] = 1000 * round(million / 1000, 2) if million >= 1000 else round(million, 2)
         row |= {"true_macs": energy.macs(network, image_size) / 1e6, "parameters": models.parameter_count(network)}
-        rows.append(row | {"authors_cycles": AUTHORS_CYCLES[label] if image_size == 32 else np.nan})
+        rows.append(row | {"authors_cycles": AUTHORS_CYCLES.get(label, np.nan) if image_size == 32 else np.nan})
     return pd.DataFrame(rows)
 
 
@@ -310,7 +310,6 @@ def cycle_overhead(image_size: int = 32) -> pd.DataFrame:
     counts = frame(image_size).set_index("network")
     columns = ["cycles", "simulated_cycles", "true_cycles", "simulated_true_cycles", "true_reads"]
     pairs = [(base, generator) for base in models.LABELS.values() for generator in generators.LABELS.values()]
-    pairs = [pair for pair in pairs if set(pair) <= set(counts.index)]
     extra = [(100 * counts.loc[generator, columns] / counts.loc[base, columns]).to_dict() for base, generator in pairs]
     return pd.DataFrame([{"base_model": pair[0], "generator": pair[1]} | row for pair, row in zip(pairs, extra)])
 

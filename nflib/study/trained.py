@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from nflib import data, faults, generators, models
 from nflib.eopm import GeneratorRecipe, distill, train_generator
 from nflib.files import writing
-from nflib.names import ROOT, UserError
+from nflib.names import ROOT, UserError, choose
 from nflib.quantize import Quantized
 from nflib.study import recipes, weights
 from nflib.study.cells import Base, Cell, as_json, canonical, digest_of
@@ -44,8 +44,7 @@ def keep_freed_memory() -> None:
 
 def choose_device(name: str) -> torch.device:
     """The device of a name: "auto" (a GPU if there is one), "cpu" or "cuda"."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise UserError(f"unknown device {name!r}; allowed: auto, cpu, cuda")
+    choose("device", name, ("auto", "cpu", "cuda"))
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device 'cuda' is not there; use --device cpu")
     device = torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
@@ -171,8 +170,13 @@ def base_model(
     def train(model: torch.nn.Module, run: dict) -> dict:
         return train_base(model, dataset.train, dataset.augmentation, base.recipe, **run)
 
-    model, facts, digest = _trained(f"base-{digest_of(base)}", build, train, device, dataset, words, deadline)
+    model, facts, digest = _trained(base_key(base), build, train, device, dataset, words, deadline)
     return Quantized(model.to(memory_format=torch.channels_last), bits or base.recipe.bits), facts, digest
+
+
+def base_key(base: Base) -> str:
+    """Checkpoint name of a base model."""
+    return f"base-{digest_of(base)}"
 
 
 def generator_key(cell: Cell) -> str:
@@ -255,8 +259,7 @@ def publish(cells: Iterable[Cell]) -> list[Path]:
     """Publish the base models, selectors and generators of cells that have a checkpoint here; returns the new files."""
     made, device = [], torch.device("cpu")
     for cell in cells:
-        bases = [base for base in (cell.base, *cell.trained_on, cell.selector) if base]
-        wanted = {f"base-{digest_of(base)}": (functools.partial(base_model, base, device), base.recipe.bits, base.words) for base in bases}
+        wanted = {base_key(base): (functools.partial(base_model, base, device), base.recipe.bits, base.words) for base in cell.bases}
         if cell.generator:
             words = f"{cell.words} (trained on {', '.join(base.words for base in cell.trained_on)})"
             wanted[generator_key(cell)] = functools.partial(_generator, cell, device, None), cell.generator.bits, words
@@ -283,7 +286,7 @@ def load(
     cell = Cell(recipes.base(profile, dataset, model, recipe))
     if front:
         cell = dataclasses.replace(cell, generator=recipes.generator(profile, front, training, error_model, rate))
-    key = generator_key(cell) if front else f"base-{digest_of(cell.base)}"
+    key = generator_key(cell) if front else base_key(cell.base)
     if not weights.path_of(key).exists():
         known = ", ".join(card["words"] for card in weights.cards()[:5])
         raise UserError(f"{name} ({cell.words}) is not published; there are {known or 'none'} and others in results/models")
