@@ -33,7 +33,7 @@ STYLE = {
 }
 matplotlib.rcdefaults()  # a user's matplotlibrc changes no picture of the book
 matplotlib.rcParams.update(STYLE)
-PALETTE = sns.color_palette("colorblind", 10).as_hex()
+PALETTE, DARK = (sns.color_palette(name, 10).as_hex() for name in ("colorblind", "dark"))
 COLOURS = {  # one colour a thing, in the whole book
     "alone": "#222222", "none": "#222222",
     **dict(zip(generators.LABELS.values(), PALETTE)),
@@ -89,7 +89,7 @@ def colours(values: Iterable) -> dict:
     """The colour of each value: the book's own where it has one, else others of the palette in order."""
     values = list(dict.fromkeys(values))
     taken = {COLOURS.get(value) for value in values}
-    others = itertools.cycle([c for c in PALETTE[6:] + PALETTE[:6] if c not in taken] or PALETTE)
+    others = itertools.cycle([c for c in PALETTE[6:] + PALETTE[:6] + DARK if c not in taken] or PALETTE)
     return {value: COLOURS.get(value) or next(others) for value in values}
 
 
