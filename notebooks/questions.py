@@ -8,7 +8,7 @@
 # %% [markdown]
 # # What did reviewers ask, and what was measured?
 #
-# **Three quarters of the reviewers' questions have a measured or computed answer here; the others are marked "not
+# **Four fifths of the reviewers' questions have a measured or computed answer here; the others are marked "not
 # measured".** Unless it says otherwise, an answer is for a full-size VGG11 of 12 epochs on CIFAR-10, under 1 % bit errors
 # of the official code's error map; generators were trained by distillation, not by the paper's algorithm.
 #
@@ -219,7 +219,7 @@ ask(U, "What about other tasks and architectures, such as transformers?", "7gLE"
 found = pd.DataFrame(rows)
 done = found["answer"] != NOT
 claim(
-    0.7 < done.mean() < 0.8,
+    0.78 < done.mean() < 0.86,
     f"{done.sum()} of {len(found)} questions have an answer; {(~done).sum()} are not measured.",
 )
 keep("questions.csv", to_csv(found))
