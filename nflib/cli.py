@@ -61,7 +61,7 @@ def _sweep(args: argparse.Namespace) -> int:
     from nflib.study.records import Store
 
     asked = [notebooks.source(name).stem for name in args.notebook] or notebooks.names()
-    cells = list(dict.fromkeys(cell for name in asked for cell in notebooks.cells_of(args.profile, name)))
+    cells = notebooks.all_cells(args.profile, asked)
     if not cells:
         raise UserError(f"{', '.join(asked)}: nothing to measure at profile {args.profile!r} (notebooks/parameters.yml)")
     cells = only(cells, args.only or [])
@@ -97,8 +97,7 @@ def _publish(args: argparse.Namespace) -> int:
     from nflib.study import notebooks
     from nflib.study.trained import publish
 
-    cells = dict.fromkeys(cell for name in notebooks.names() for cell in notebooks.cells_of(args.profile, name))
-    for path in publish(cell for cell in cells if cell.kind != "latency"):
+    for path in publish(cell for cell in notebooks.all_cells(args.profile) if cell.kind != "latency"):
         print(path)
     return 0
 

@@ -22,12 +22,12 @@ profiles: list[str] = ["paper", "paper12", "desk"]  # whose records are listed
 import pandas as pd
 
 from nflib.report import claim, say, show
-from nflib.report.frame import all_records
 from nflib.study.cells import cell_of, digest_of
+from nflib.study.records import Store
 from nflib.study.trained import generator_key
 
 rows, models = [], []
-for profile, record in ((p, record) for p, some in all_records().items() if p in profiles for record in some):
+for profile, record in ((name, record) for name in profiles for record in Store(name).records()):
     cell, metrics, origin = cell_of(record["cell"]), record["metrics"], record["provenance"]
     names = {"base model": digest_of(cell.base), "selector": cell.selector and digest_of(cell.selector)}
     names["generator"] = cell.generator and generator_key(cell)

@@ -21,8 +21,7 @@ def gaps(profile: str, other: Path) -> pd.DataFrame:
     `other`, or where an accuracy is no number; latencies must be there but may differ.
     """
     here, there, rows = Store(profile), Store(profile, other), []
-    cells = dict.fromkeys(cell for name in notebooks.names() for cell in notebooks.cells_of(profile, name))
-    for cell in cells:
+    for cell in notebooks.all_cells(profile):
         if not here.has(cell) or not there.has(cell):
             missing = (there if here.has(cell) else here).root
             raise UserError(f"cell {cell.digest} ({cell.words}) has no record in {missing}")

@@ -7,7 +7,7 @@ import pandas as pd
 
 from nflib import data, faults, generators, models
 from nflib.mitigations import MITIGATIONS
-from nflib.names import PROFILES, UserError
+from nflib.names import UserError
 from nflib.report import published
 from nflib.study import runner
 from nflib.study.cells import Cell, cell_of, digest_of
@@ -25,17 +25,21 @@ SORTED = ["dataset", "base_model", "width", "base_recipe", "epochs", "error_mode
 SORTED += ["generator", "training", "steps", "distillation_steps", "trained_on", "train_rate", "rate", "digest"]
 
 
+def standard_error(values: np.ndarray) -> float:
+    """Of the mean of values [N]; NaN for one."""
+    return values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+
+
 def errors_of(accuracies: np.ndarray) -> dict[str, float]:
     """Mean, standard deviation (ddof 0), standard error of the mean and worst of accuracies over error patterns [P]."""
-    count = len(accuracies)
-    se = accuracies.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
-    return {"perturbed": accuracies.mean(), "std": accuracies.std(), "se": se, "worst": accuracies.min()}
+    spread = {"std": accuracies.std(), "se": standard_error(accuracies), "worst": accuracies.min()}
+    return {"perturbed": accuracies.mean(), **spread}
 
 
 def paired(after: Sequence[float], before: Sequence[float]) -> tuple[float, float]:
     """Mean and standard error of the differences of accuracies [P] on the same error patterns, in percentage points."""
     gap = np.asarray(after, float) - np.asarray(before, float)
-    return gap.mean(), gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else np.nan
+    return gap.mean(), standard_error(gap)
 
 
 def _system(cell: Cell) -> str:
@@ -207,8 +211,3 @@ def metrics(row: pd.Series) -> dict:
     """All that was measured of a row's cell, as its record has it."""
     store = Store(row["profile"])
     return store.read(store.root / row["kind"] / f"{row['digest']}.json")["metrics"]
-
-
-def all_records() -> dict[str, list[dict]]:
-    """Every stored record, by profile."""
-    return {profile: Store(profile).records() for profile in PROFILES}

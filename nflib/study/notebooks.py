@@ -27,7 +27,6 @@ from nflib.study.cells import Cell
 SOURCES = ROOT / "notebooks"
 MOST_VALUES = 100  # of a list
 BOOK = "book"  # the key of parameters.yml that lists which parameter sets are pages of the book
-KEPT_ENVIRONMENT = ("NFLIB_OUTCOMES", "NFLIB_STRICT")
 
 
 def names() -> list[str]:
@@ -171,16 +170,28 @@ def cells_of(profile: str, name: str) -> list[Cell]:
     return cells(name, known[profile]) if profile in known else []
 
 
+def all_cells(profile: str, asked: list[str] | None = None) -> list[Cell]:
+    """The cells of all notebooks at a profile, or of those asked for, each once."""
+    return list(dict.fromkeys(cell for name in asked or names() for cell in cells_of(profile, name)))
+
+
 @contextlib.contextmanager
-def keeping(folder: Path, strict_claims: bool) -> Iterator[None]:
-    """What notebooks show is kept in `folder` (`report.show.keep`), and claims must hold where they are strict."""
-    before = {key: os.environ.get(key) for key in KEPT_ENVIRONMENT}
-    os.environ |= {"NFLIB_OUTCOMES": str(folder), "NFLIB_STRICT": "1" if strict_claims else ""}
+def _environment(**values: str) -> Iterator[None]:
+    """Variables of the environment, for a while."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ |= values
     try:
         yield
     finally:
-        for key, value in before.items():
-            os.environ.pop(key) if value is None else os.environ.__setitem__(key, value)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def keeping(folder: Path, strict_claims: bool) -> contextlib.AbstractContextManager:
+    """What notebooks show is kept in `folder` (`report.show.keep`), and claims must hold where they are strict."""
+    return _environment(NFLIB_OUTCOMES=str(folder), NFLIB_STRICT="1" if strict_claims else "")
 
 
 def inline(name: str, given: dict[str, object], folder: Path, strict_claims: bool = False) -> dict:
@@ -206,12 +217,8 @@ def _own_kernel() -> Iterator[str]:
         target.parent.mkdir(parents=True)
         command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         target.write_text(json.dumps({"argv": command, "display_name": "Python 3", "language": "python"}))
-        before = os.environ.get("JUPYTER_PATH")
-        os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, (folder, before)))
-        try:
+        with _environment(JUPYTER_PATH=os.pathsep.join(filter(None, (folder, os.environ.get("JUPYTER_PATH"))))):
             yield "nflib"
-        finally:
-            os.environ.pop("JUPYTER_PATH") if before is None else os.environ.__setitem__("JUPYTER_PATH", before)
 
 
 def execute(name: str, output: Path, given: dict[str, object], folder: Path, strict_claims: bool = False) -> Path:

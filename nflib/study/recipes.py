@@ -36,31 +36,33 @@ class Profile:
     widths: dict[str, float] = field(default_factory=dict)
 
 
-def _full_size(epochs: int, modern_epochs: int, eopm: dict, distillation: dict) -> Profile:
-    """Networks of the paper's size, whose base models are trained for `epochs`, or `modern_epochs` with weight decay."""
-    fast = {"batch": 128, "learning_rate": 0.1, "schedule": "one_cycle"}
+def _base_recipes(usual: dict, awp: dict, fast: dict, clipping: float) -> dict[str, BaseRecipe]:
+    """By name: without weight decay, with adversarial weights, and three trained fast: weight decay, clipping, bit errors."""
     recipes = [
-        BaseRecipe("release", epochs, 128, 0.05, schedule="one_cycle"),
-        BaseRecipe("modern", modern_epochs, weight_decay=5e-4, **fast),
-        BaseRecipe("awp", epochs, 128, 0.02, weight_perturbation=0.005),
-        BaseRecipe("clipped", modern_epochs, clipping=0.05, **fast),
-        BaseRecipe("randbet", modern_epochs, clipping=0.05, bit_errors=0.01, **fast),
+        BaseRecipe("release", **usual),
+        BaseRecipe("awp", **awp, weight_perturbation=0.005),
+        BaseRecipe("modern", **fast, weight_decay=5e-4),
+        BaseRecipe("clipped", **fast, clipping=clipping),
+        BaseRecipe("randbet", **fast, clipping=clipping, bit_errors=0.01),
     ]
+    return {recipe.name: recipe for recipe in recipes}
+
+
+def _full_size(epochs: int, fast_epochs: int, eopm: dict, distillation: dict) -> Profile:
+    """Networks of the paper's size, whose base models are trained for `epochs`, or `fast_epochs` (see `_base_recipes`)."""
+    whole, cycle = {"epochs": epochs, "batch": 128}, {"schedule": "one_cycle"}
+    usual, awp = whole | cycle | {"learning_rate": 0.05}, whole | {"learning_rate": 0.02}
+    fast = whole | cycle | {"epochs": fast_epochs, "learning_rate": 0.1}
     ours = {"models_per_step": 2, "learning_rate": 0.005, "schedule": "one_cycle", "momentum": 0.1, "initial_gain": 0.1}
     teacher = {"steps": 600, "batch": 64}
-    return Profile({r.name: r for r in recipes}, GeneratorRecipe(**ours, **eopm), distillation, teacher)
+    return Profile(_base_recipes(usual, awp, fast, 0.05), GeneratorRecipe(**ours, **eopm), distillation, teacher)
 
 
-_SMOKE_FAST = {"epochs": 8, "batch": 64, "learning_rate": 0.1, "schedule": "one_cycle"}
+_SMOKE = {"epochs": 8, "batch": 64, "learning_rate": 0.03}
+_DESK = {"epochs": 12, "batch": 128, "learning_rate": 0.05, "schedule": "one_cycle"}
 _BY_PROFILE = {
     "smoke": Profile(
-        {
-            "release": BaseRecipe("release", 8, 64, 0.03),
-            "modern": BaseRecipe("modern", weight_decay=5e-4, **_SMOKE_FAST),
-            "awp": BaseRecipe("awp", 8, 64, 0.03, weight_perturbation=0.005),
-            "clipped": BaseRecipe("clipped", clipping=0.1, **_SMOKE_FAST),
-            "randbet": BaseRecipe("randbet", clipping=0.1, bit_errors=0.01, **_SMOKE_FAST),
-        },
+        _base_recipes(_SMOKE, _SMOKE, _SMOKE | {"learning_rate": 0.1, "schedule": "one_cycle"}, 0.1),
         GeneratorRecipe(
             models_per_step=1, steps=30, batch=64, learning_rate=0.02, schedule="one_cycle",
             momentum=0.1, initial_gain=0.1, width=0.25,
@@ -70,13 +72,7 @@ _BY_PROFILE = {
         {**dict.fromkeys(models.VGGS, 0.125), **dict.fromkeys([*models.ENCODERS, *models.SEPARABLE], 0.25), **NARROW},
     ),
     "desk": Profile(
-        {
-            "release": BaseRecipe("release", 12, 128, 0.05, schedule="one_cycle"),
-            "modern": BaseRecipe("modern", 12, 128, 0.1, weight_decay=5e-4, schedule="one_cycle"),
-            "awp": BaseRecipe("awp", 12, 128, 0.05, schedule="one_cycle", weight_perturbation=0.005),
-            "clipped": BaseRecipe("clipped", 12, 128, 0.1, schedule="one_cycle", clipping=0.1),
-            "randbet": BaseRecipe("randbet", 12, 128, 0.1, schedule="one_cycle", clipping=0.1, bit_errors=0.01),
-        },
+        _base_recipes(_DESK, _DESK, _DESK | {"learning_rate": 0.1}, 0.1),
         GeneratorRecipe(  # chosen on validation images, for ConvL in front of VGG11: see notebook cost
             models_per_step=4, split_batch=True, steps=7000, batch=128, learning_rate=0.005,
             schedule="warmup_stable_decay", momentum=0.1, width=0.25,

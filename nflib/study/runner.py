@@ -42,17 +42,13 @@ def measure_and_store(cell: Cell, store: Store, device: torch.device, deadline: 
     return store.read(store.path(cell))["metrics"]
 
 
-def network(kind: str, name: str, width: float, size: int) -> torch.nn.Module:
-    """An untrained "base" model of ten classes or "generator" for images of `size` pixels, to count what it needs."""
-    return models.build(name, 10, size, width) if kind == "base" else generators.build(name, width, image_size=size)
-
-
 @functools.cache
 def macs(kind: str, name: str, width: float, size: int) -> int:
     """Multiply-accumulates of one image of `size` pixels, of a "base" model or a "generator"."""
     if name in generators.CONTROLS:
         return 0
-    return energy.macs(network(kind, name, width, size), size)
+    whole = models.build(name, 10, size, width) if kind == "base" else generators.build(name, width, image_size=size)
+    return energy.macs(whole, size)
 
 
 @functools.cache
