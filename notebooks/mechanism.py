@@ -239,8 +239,8 @@ caption = "Means over chips. The paper trained by EOPM, we as the column front s
 show(accuracy, columns, "mechanism", caption)
 
 # %% tags=["hide-input"]
-columns = ["base_model", "front", *parts, "perturbation_alone", "between_classes_perturbations", "saturated"]
-show(pictured, columns, "swap", "Swap test and shares of variance, of clipped pixel values; per cent, without bit errors.")
+columns = ["base_model", "front", *parts, "perturbation_alone", "between_classes_perturbations"]
+show(pictured, columns, "swap", "Swap test, and how much class is in perturbations; per cent, without bit errors.")
 
 # %% [markdown]
 # ## Limits
