@@ -117,7 +117,7 @@ from pathlib import Path
 import nflib
 from examples import BASE, GENERATOR, TINY, small
 from nflib import cli
-from nflib.study import notebooks, recipes, runner
+from nflib.study import notebooks, recipes, runner, simulate
 
 assert Path(nflib.__file__).is_relative_to(Path.cwd())
 for words in RUNS:  # every command of the page asks for cells
@@ -133,6 +133,7 @@ assert runner.run(new, "smoke", "cpu", quiet=True) == 0
 recipes._BY_PROFILE["smoke"] = small()
 given = {"generators": ["tiny"], "train_rates": [0.01], "rates": [0.02], "patterns": 2}
 notebooks.inline("train_rates", given, Path("out"))
+assert "Tiny" in set(simulate.frame()["network"])  # pages of energy and time go on
 """
 
 
