@@ -178,17 +178,17 @@ if len(short):
     )
 
 # %% tags=["hide-input"]
-trained = pictured[pictured["training"].str.contains("EOPM")].drop(columns="recovery")
-trained = trained.merge(gained["recovery"], on=["base_model", "front"])
-if several := len(trained) > 4:
-    rho, p = spearmanr(trained["swapped_perturbation"], trained["recovery"])
+by_loss = pictured[pictured["training"].str.contains("EOPM")].drop(columns="recovery")
+by_loss = by_loss.merge(gained["recovery"], on=["base_model", "front"])
+if several := len(by_loss) > 4:
+    rho, p = spearmanr(by_loss["swapped_perturbation"], by_loss["recovery"])
     claim(
         rho > 0.8 and p < 0.01,
-        f"The more a generator recovers, the more often the classifier follows its perturbation: over {len(trained)} generators "
+        f"The more a generator recovers, the more often the classifier follows its perturbation: over {len(by_loss)} generators "
         f"that were trained on the paper's loss, rank correlation {rho:.2f} (Spearman, p = {p:.4f}).",
     )
 x = "answers that follow the perturbation (%)"
-plotted = trained.rename(columns={"swapped_perturbation": x})
+plotted = by_loss.rename(columns={"swapped_perturbation": x})
 scatter(plotted, x, "recovery", "front", "base_model", name="followed", xlim=(0, 90)) if several else None
 
 # %% [markdown]
@@ -221,7 +221,7 @@ claim(
     f"The class explains {span(within[pictured['training'] == 'distillation'], 0)} % of the variance of distilled "
     f"perturbations, and {span(pictured['between_classes_images'], 0)} % of that of the images.",
 )
-for (model, name, _), some in trained.sort_values("steps").groupby(["base_model", "generator", "training"], sort=False):
+for (model, name, _), some in by_loss.sort_values("steps").groupby(["base_model", "generator", "training"], sort=False):
     shares = some["between_classes_perturbations"]
     if len(some) > 1:
         claim(

@@ -56,11 +56,12 @@ for model, recipe, (error_model, rate) in product(base_models, base_recipes, set
     whole, errors = base(profile, dataset, model, recipe), (error_model, rate, patterns, images)
     by_class = generator(profile, "class_wise", "eopm", error_model, train_rate)
     trained = product(generators, sorted({(), tuple(mixed_rates)}))
-    recipes = [generator(profile, name, training, error_model, train_rate, mixed_rates=mixed) for name, mixed in trained]
+    recipes = (generator(profile, name, training, error_model, train_rate, mixed_rates=mixed) for name, mixed in trained)
     fronts = [Cell(whole, one, *errors) for one in recipes]
     fronts += [Cell(whole, by_class, *errors, selector=encoder) for encoder in encoders]
     stored = [Cell(whole, None, *errors, kind="mitigation", mitigation=name) for name in mitigations]
-    others = [base(profile, dataset, model, name, epochs=whole.recipe.epochs) for name in {*other_recipes} - {recipe}]
+    names = sorted({*other_recipes} - {recipe})  # in one order, whatever the hash seed
+    others = [base(profile, dataset, model, name, epochs=whole.recipe.epochs) for name in names]
     plan += [(recipe, "nothing", Cell(whole, None, *errors))]
     plan += [(recipe, "a network in front", cell) for cell in fronts]
     plan += [(recipe, MITIGATIONS[cell.mitigation].changes, cell) for cell in stored]
@@ -82,7 +83,7 @@ rows, size = measured(cells, profile, measure, device), data.image_size(dataset)
 
 
 @functools.cache
-def reads(part, count=energy.weight_reads):
+def needs(part, count=energy.weight_reads):
     """64-bit weight reads, or another count, for one image of a base model, a selector or a generator."""
     is_base = hasattr(part, "model")
     whole = models.build(part.model, 10, size, part.width) if is_base else networks.build(part.name, part.width)
@@ -93,9 +94,9 @@ def net_saving(cell, safe):
     """Per cent of the weight-read energy that the base model alone takes at nominal voltage."""
     low, stored = energy.read_energy(cell.rate, safe, energy_ratio), MITIGATIONS.get(cell.mitigation)
     low = (stored.low * low + stored.nominal) / 8 if stored else low
-    front = reads(cell.selector or cell.generator) if cell.generator else 0
+    front = needs(cell.selector or cell.generator) if cell.generator else 0
     front += 3 * size**2 / energy.WEIGHTS_PER_WORD if cell.selector else 0  # the selected perturbation, a byte per number
-    return 100 * (1 - low - front / reads(cell.base))
+    return 100 * (1 - low - front / needs(cell.base))
 
 
 def points(safe):
@@ -130,8 +131,7 @@ def ranked(found, resamples=500):
     return pd.DataFrame(lines).sort_values(["at_1", "at_5"], ascending=False, kind="stable", ignore_index=True)
 
 
-every = points(safe_ber)
-ranks = ranked(every)
+ranks = ranked(every := points(safe_ber))
 ours = every[every["generator"].isin(networks.LABELS.values())]  # points with a generator
 every["net saving (%)"] = every["saving"]
 pairs, alone = (ranks[ranks["system"].isin(names)] for names in (ours["system"], ["alone"]))
@@ -196,8 +196,8 @@ claim(
     f"Trained with clipped weights, the classifier loses more than one point even without errors, but saves the most where "
     f"five may be lost ({span(clipped['at_5'], 0)} %).",
 )
-own = reads(plan[0][2].base, energy.macs)
-takes = {models.label(encoder.model): 100 * reads(encoder, energy.macs) / own for encoder in encoders}
+own = needs(plan[0][2].base, energy.macs)
+takes = {models.label(encoder.model): 100 * needs(encoder, energy.macs) / own for encoder in encoders}
 for row in fixed[fixed["selector"].map(takes) < 5].tail(1).itertuples():  # the most accurate one
     best, nominal = top.loc[row.setting], rows.loc[rows["base_model"] == row.selector, "clean"].max()
     claim(
@@ -208,7 +208,7 @@ for row in fixed[fixed["selector"].map(takes) < 5].tail(1).itertuples():  # the 
     )
 small = rows[rows["base_model"].isin(rows["selector"])]
 saved = ranks.loc[ranks["system"].str.startswith("class-wise"), "at_1"].min()
-share = max([reads(encoder) for encoder in encoders], default=np.nan) / reads(plan[0][2].base)
+share = max([needs(encoder) for encoder in encoders], default=np.nan) / needs(plan[0][2].base)
 lost = every["goal"].iloc[0] - small["clean"].min()
 claim(
     saved > 2 * pairs["at_1"].max() and lost < 1 and share < 0.2,
