@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nflib import generators
+from nflib.adapters import BESIDE, Adapted, check_place
 from nflib.data import Split
 from nflib.faults import TRAINING_PATTERNS, ErrorModel, LayerFaults, Pattern, ahead, by_layer, check_rate, perturbed
-from nflib.generators import UNet, transform
+from nflib.generators import CONTROLS, UNet, transform
 from nflib.names import UserError, check_numbers, choose
 from nflib.quantize import Quantized, check_bits, quantization_aware, weighted_layers
 from nflib.training import SCHEDULES, autocast, optimise
@@ -38,6 +40,7 @@ class GeneratorRecipe:
     its way, the output learns sooner to tell the classes apart.  0: the paper's training, at full brightness throughout.
     fade_skips: whether a UNet's skips, which lead the image past its smallest maps, fade in with it.
     mixed_rates: bit-error rates in place of `rate` in training, by turns of the patterns' seeds; empty: `rate` alone.
+    place: where its network stands, "" in front of the base model; else it is an adapter (see `adapters`).
     """
 
     name: str = "conv_l"
@@ -61,6 +64,7 @@ class GeneratorRecipe:
     fade_in: float = 0.0
     fade_skips: bool = False
     mixed_rates: tuple[float, ...] = ()
+    place: str = ""
 
     def __post_init__(self):
         object.__setattr__(self, "mixed_rates", tuple(float(check_rate(rate)) for rate in self.mixed_rates))
@@ -72,6 +76,8 @@ class GeneratorRecipe:
             raise UserError(f"fade_in is {self.fade_in}; allowed are numbers from 0 to 1")
         choose("schedule", self.schedule, SCHEDULES)
         check_bits(self.bits)
+        if check_place(self.place) and (self.name in CONTROLS or self.teacher or self.adversarial_flips):
+            raise UserError("an adapter is a generator's network, trained on EOPM")
         if bool(self.distillation_steps) != bool(self.teacher):
             raise UserError(f"distillation_steps is {self.distillation_steps}; it must be above 0 with a teacher, and 0 without")
         if self.adversarial_flips and self.models_per_step != 1:
@@ -87,6 +93,12 @@ class GeneratorRecipe:
         """The factor on the image at a step of Eq. 3, counted from 0."""
         whole = self.fade_in * self.steps
         return min(1.0, max(0.0, 3 * step / whole - 2)) if whole else 1.0
+
+    @property
+    def label(self) -> str:
+        """What it is, in the words of the book."""
+        place = {"": "", BESIDE: " encoder beside it"}.get(self.place, f" after {self.place}")
+        return generators.label(self.name) + place
 
     @property
     def training(self) -> str:
@@ -154,7 +166,7 @@ def adversarial_pattern(base: Quantized, images: Tensor, labels: Tensor, flips: 
 
 
 def eopm_gradient(
-    generator: nn.Module,
+    generator: nn.Module | None,
     bases: Sequence[Quantized],
     images: Tensor,
     labels: Tensor,
@@ -166,6 +178,7 @@ def eopm_gradient(
 ) -> tuple[Tensor, Tensor]:
     """Accumulate into the generator's .grad the gradient of Eq. 3, with one generator pass; returns both loss terms.
 
+    generator: None for an adapter, which is part of the base models and gets its gradient there.
     The base models see the transformed images as a leaf; clean and perturbed gradients add up there and go back through
     the generator once.  Only one pattern is applied at a time, and no base model is copied.
     bases: surrogates, averaged.  patterns(base, k, transformed): the k-th pattern; it may depend on the transformed images.
@@ -177,8 +190,8 @@ def eopm_gradient(
     """
     device = images.device
     with autocast(device):
-        transformed = transform(generator, images, labels, brightness)
-    leaf = transformed.detach().requires_grad_()
+        transformed = transform(generator, images, labels, brightness) if generator else images
+    leaf = transformed.detach().requires_grad_(generator is not None)
     clean_sum, perturbed_sum = torch.zeros((), device=device), torch.zeros((), device=device)
 
     def backward(base: Quantized, weight: float, rows: slice = slice(None)) -> Tensor:
@@ -196,7 +209,8 @@ def eopm_gradient(
                 parts = len(images) / (rows.stop - rows.start)  # N where N divides the batch
             with perturbed(base, patterns(base, k, leaf)):
                 perturbed_sum += backward(base, loss_weight / parts, rows) * (models_per_step / parts)
-    transformed.backward(leaf.grad)
+    if generator:
+        transformed.backward(leaf.grad)
     return clean_sum / len(bases), perturbed_sum / (len(bases) * models_per_step)
 
 
@@ -296,11 +310,16 @@ def train_generator(
                 return adversarial_pattern(base, transformed, labels, recipe.adversarial_flips)
             return next(patterns)
 
+        brightness = recipe.brightness(step)
         if recipe.fade_skips:
-            set_skip_gain(generator, recipe.brightness(step))
-        terms = (pattern, count, recipe.loss_weight, recipe.split_batch, recipe.brightness(step))
-        return [torch.stack(eopm_gradient(generator, bases, images, labels, *terms))]
+            set_skip_gain(generator, brightness)
+        for base in bases if recipe.place else ():
+            base.model.brightness = brightness
+        terms = (pattern, count, recipe.loss_weight, recipe.split_batch, brightness)
+        return [torch.stack(eopm_gradient(None if recipe.place else generator, bases, images, labels, *terms))]
 
+    for base in bases if recipe.place else ():
+        base.model = Adapted(base.model, generator, recipe.place)
     first = recipe.distillation_steps if distilled else 0
     steps = range(first, first + recipe.steps)
     losses, seconds = _train(generator, train, how, recipe, steps, recipe.schedule, gradient, **run)

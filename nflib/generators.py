@@ -6,6 +6,7 @@ paper's Table 7 are reproduced exactly at width 1.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -23,15 +24,24 @@ LABELS = {
 }
 UNIVERSAL, CLASS_WISE = "universal", "class_wise"
 CONTROLS = {UNIVERSAL: "UIP", CLASS_WISE: "class-wise"}  # perturbations without a network
+VARIANTS = {  # of ConvL, in one respect each
+    "conv_l_narrow": "ConvL, half as wide",
+    "conv_l_wide": "ConvL, twice as wide",
+    "conv_l_shallow": "ConvL, shallow",
+    "conv_l_deep": "ConvL, deep",
+    "conv_l_leaky": "ConvL, leaky ReLU",
+    "conv_l_silu": "ConvL, SiLU",
+}
+ALL_LABELS = LABELS | CONTROLS | VARIANTS
 
 
 def label(name: str) -> str:
     """A generator's name as the paper writes it; "UIP" for the universal input perturbation."""
-    return {**LABELS, **CONTROLS}[name]
+    return ALL_LABELS[name]
 
 
-def _block(cin: int, cout: int) -> list[nn.Module]:
-    return [nn.Conv2d(cin, cout, 3, padding=1), nn.BatchNorm2d(cout), nn.ReLU()]
+def _block(cin: int, cout: int, activation: Callable[[], nn.Module] = nn.ReLU) -> list[nn.Module]:
+    return [nn.Conv2d(cin, cout, 3, padding=1), nn.BatchNorm2d(cout), activation()]
 
 
 def _deconv_block(cin: int, cout: int) -> list[nn.Module]:
@@ -46,31 +56,36 @@ def _up() -> nn.Module:
     return nn.Upsample(scale_factor=2, mode="nearest")
 
 
-def _conv_l(c: int) -> nn.Sequential:
-    down = [*_block(3, c), *_block(c, c), _pool(), *_block(c, 2 * c), *_block(2 * c, 2 * c), _pool()]
-    down += [*_block(2 * c, 4 * c), *_block(4 * c, 4 * c), _pool()]
-    up = [*_block(4 * c, 4 * c), _up(), *_block(4 * c, 4 * c), *_block(4 * c, 2 * c), _up(), *_block(2 * c, 2 * c)]
-    up += [*_block(2 * c, c), _up(), *_block(c, c)]
-    return nn.Sequential(*down, *up, nn.Conv2d(c, 3, 3, padding=1), nn.BatchNorm2d(3), nn.Tanh())
+def _conv_l(c: int, maps: int, more: int = 0, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
+    """more: convolutions added on each map size of the encoder and of the decoder; -1 takes one away."""
+
+    def blocks(*channels: int) -> list[nn.Module]:
+        channels = (channels[0], *channels[2:]) if more < 0 else channels + channels[-1:] * more
+        return [layer for pair in zip(channels, channels[1:]) for layer in _block(*pair, activation)]
+
+    down = [*blocks(maps, c, c), _pool(), *blocks(c, 2 * c, 2 * c), _pool(), *blocks(2 * c, 4 * c, 4 * c), _pool()]
+    up = [*_block(4 * c, 4 * c, activation), _up(), *blocks(4 * c, 4 * c, 2 * c), _up(), *blocks(2 * c, 2 * c, c), _up()]
+    up += _block(c, c, activation)
+    return nn.Sequential(*down, *up, nn.Conv2d(c, maps, 3, padding=1), nn.BatchNorm2d(maps), nn.Tanh())
 
 
-def _conv_s(c: int) -> nn.Sequential:
-    down = [*_block(3, c), _pool(), *_block(c, 2 * c), _pool(), *_block(2 * c, 2 * c), _pool()]
-    up = [*_block(2 * c, 2 * c), _up(), *_block(2 * c, c), _up(), *_block(c, 3), _up()]
-    return nn.Sequential(*down, *up, nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.Tanh())
+def _conv_s(c: int, maps: int) -> nn.Sequential:
+    down = [*_block(maps, c), _pool(), *_block(c, 2 * c), _pool(), *_block(2 * c, 2 * c), _pool()]
+    up = [*_block(2 * c, 2 * c), _up(), *_block(2 * c, c), _up(), *_block(c, maps), _up()]
+    return nn.Sequential(*down, *up, nn.Conv2d(maps, maps, 3, padding=1), nn.BatchNorm2d(maps), nn.Tanh())
 
 
-def _deconv_l(c: int) -> nn.Sequential:
-    down = [*_block(3, c), *_block(c, c), _pool(), *_block(c, 2 * c), *_block(2 * c, 2 * c), _pool()]
+def _deconv_l(c: int, maps: int) -> nn.Sequential:
+    down = [*_block(maps, c), *_block(c, c), _pool(), *_block(c, 2 * c), *_block(2 * c, 2 * c), _pool()]
     down += [*_block(2 * c, 4 * c), *_block(4 * c, 4 * c), _pool(), *_block(4 * c, 4 * c)]
     up = [*_deconv_block(4 * c, 2 * c), *_block(2 * c, 2 * c), *_deconv_block(2 * c, c), *_block(c, c)]
-    return nn.Sequential(*down, *up, nn.ConvTranspose2d(c, 3, 4, 2, 1), nn.BatchNorm2d(3), nn.Tanh())
+    return nn.Sequential(*down, *up, nn.ConvTranspose2d(c, maps, 4, 2, 1), nn.BatchNorm2d(maps), nn.Tanh())
 
 
-def _deconv_s(c: int) -> nn.Sequential:
-    down = [*_block(3, c), _pool(), *_block(c, 2 * c), _pool(), *_block(2 * c, 2 * c), _pool()]
+def _deconv_s(c: int, maps: int) -> nn.Sequential:
+    down = [*_block(maps, c), _pool(), *_block(c, 2 * c), _pool(), *_block(2 * c, 2 * c), _pool()]
     up = [*_deconv_block(2 * c, 2 * c), *_deconv_block(2 * c, c)]
-    return nn.Sequential(*down, *up, nn.ConvTranspose2d(c, 3, 4, 2, 1), nn.BatchNorm2d(3), nn.Tanh())
+    return nn.Sequential(*down, *up, nn.ConvTranspose2d(c, maps, 4, 2, 1), nn.BatchNorm2d(maps), nn.Tanh())
 
 
 def _double(cin: int, cout: int) -> nn.Sequential:
@@ -81,21 +96,21 @@ def _double(cin: int, cout: int) -> nn.Sequential:
 
 
 class UNet(nn.Module):
-    """U-Net with base width c, no batch norm or tanh at its output.
+    """U-Net with base width c, no batch norm or tanh at its output, from `maps` channels to as many.
 
     zero_border: True (the official 8-bit code) gives each up-convolution a padding of 1, so that its output is two
     pixels short and a ring of zeros fills it up; False is the code's full-precision variant.
     skip_gain: buffer (float scalar), a factor on the skips, 1 but while images fade in (see `eopm.GeneratorRecipe`).
     """
 
-    def __init__(self, c: int, zero_border: bool = True):
+    def __init__(self, c: int, maps: int = 3, zero_border: bool = True):
         super().__init__()
-        self.down = nn.ModuleList([_double(3, c), _double(c, 2 * c), _double(2 * c, 4 * c), _double(4 * c, 8 * c)])
+        self.down = nn.ModuleList([_double(maps, c), _double(c, 2 * c), _double(2 * c, 4 * c), _double(4 * c, 8 * c)])
         self.lift = nn.ModuleList(
             [nn.ConvTranspose2d(2 * a, a, 2, 2, padding=int(zero_border)) for a in (4 * c, 2 * c, c)]
         )
         self.up = nn.ModuleList([_double(2 * a, a) for a in (4 * c, 2 * c, c)])
-        self.final = nn.Conv2d(c, 3, 1)
+        self.final = nn.Conv2d(c, maps, 1)
         self.zero_border = zero_border
         self.register_buffer("skip_gain", torch.ones(()), persistent=False)
 
@@ -157,16 +172,25 @@ _BUILDERS = {
     "deconv_s": (_deconv_s, 32),
     "unet_l": (UNet, 16),
     "unet_s": (UNet, 8),
+    "conv_l_narrow": (_conv_l, 16),
+    "conv_l_wide": (_conv_l, 64),
+    "conv_l_shallow": (partial(_conv_l, more=-1), 32),
+    "conv_l_deep": (partial(_conv_l, more=1), 32),
+    "conv_l_leaky": (partial(_conv_l, activation=partial(nn.LeakyReLU, 0.1)), 32),
+    "conv_l_silu": (partial(_conv_l, activation=nn.SiLU), 32),
 }
 
 
-def build(name: str, width: float = 1.0, seed: int = 0, image_size: int = 32, classes: int = 10) -> nn.Module:
+def build(
+    name: str, width: float = 1.0, seed: int = 0, image_size: int = 32, classes: int = 10, maps: int = 3
+) -> nn.Module:
     """A generator, float32, train mode, initialised from `seed`.
 
-    name: a key of LABELS, or of CONTROLS (the only ones that need `image_size`; class-wise perturbations need `classes` too).
-    width: factor on the channel counts.  Raises UserError for an unknown name.
+    name: a key of ALL_LABELS; CONTROLS are the only ones that need `image_size`, and class-wise perturbations need `classes`
+    too.  width: factor on the channel counts.  maps: channels of what it transforms, other than an image's three within a
+    base model (see `adapters`).  Raises UserError for an unknown name.
     """
-    choose("generator", name, (*LABELS, *CONTROLS))
+    choose("generator", name, ALL_LABELS)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name == UNIVERSAL:
@@ -174,7 +198,7 @@ def build(name: str, width: float = 1.0, seed: int = 0, image_size: int = 32, cl
         if name == CLASS_WISE:
             return ClassWise(classes, image_size)
         builder, base_width = _BUILDERS[name]
-        return builder(max(1, round(base_width * width)))
+        return builder(max(1, round(base_width * width)), maps)
 
 
 def encoder(name: str, width: float = 1.0, seed: int = 0) -> tuple[nn.Sequential, int]:

@@ -37,6 +37,7 @@ EXAMPLES = {  # of values with rules
     "width": [0.5],
     "bits": [4],
     "schedule": ["one_cycle"],
+    "place": [],
     "mixed_rates": [(0.01,), (0.01, 0.02), (0.02, 0.01)],
     "teacher": [GENERATOR, dataclasses.replace(GENERATOR, steps=7)],
     "selector": [BASE, dataclasses.replace(BASE, width=0.5)],
@@ -70,7 +71,8 @@ def test_the_digest_is_pinned():
 
 
 def test_the_digest_changes_with_every_field():
-    digests = [CELL.digest, *(cell.digest for cell in variants(CELL))]
+    adapted = [cell(generator=front(place=place), surrogates=()) for place in ("", "block 1", "block 2", "beside")]
+    digests = [one.digest for one in (CELL, *variants(CELL), *adapted)]
     assert len(digests) > 40 and len(set(digests)) == len(digests)
     assert dataclasses.replace(CELL, generator=None).digest not in digests
 
@@ -137,6 +139,10 @@ front = functools.partial(recipes.generator, "smoke", "conv_l", "eopm", "bit_fli
         (lambda: front(loss_weight=-1.0), "loss_weight"),
         (lambda: front(models_per_step=0), "models_per_step"),
         (lambda: recipes.selector("smoke", "digits", "deconv_l"), "conv_l"),
+        (lambda: front(place="block 3"), "place"),
+        (lambda: cell(generator=front(place="beside"), kind="tsne"), "adapter"),
+        (lambda: cell(generator=front(place="beside"), surrogates=(vgg11(seed=1),)), "adapter"),
+        (lambda: recipes.generator("smoke", "conv_l", "distilled", "bit_flips", 0.01, place="beside"), "adapter"),
     ],
 )
 def test_what_cannot_be_trained_or_measured_is_refused_where_cells_are_built(made, word, refused):

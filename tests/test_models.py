@@ -153,7 +153,7 @@ def test_unknown_names_and_other_image_sizes_are_refused(build, name, size, word
 
 
 def test_every_network_has_a_label_of_its_own():
-    labels = [*models.ALL_LABELS.values(), *generators.LABELS.values()]
+    labels = [*models.ALL_LABELS.values(), *generators.ALL_LABELS.values()]
     assert len(set(labels)) == len(labels)
 
 
@@ -247,7 +247,7 @@ def test_zero_border_puts_a_ring_of_zeros_round_the_way_up_and_keeps_the_alignme
 # ------------------------------------------------------------------------------------------------------------- chance
 
 
-@pytest.mark.parametrize("build, names", [(models.build, models.ALL_LABELS), (generators.build, generators.LABELS)])
+@pytest.mark.parametrize("build, names", [(models.build, models.ALL_LABELS), (generators.build, generators._BUILDERS)])
 def test_weights_depend_on_the_seed_alone(build, names):
     """Equal seeds give equal weights whatever was drawn before; other seeds others; global chance is not touched."""
     for name in names:

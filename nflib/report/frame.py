@@ -18,7 +18,7 @@ from nflib.study.records import Store
 ORDER = {  # of categories in tables and pictures
     "dataset": list(data.LABELS.values()),
     "base_model": list(models.ALL_LABELS.values()),
-    "generator": ["none", *generators.LABELS.values(), *generators.CONTROLS.values()],
+    "generator": ["none", *generators.ALL_LABELS.values()],
     "error_model": list(faults.LABELS.values()),
 }
 SORTED = ["dataset", "base_model", "width", "base_recipe", "epochs", "error_model", "bits", "hit", "shift", "mitigation"]
@@ -51,7 +51,7 @@ def _system(cell: Cell) -> str:
     if cell.generator is None:
         return "alone" if cell.base.recipe.name in ("release", "modern") else f"alone ({cell.base.recipe.words})"
     by = {generators.CLASS_WISE: "class-wise, by true label", generators.UNIVERSAL: "one perturbation for all images"}
-    label = by.get(cell.generator.name, generators.label(cell.generator.name))
+    label = by.get(cell.generator.name, cell.generator.label)
     return f"{label}, mixed rates" if cell.generator.mixed_rates else label
 
 
@@ -82,7 +82,7 @@ def _row(cell: Cell, record: dict) -> dict:
         "bit_errors": base.recipe.bit_errors,
         "schedule": base.recipe.schedule,
         "system": _system(cell),
-        "generator": generators.label(recipe.name) if recipe else "none",
+        "generator": recipe.label if recipe else "none",
         "training": ("official EOPM" if is_official(recipe) else recipe.training) if recipe else "none",
         "trained_on": "+".join(models.label(one.model) for one in cell.trained_on) if recipe else "none",
         "train_error_model": faults.LABELS.get(recipe.error_model, recipe.error_model) if recipe else "none",

@@ -131,6 +131,8 @@ class Cell:
             raise UserError("errors hit 'generator too', but there is no generator")
         if self.selector and not (self.generator and self.generator.name == generators.CLASS_WISE):
             raise UserError("a selector goes with class-wise perturbations only; no other generator needs the class")
+        if self.generator and self.generator.place and (self.surrogates or self.kind not in ("accuracy", "validation")):
+            raise UserError("an adapter is trained on its own base model, and only its accuracy is measured")
         if self.surrogates == (self.base,):  # relaxed access, however it is said
             object.__setattr__(self, "surrogates", ())
         if self.bits:
@@ -169,7 +171,7 @@ class Cell:
         parts = [self.base.words]
         if self.generator:
             seed = f", seed {self.generator.seed}" if self.generator.seed else ""
-            parts.append(f"+ {generators.label(self.generator.name)} ({self.generator.training}{seed})")
+            parts.append(f"+ {self.generator.label} ({self.generator.training}{seed})")
         if self.selector:
             parts.append(f"selected by {models.label(self.selector.model)}")
         if self.surrogates:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nflib import damage, data, energy, evaluation, faults, generators, models
+from nflib import adapters, damage, data, energy, evaluation, faults, generators, models
 from nflib.files import write_whole
 from nflib.generators import transform
 from nflib.mitigations import MITIGATIONS
@@ -33,7 +33,7 @@ Measured = tuple[dict, dict, dict[str, np.ndarray] | None]
 
 
 def _models(cell: Cell, device: torch.device, deadline: float | None):
-    """Base model, generator (or None), and what every record says about how they came about: (facts, digests)."""
+    """Base model (with its adapter, if the cell has one), generator (or None), and what every record says about how they came about: (facts, digests)."""
     error_model = faults.named(cell.error_model, cell.rate)
     is_chip = faults.is_chip_map(cell.error_model) and error_model.load()  # refuses a bad file before any training
     base, base_facts, base_digest = base_model(cell.base, device, deadline, cell.bits)
@@ -43,6 +43,8 @@ def _models(cell: Cell, device: torch.device, deadline: float | None):
     facts = {"base_training": base_facts, "generator_training": generator_facts}
     digests = {"data": dataset_on(cell.base.dataset, device).digest, "base": base_digest, "generator": generator_digest}
     digests |= {"chip": error_model.digest} if is_chip else {}
+    if cell.generator and cell.generator.place:
+        base.model, generator = adapters.Adapted(base.model, generator, cell.generator.place), None
     if cell.selector:
         selector, facts["selector_training"], digests["selector"] = base_model(cell.selector, device, deadline)
         generator = generators.Selected(generator, selector)

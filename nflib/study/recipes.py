@@ -122,7 +122,7 @@ def generator(
     Raises UserError for an unknown name or a bad value.
     """
     chosen = _BY_PROFILE[choose("profile", profile, PROFILES)]
-    choose("generator", name, (*generators.LABELS, *generators.CONTROLS))
+    choose("generator", name, generators.ALL_LABELS)
     choose("training", training, TRAININGS)
     faults.named(error_model, rate)
     where = {"name": name, "error_model": error_model, "rate": float(rate)}

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from nflib import damage, data, energy, faults, generators, models
+from nflib import adapters, damage, data, energy, faults, generators, models
+from nflib.eopm import GeneratorRecipe
 from nflib.files import sweep_parts
 from nflib.names import UserError
-from nflib.study.cells import Cell, cell_of
+from nflib.study.cells import Base, Cell, cell_of
 from nflib.study.measures import chips_path, measure
 from nflib.study.records import Store, check_writable, device_name
 from nflib.study.trained import arithmetic_of, base_key, checkpoints, choose_device, dataset_on, file_of, generator_key, keep_freed_memory, locked
@@ -43,37 +44,45 @@ def measure_and_store(cell: Cell, store: Store, device: torch.device, deadline: 
 
 
 @functools.cache
-def macs(kind: str, name: str, width: float, size: int) -> int:
-    """Multiply-accumulates of one image of `size` pixels, of a "base" model or a "generator"."""
-    if name in generators.CONTROLS:
-        return 0
-    whole = models.build(name, 10, size, width) if kind == "base" else generators.build(name, width, image_size=size)
-    return energy.macs(whole, size)
+def _macs(model: str, width: float, size: int, front: tuple[str, float, str] | None) -> int:
+    base = models.build(model, 10, size, width)
+    if front is None:
+        return energy.macs(base, size)
+    name, width, place = front
+    if place:
+        both = adapters.Adapted(base, adapters.build(name, place, base, width), place)
+        return energy.macs(both, size) - energy.macs(base, size)
+    return 0 if name in generators.CONTROLS else energy.macs(generators.build(name, width, image_size=size), size)
+
+
+def macs(base: Base, recipe: GeneratorRecipe | None = None) -> int:
+    """Multiply-accumulates of one image: of a base model, or of the generator or adapter of a recipe that is added to it."""
+    front = (recipe.name, recipe.width, recipe.place) if recipe else None
+    return _macs(base.model, base.width, data.image_size(base.dataset), front)
 
 
 @functools.cache
 def work(cell: Cell) -> dict[str, float]:
     """Multiply-accumulates that a cell needs: of training, by checkpoint name, and of "evaluation"."""
     train, test = (sizes.get(cell.base.dataset, 10000) for sizes in (TRAINING_IMAGES, TEST_IMAGES))
-    size = data.image_size(cell.base.dataset)
     if cell.kind == "latency":
         return {}
     parts = {}
     for base in cell.bases:
         passes = 3 * (2 if base.recipe.bit_errors or base.recipe.weight_perturbation else 1)  # forward and back
-        parts[base_key(base)] = passes * base.recipe.epochs * train * macs("base", base.model, base.width, size)
+        parts[base_key(base)] = passes * base.recipe.epochs * train * macs(base)
     if cell.generator:
         recipe, on = cell.generator, cell.trained_on
         models_an_image = 1 + (1 if recipe.split_batch else recipe.models_per_step)
-        through = sum(2 * models_an_image * macs("base", b.model, b.width, size) for b in on)
-        own, images = 3 * macs("generator", recipe.name, recipe.width, size), min(recipe.batch, train)
+        through = sum(2 * models_an_image * macs(b) for b in on)
+        own, images = 3 * macs(cell.base, recipe), min(recipe.batch, train)
         parts[generator_key(cell)] = images * recipe.steps * (through + own)
         if recipe.teacher and recipe.steps:  # the distillation alone has a checkpoint of its own, and so has what it imitates
             parts |= work(replace(cell, generator=replace(recipe, steps=0)))
         elif recipe.teacher:
             parts[generator_key(cell)] = images * recipe.distillation_steps * own
             parts |= work(replace(cell, generator=recipe.teacher))
-    forward = macs("base", cell.base.model, cell.base.width, size)
+    forward = macs(cell.base)
     passes = cell.patterns + 1
     if cell.kind == "damage":  # clean, each layer hit alone, all of them hit; then models with cut weights
         passes = 3 * cell.patterns + len(damage.CUTS) * passes

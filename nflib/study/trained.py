@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from nflib import data, faults, generators, models
+from nflib import adapters, data, faults, generators, models
 from nflib.eopm import GeneratorRecipe, distill, train_generator
 from nflib.files import writing
 from nflib.names import ROOT, UserError, choose
@@ -153,7 +153,11 @@ def _new_base(base: Base, classes: int, image_size: int) -> torch.nn.Module:
     return models.build(base.model, classes, image_size, base.width, base.recipe.seed, relu)
 
 
-def _new_generator(recipe: GeneratorRecipe, classes: int, image_size: int) -> torch.nn.Module:
+def new_generator(cell: Cell, classes: int, image_size: int) -> torch.nn.Module:
+    """A cell's generator, or adapter, before training."""
+    recipe = cell.generator
+    if recipe.place:
+        return adapters.build(recipe.name, recipe.place, _new_base(cell.base, classes, image_size), recipe.width, recipe.seed)
     return generators.build(recipe.name, recipe.width, recipe.seed, image_size, classes)
 
 
@@ -194,7 +198,7 @@ def _generator(cell: Cell, device: torch.device, deadline: float | None):
     """The same with the float weights behind the codes.  What it imitates, and the distillation itself, are generators with
     checkpoints of their own, so that recipes that share them train them once."""
     recipe, dataset, words = cell.generator, dataset_on(cell.base.dataset, device), f"{cell.words}: generator"
-    build = functools.partial(_new_generator, recipe, dataset.classes, dataset.image_size)
+    build = functools.partial(new_generator, cell, dataset.classes, dataset.image_size)
 
     def train(model: torch.nn.Module, run: dict) -> dict:
         where = dataset.train, dataset.augmentation, recipe
@@ -290,7 +294,7 @@ def load(
     if not weights.path_of(key).exists():
         known = ", ".join(card["words"] for card in weights.cards()[:5])
         raise UserError(f"{name} ({cell.words}) is not published; there are {known or 'none'} and others in results/models")
-    build, what = (_new_generator, cell.generator) if front else (_new_base, cell.base)
+    build, what = (new_generator, cell) if front else (_new_base, cell.base)
     model, card, _ = weights.read(key, lambda card: build(what, card["classes"], card["image_size"]))
     whole = Quantized(model.to(memory_format=torch.channels_last), card["bits"])
     return whole.model if front else whole
