@@ -98,7 +98,7 @@ class GeneratorRecipe:
     def label(self) -> str:
         """What it is, in the words of the book."""
         place = {"": "", BESIDE: " encoder beside it"}.get(self.place, f" after {self.place}")
-        return generators.label(self.name) + place
+        return generators.label(self.name) + place + (", mixed rates" if self.mixed_rates else "")
 
     @property
     def training(self) -> str:
@@ -107,7 +107,7 @@ class GeneratorRecipe:
             return "adversarial bit flips"
         if self.teacher:
             return "distillation, then EOPM" if self.steps else "distillation"
-        return f"{'faded ' if self.fade_in else ''}EOPM{', mixed rates' if self.mixed_rates else ''}"
+        return f"{'faded ' if self.fade_in else ''}EOPM"
 
 
 def set_initial_gain(generator: nn.Module, gain: float) -> None:

@@ -200,7 +200,7 @@ said = [f"{100 * p:g} %: {row['perturbed']:.1f} (alone {row['perturbed_alone']:.
 ask(U, "Does a generator serve at other bit-error rates than its own?", "7gLE",
     f"PA behind UNetL, trained at 1 %, by the rate that it meets: {', '.join(said)}. At low rates it costs accuracy.",
     "tradeoff", rates[0.001]["recovery"] < 0 < rates[0.01]["recovery"])
-conv = desk[(desk["generator"] == "ConvL") & desk["training"].str.startswith("faded EOPM") & (desk["error_model"] == "ReleaseMap")]
+conv = desk[(desk["training"] == "faded EOPM") & (desk["error_model"] == "ReleaseMap")]
 conv = conv[(conv["kind"] == "accuracy") & (conv["steps"] == 7000) & (conv["trained_on"] == "VGG11") & (conv["bits"] == 8)]
 lone, mixed = (conv[conv["system"] == name].set_index("rate") for name in ("ConvL", "ConvL, mixed rates"))
 cost = [(row["clean_alone"] - row["clean"]) for row in (mixed.iloc[0], lone.iloc[0])]

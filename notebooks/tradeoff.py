@@ -132,7 +132,7 @@ def ranked(found, resamples=500):
 
 
 ranks = ranked(every := points(safe_ber))
-ours = every[every["generator"].isin(networks.LABELS.values())]  # points with a generator
+ours = every[~every["generator"].isin(["none", *networks.CONTROLS.values()])]  # points with a generator
 every["net saving (%)"] = every["saving"]
 pairs, alone = (ranks[ranks["system"].isin(names)] for names in (ours["system"], ["alone"]))
 

@@ -51,8 +51,7 @@ def _system(cell: Cell) -> str:
     if cell.generator is None:
         return "alone" if cell.base.recipe.name in ("release", "modern") else f"alone ({cell.base.recipe.words})"
     by = {generators.CLASS_WISE: "class-wise, by true label", generators.UNIVERSAL: "one perturbation for all images"}
-    label = by.get(cell.generator.name, cell.generator.label)
-    return f"{label}, mixed rates" if cell.generator.mixed_rates else label
+    return by.get(cell.generator.name, cell.generator.label)
 
 
 def _rate(cell: Cell) -> float:
