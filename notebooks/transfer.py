@@ -60,7 +60,7 @@ for dataset, target, rate in product(datasets, targets, rates):
             cells += [Cell(whole, front, *errors, surrogates=some) for some in sets]
 
 # %% tags=["hide-cell"]
-from nflib.report import bars, claim, measured, paired, published, show, span
+from nflib.report import bars, claim, measured, paired, published, say, show, span
 
 rows = measured(cells, profile, measure, device)
 pairs = rows[rows["generator"] != "none"].copy()
@@ -129,6 +129,8 @@ two = two[two["train_rate"] > two["train_rate_low"]]
 gains = [paired(*some) for some in zip(two["accuracies"], two["accuracies_low"])]
 two = two.assign(gain=[gain for gain, _ in gains], gain_se=[error for _, error in gains])
 two["published_gain"] = two["published_perturbed"] - two["published_perturbed_low"]
+if two.empty:
+    say("At this scale generators were trained at one bit-error rate only.")
 for (dataset, rate, low), some in two.groupby(["dataset", "train_rate", "train_rate_low"]):
     claim(
         (some["gain"] > 2 * some["gain_se"]).all(),

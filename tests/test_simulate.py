@@ -91,6 +91,14 @@ def test_every_stored_count_equals_its_closed_form():
     assert sum(one["layers"] for one in runs) == len(rows) and {one["scalesim"] for one in runs} == {"3.0.0"}
 
 
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"positions,reads\n1,2\n"])
+def test_damaged_counts_are_refused(content, tmp_path, monkeypatch, refused):
+    (tmp_path / "scalesim.csv").write_bytes(content)
+    monkeypatch.setattr(simulate, "path", lambda: tmp_path / "scalesim.csv")
+    with refused("scalesim.csv is damaged"):
+        simulate.stored()
+
+
 def test_the_stored_counts_cover_every_network():
     """Those of 32 pixels with the memory, which never keeps the array waiting; of 224 all but a few large layers.
     Cycles are those of the authors' eleven runs."""

@@ -213,9 +213,12 @@ def stored() -> dict[Convolution, Simulated]:
     """The layers simulated so far."""
     if not path().exists():
         return {}
-    frame = pd.read_csv(path())
-    values = frame[["simulated_reads", "simulated_cycles", "stall_cycles", "seconds"]].to_numpy(object)
-    return {Convolution(*a): Simulated(*b) for a, b in zip(frame[list(Convolution._fields)].to_numpy(object), values)}
+    try:
+        frame = pd.read_csv(path())
+        values = frame[["simulated_reads", "simulated_cycles", "stall_cycles", "seconds"]].to_numpy(object)
+        return {Convolution(*a): Simulated(*b) for a, b in zip(frame[list(Convolution._fields)].to_numpy(object), values)}
+    except (ValueError, LookupError):
+        raise UserError(f"{path()} is damaged; git checkout restores it") from None
 
 
 def wanted(image_size: int = 32) -> set[Convolution]:
