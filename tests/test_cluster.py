@@ -145,7 +145,7 @@ def test_what_a_generator_is_made_from_is_trained_before_it():
     alone = dataclasses.replace(whole, steps=0)
     for made, stages in ((None, []), (recipe, [recipe]), (alone, [teacher, alone]), (whole, [teacher, alone, whole])):
         cell = dataclasses.replace(TINY[0], generator=made)
-        assert [stage.generator for stage in cluster._stages(cell)] == stages
+        assert [stage.generator for stage in cell.stages] == stages
 
 
 @pytest.mark.parametrize("address, words", [

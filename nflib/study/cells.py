@@ -166,6 +166,14 @@ class Cell:
         return tuple(dict.fromkeys((self.base, *others)))
 
     @property
+    def stages(self) -> list["Cell"]:
+        """The cell with each generator that is trained for its own: teacher, distillation alone, the whole."""
+        recipe = self.generator
+        alone = [dataclasses.replace(recipe, steps=0)] if recipe and recipe.teacher and recipe.steps else []
+        stages = [recipe.teacher, *alone, recipe] if recipe else []
+        return [dataclasses.replace(self, generator=generator) for generator in stages if generator]
+
+    @property
     def words(self) -> str:
         """The cell in words, for progress bars and messages."""
         parts = [self.base.words]

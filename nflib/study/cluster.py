@@ -5,7 +5,6 @@ once, by whichever worker gets it; a lost worker's task is done again elsewhere.
 """
 
 import contextlib
-import dataclasses
 import functools
 import logging
 import os
@@ -39,17 +38,9 @@ def _work(subject: Base | Cell, measure: bool, profile: str, device: str, thread
         act(subject, device=trained.choose_device(device))
 
 
-def _stages(cell: Cell) -> list[Cell]:
-    """The cell with each generator that must be trained for its own: teacher, distillation alone, the whole."""
-    recipe = cell.generator
-    alone = [dataclasses.replace(recipe, steps=0)] if recipe and recipe.teacher and recipe.steps else []
-    stages = [recipe.teacher, *alone, recipe] if recipe else []
-    return [dataclasses.replace(cell, generator=generator) for generator in stages if generator]
-
-
 def _submit(client, cell: Cell, *settings: object):
     """Hand over a cell and what it needs, by keys that cells share; returns the cell's future."""
-    bases, stages = ((), ()) if cell.device else (cell.bases, _stages(cell))  # a latency needs shapes only
+    bases, stages = ((), ()) if cell.device else (cell.bases, cell.stages)  # a latency needs shapes only
     submit = functools.partial(client.submit, _work, retries=3)
     parts = [submit(base, False, *settings, key=f"nflib-{digest_of(base)}") for base in bases]
     for stage in stages:

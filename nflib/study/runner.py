@@ -5,7 +5,7 @@ import functools
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -71,17 +71,12 @@ def work(cell: Cell) -> dict[str, float]:
     for base in cell.bases:
         passes = 3 * (2 if base.recipe.bit_errors or base.recipe.weight_perturbation else 1)  # forward and back
         parts[base_key(base)] = passes * base.recipe.epochs * train * macs(base)
-    if cell.generator:
-        recipe, on = cell.generator, cell.trained_on
+    for stage in cell.stages:
+        recipe, own = stage.generator, 3 * macs(cell.base, stage.generator)
         models_an_image = 1 + (1 if recipe.split_batch else recipe.models_per_step)
-        through = sum(2 * models_an_image * macs(b) for b in on)
-        own, images = 3 * macs(cell.base, recipe), min(recipe.batch, train)
-        parts[generator_key(cell)] = images * recipe.steps * (through + own)
-        if recipe.teacher and recipe.steps:  # the distillation alone has a checkpoint of its own, and so has what it imitates
-            parts |= work(replace(cell, generator=replace(recipe, steps=0)))
-        elif recipe.teacher:
-            parts[generator_key(cell)] = images * recipe.distillation_steps * own
-            parts |= work(replace(cell, generator=recipe.teacher))
+        through = sum(2 * models_an_image * macs(b) for b in cell.trained_on)
+        steps = recipe.steps * (through + own) if recipe.steps else recipe.distillation_steps * own
+        parts[generator_key(stage)] = min(recipe.batch, train) * steps
     forward = macs(cell.base)
     passes = cell.patterns + 1
     if cell.kind == "damage":  # clean, each layer hit alone, all of them hit; then models with cut weights
