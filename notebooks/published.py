@@ -33,12 +33,13 @@ profile: str = "desk"  # whose models are listed: "smoke", "desk", "paper12" or 
 import pandas as pd
 
 from nflib import data, energy, generators, models
+from nflib.adapters import Adapted
 from nflib.names import UserError
 from nflib.report import claim, ladder, show, stored
 from nflib.study import recipes, weights
 from nflib.study.cells import cell_of
 from nflib.study.records import Store
-from nflib.study.trained import base_key, generator_key
+from nflib.study.trained import base_key, generator_key, new_generator
 
 NAMELESS = "not by a name"
 USUAL = {"training": "faded_eopm", "error_model": "release_map", "rate": 0.01, "recipe": "release"}  # of nflib.load
@@ -64,15 +65,19 @@ def loading(cell):
 def facts(cell, card):
     """What is known of a published model, and of the energy of the pair that it is measured in."""
     base, front, size = cell.base, cell.generator, data.image_size(cell.base.dataset)
-    networks = [models.build(base.model, card["classes"], size, base.width)]
-    if front:
-        networks.append(generators.build(front.name, front.width, image_size=size))
-    reads = [energy.weight_reads(network, size) for network in networks]
+    alone = models.build(base.model, card["classes"], size, base.width)
+    added = new_generator(cell, card["classes"], size) if front else None
+    both = Adapted(alone, added, front.place) if front and front.place else None
+
+    def of_added(count):
+        return count(both, size) - count(alone, size) if both else count(added, size) if front else 0
+
+    ratio = energy.read_energy(cell.rate)
     return {
         "load": loading(cell),
-        "parameters": models.parameter_count(networks[-1]),
-        "million_MACs": energy.macs(networks[-1], size) / 1e6,
-        "energy_saved": energy.energy_saving(reads[0], sum(reads[1:]), energy.read_energy(cell.rate)),
+        "parameters": models.parameter_count(added or alone),
+        "million_MACs": (of_added(energy.macs) if front else energy.macs(alone, size)) / 1e6,
+        "energy_saved": energy.energy_saving(energy.weight_reads(alone, size), of_added(energy.weight_reads), ratio),
         "KB": card["bytes"] / 1000,
         "training_s": card["facts"]["seconds"],
         "commit": card["facts"]["provenance"]["commit"][:10],
