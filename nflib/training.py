@@ -43,6 +43,10 @@ class BaseRecipe:
     RandBET (Stutz et al., MLSys 2021), there as a sum, only once the loss has fallen, and with group norm.
     clipping: after every step the float weights of weighted layers are cut to [-clipping, clipping]; 0 does not.  Source:
     weight clipping (Stutz et al., MLSys 2021), which lets training spread what it knows over more weights.
+    start: fine-tuning, from the weights (decoded from their codes) of the base model that this recipe trains, in eval mode
+    throughout: batch norm keeps and uses the start's running statistics.  None: from new weights.
+    tuned: with a start, the weighted layers that are trained, numbered from 1 in the order of computing; empty: all.  With a
+    layer go its bias and the scales and shifts of batch norms between it and the next; all else stays as it was.
     """
 
     name: str = "release"
@@ -56,8 +60,11 @@ class BaseRecipe:
     weight_perturbation: float = 0.0
     clipping: float = 0.0
     bit_errors: float = 0.0
+    start: "BaseRecipe | None" = None
+    tuned: tuple[int, ...] = ()
 
     def __post_init__(self):
+        object.__setattr__(self, "tuned", tuple(self.tuned))
         check_numbers(self, epochs=0, batch=1, learning_rate=0, weight_decay=0, weight_perturbation=0, clipping=0)
         check_numbers(self, 1e5, seed=0)
         choose("schedule", self.schedule, SCHEDULES)
@@ -65,6 +72,19 @@ class BaseRecipe:
         check_rate(self.bit_errors)
         if self.bit_errors and self.weight_perturbation:
             raise UserError("a base recipe has bit_errors or weight_perturbation, not both")
+        if list(self.tuned) != sorted({number for number in self.tuned if type(number) is int and number > 0}):
+            raise UserError(f"tuned is {self.tuned}; allowed are numbers of layers from 1, in rising order")
+        if self.tuned and not self.start:
+            raise UserError(f"tuned is {self.tuned}, but there is no start, a trained model, to tune")
+
+    @property
+    def tuned_words(self) -> str:
+        """Which layers fine-tuning changes: "layers 1 to 4", "layers 1, 9", "all layers"; "none" without a start."""
+        if not self.tuned:
+            return "all layers" if self.start else "none"
+        first, last, count = self.tuned[0], self.tuned[-1], len(self.tuned)
+        numbers = f"{first} to {last}" if 2 < count == last - first + 1 else ", ".join(map(str, self.tuned))
+        return f"layer{'s' * (count > 1)} {numbers}"
 
     @property
     def words(self) -> str:
@@ -74,7 +94,8 @@ class BaseRecipe:
         clipped = [f"clipped at {self.clipping:g}"] if self.clipping else []
         hit = [f"bit errors {100 * self.bit_errors:g} %"] if self.bit_errors else []
         rate = [] if self.schedule == "one_cycle" else [f"{self.schedule} rate"]
-        return ", ".join([f"decay {self.weight_decay:g}", *clipped, *hit, *rate, f"{self.epochs} epochs"])
+        start = [f"{self.start.words}, {self.tuned_words} fine-tuned"] if self.start else []
+        return ", ".join([*start, f"decay {self.weight_decay:g}", *clipped, *hit, *rate, f"{self.epochs} epochs"])
 
 
 FORCED_PRECISION: ContextVar[str | None] = ContextVar("precision", default=None)
@@ -294,7 +315,8 @@ def adversarial_weights(model: nn.Module, images: Tensor, labels: Tensor, gamma:
     if not gamma:
         yield
         return
-    weights = [layer.parametrizations.weight.original for layer in weighted_layers(model).values()]
+    layers = weighted_layers(model).values()
+    weights = [weight for layer in layers if (weight := layer.parametrizations.weight.original).requires_grad]
     with statistics_untouched(model), autocast(images.device):
         loss = F.cross_entropy(model(images), labels)
     gradients = torch.autograd.grad(loss, weights)
@@ -340,22 +362,35 @@ def training_pattern(sizes: Mapping[str, int], recipe: BaseRecipe, step: int, de
 
 @torch.no_grad()
 def clip_weights(model: nn.Module, limit: float) -> None:
-    """Cut the float weights of a quantisation-aware `model`'s weighted layers to [-limit, limit], in place.
+    """Cut the float weights of a quantisation-aware `model`'s weighted layers that are trained to [-limit, limit], in place.
     Biases and batch norm, which no error hits, stay."""
     for layer in weighted_layers(model).values():
-        layer.parametrizations.weight.original.clamp_(-limit, limit)
+        if (weight := layer.parametrizations.weight.original).requires_grad:
+            weight.clamp_(-limit, limit)
+
+
+def freeze_all_but(model: nn.Module, tuned: tuple[int, ...]) -> None:
+    """Leave gradients to the weighted layers of some numbers, from 1, and to batch norms between each and the next one."""
+    layers, number = list(weighted_layers(model).values()), 0
+    for module in model.modules():
+        number += module in layers
+        for parameter in module.parameters(recurse=False):
+            parameter.requires_grad_(number in tuned)
 
 
 def train_base(model: nn.Module, train: Split, how: str, recipe: BaseRecipe, **run: object) -> dict:
     """Train `model` in place on `train` (on the model's device); it ends plain, with the float weights behind the codes.
 
-    how: augmentation, as in `augment.augment`.  run: resume, words and deadline, as in `optimise`.
+    model: the trained one where the recipe has a start.  how: augmentation, as in `augment.augment`.  run: resume, words and
+    deadline, as in `optimise`.
     Returns {"seconds", "epochs", "losses" (mean training loss of each epoch, at the moved weights if they are moved, over codes
     with and without errors if there are any)}.
     """
     device, patterns = next(model.parameters()).device, None
     sizes = {name: layer.weight.numel() for name, layer in weighted_layers(model).items()}
-    quantization_aware(model, recipe.bits).to(memory_format=torch.channels_last).train()
+    if recipe.tuned:
+        freeze_all_but(model, recipe.tuned)
+    quantization_aware(model, recipe.bits).to(memory_format=torch.channels_last).train(recipe.start is None)
     fused = device.type == "cuda" or None
     optimizer = torch.optim.SGD(model.parameters(), recipe.learning_rate, 0.9, weight_decay=recipe.weight_decay, fused=fused)
     if recipe.clipping:

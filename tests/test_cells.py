@@ -21,6 +21,7 @@ NEEDED = {  # what a changed field cannot do without
     "adversarial_flips": {"models_per_step": 1},
     "distillation_steps": {"teacher": dataclasses.replace(GENERATOR, steps=9)},
     "teacher": {"distillation_steps": 1},
+    "tuned": {"start": BASE.recipe},
     "selector": {"generator": dataclasses.replace(GENERATOR, name="class_wise")},
 }
 EXAMPLES = {  # of values with rules
@@ -29,6 +30,8 @@ EXAMPLES = {  # of values with rules
     "shift": ["noise", "dark"],
     "device": ["cpu", "cuda"],
     "bit_errors": [0.01, 0.02],
+    "start": [BASE.recipe, dataclasses.replace(BASE.recipe, epochs=7)],
+    "tuned": [(1,), (1, 2)],
     "kind": ["damage", "tsne"],
     "dataset": ["cifar10"],
     "model": ["vgg16"],
@@ -78,7 +81,7 @@ def test_the_digest_changes_with_every_field():
 
 
 def test_an_option_that_is_off_leaves_the_digest_alone():
-    assert "mitigation" not in as_json(CELL) and "clipping" not in as_json(CELL)["base"]["recipe"]
+    assert "mitigation" not in as_json(CELL) and not {"clipping", "start", "tuned"} & as_json(CELL)["base"]["recipe"].keys()
     assert as_json(dataclasses.replace(CELL, patterns=10))["patterns"] == 10  # a default that is not empty is said
     one, other = (dataclasses.replace(CELL, rate=rate) for rate in (0, 0.0))
     assert one == other and one.digest == other.digest
@@ -133,6 +136,8 @@ front = functools.partial(recipes.generator, "smoke", "conv_l", "eopm", "bit_fli
         (lambda: vgg11(epochs=-1), "epochs"),
         (lambda: vgg11(clipping=-1.0), "clipping"),
         (lambda: vgg11(width=0.0), "width"),
+        (lambda: vgg11(start="relaese"), "release"),
+        (lambda: vgg11(start="release", tuned=[1, 10]), "layer 10.*9 layers"),
         (lambda: recipes.generator("smoke", "conv_x", "eopm", "bit_flips", 0.01), "conv_"),
         (lambda: recipes.generator("smoke", "conv_l", "imitation", "bit_flips", 0.01), "eopm"),
         (lambda: recipes.generator("smoke", "conv_l", "eopm", "bit_flips", 7.0), "7"),
@@ -208,3 +213,12 @@ def test_a_recipe_that_is_changed_has_no_name_and_one_that_is_changed_back_has()
     assert recipes.base("paper12", "cifar10", "vgg11", "modern", weight_decay=0.0).recipe.name == "varied"
     assert recipes.base("paper12", "cifar10", "vgg11", "modern", weight_decay=0.0, clipping=0.05).recipe.name == "clipped"
     assert recipes.base("paper12", "cifar10", "vgg11", "release", seed=2).recipe.name == "release"
+
+
+def test_fine_tuning_has_the_start_of_its_own_seed_and_says_its_layers():
+    words = {(): "all layers", (3,): "layer 3", (1, 2): "layers 1, 2", (2, 3, 4): "layers 2 to 4", (1, 2, 4): "layers 1, 2, 4"}
+    for layers, said in words.items():
+        tuned = vgg11(start="release", tuned=layers, seed=2, width=0.5)
+        assert tuned.stages == (vgg11("release", seed=2, width=0.5), tuned)
+        assert tuned.recipe.tuned_words == said and f"release, {said} fine-tuned" in tuned.words
+    assert BASE.stages == (BASE,) and BASE.recipe.tuned_words == "none"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from examples import TINY, changed, environment, fake, forkserver, own_folders, small_cells, without_gtsrb
@@ -146,6 +147,15 @@ def test_what_a_generator_is_made_from_is_trained_before_it():
     for made, stages in ((None, []), (recipe, [recipe]), (alone, [teacher, alone]), (whole, [teacher, alone, whole])):
         cell = dataclasses.replace(TINY[0], generator=made)
         assert [stage.generator for stage in cell.stages] == stages
+
+
+def test_what_a_base_model_is_fine_tuned_from_is_trained_before_it():
+    submitted = {}
+    client = SimpleNamespace(submit=lambda _, subject, *rest, key, retries: submitted.update({subject: (key, rest)}) or key)
+    tuned = changed(TINY[1], start=TINY[1].base.recipe)
+    cluster._submit(client, tuned)
+    (first, _), (_, needed) = submitted[TINY[1].base], submitted[tuned.base]
+    assert first in needed
 
 
 @pytest.mark.parametrize("address, words", [

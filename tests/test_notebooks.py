@@ -95,7 +95,12 @@ def test_any_parameters_give_cells_or_one_line(data):
         assert "\n" not in str(refusal) and len(str(refusal)) < 1000
 
 
-def test_texts_of_the_command_line_become_values_of_the_annotated_types():
+def test_texts_of_the_command_line_become_values_of_the_annotated_types(refused):
+    for text, layers in (("[[1, 2], []]", [[1, 2], []]), ("[]", []), ("[[3]]", [[3]])):
+        assert notebooks.strict("base_recipe", {"fine_tuned": text}) == {"fine_tuned": layers}
+    for text in ("1", "1, 2", "[1, 2]", "[[1.5]]", "1-4"):
+        with refused("fine_tuned"):
+            notebooks.strict("base_recipe", {"fine_tuned": text})
     given = {"rates": "0.02, 0.01", "patterns": "3", "measure": "false", "base_models": "vgg11", "profile": "smoke"}
     assert notebooks.strict("accuracy", given) == {
         "rates": [0.02, 0.01], "patterns": 3, "measure": False, "base_models": ["vgg11"], "profile": "smoke",

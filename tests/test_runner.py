@@ -249,6 +249,24 @@ def test_expected_seconds_count_shared_training_once(workshop):
     assert clock.seconds(alone) == pytest.approx(evaluation / 2)
 
 
+def test_fine_tuning_starts_from_a_model_that_is_trained_once_and_counted(workshop, monkeypatch):
+    tuned = changed(TINY[0], name="varied", start=BASE.recipe, tuned=(2,), epochs=1)
+    usual, whole = runner.work(TINY[0]), runner.work(tuned)
+    assert usual.items() < whole.items() and whole[trained.base_key(tuned.base)] == usual[trained.base_key(BASE)] / 2  # 1 epoch, of 2
+    assert run([tuned], "smoke", "cpu", quiet=True) == 0
+    monkeypatch.setattr(trained, "train_base", None)  # calling it would fail
+    assert run(TINY[:1], "smoke", "cpu", quiet=True) == 0
+    (start, facts, digest), (model, more, _) = (trained.base_model(base, CPU) for base in (BASE, tuned.base))
+    assert more["start"] == {"sha256": digest, "seconds": facts["seconds"]}
+    same = [torch.equal(model.codes[name], codes) for name, codes in start.codes.items()]
+    assert same == [number != 2 for number in range(1, len(same) + 1)]
+    clock = runner.Clock(Store("smoke"), CPU)
+    clock.speeds.clear()
+    metrics = {"evaluation_seconds": 0.0, "base_training": {"seconds": 1.0, "start": {"seconds": 3.0}}, "generator_training": None}
+    clock.learn(tuned, metrics)
+    assert clock.speeds == [pytest.approx(sum(whole.values()) / 4)]
+
+
 def test_speed_is_not_learnt_from_what_was_trained_on_other_hardware(workshop):
     clock = runner.Clock(Store("smoke"), CPU)
     training = {"seconds": 5.0, "provenance": {"device": device_name(CPU)}}

@@ -23,6 +23,7 @@ from nflib.training import BaseRecipe, Diverged, OutOfTime, Resumable, adversari
 
 BASE = BaseRecipe("modern", epochs=3, batch=32, learning_rate=0.05, weight_decay=5e-4, schedule="one_cycle")
 RANDOM = replace(BASE, bit_errors=0.01)
+TUNED = replace(RANDOM, learning_rate=0.5, start=BASE, tuned=(2, 3))
 BASE_STEPS = 2  # of an epoch: full batches in `few`
 GENERATOR = GeneratorRecipe(
     "conv_s", "bit_flips", 0.02, models_per_step=2, steps=5, batch=32, learning_rate=0.01,
@@ -321,6 +322,8 @@ REFUSED = [
     *((BASE, {name: x}, f"{name} is {x}") for name in ("weight_perturbation", "clipping") for x in (-0.1, NAN, INF)),
     *((BASE, {"bit_errors": rate}, f"rate is {rate}") for rate in (-0.01, 1.0, 2, True, NAN)),
     (RANDOM, {"weight_perturbation": 0.01}, "bit_errors or weight_perturbation"),
+    (TUNED, {"start": None}, "no start"),
+    *((TUNED, {"tuned": layers}, "numbers of layers from 1") for layers in ((0,), (3, 2), (1, 1), (True,), (1.0,), ("1",))),
     (DISTILLATION, {"teacher": None}, "distillation_steps is 4"),
     *((DISTILLATION, {"distillation_steps": k}, f"distillation_steps is {k}") for k in (0, -1)),
     (ADVERSARIAL, {"adversarial_flips": -1}, "adversarial_flips is -1"),
@@ -394,6 +397,20 @@ def test_clipping_bounds_the_weights_that_errors_hit_and_nothing_else(limit, few
     assert any(clipped[name].abs().max() > limit for name in clipped.keys() - weighted if "running" not in name)
 
 
+@pytest.mark.parametrize("change", [{}, {"tuned": ()}, {"clipping": 0.01}, {"bit_errors": 0.0, "weight_perturbation": 0.05}])
+def test_fine_tuning_changes_what_is_tuned_and_nothing_else(change, few):
+    """Weights and biases, and scales and shifts of the batch norm behind: statistics stay, and so do the other layers' codes."""
+    start, tuned, recipe = frozen(), new_base(), replace(TUNED, **change)
+    tuned.load_state_dict(start.model.state_dict())
+    names = [name for name, _ in tuned.named_parameters()]
+    wanted = {name for name in names if not recipe.tuned or name.partition(".")[0] in ("4", "5", "8", "9")}  # conv, norm, twice
+    train_base(tuned, few, "crop", recipe)
+    before, codes = start.model.state_dict(), Quantized(copy.deepcopy(tuned)).codes
+    assert {name for name, value in tuned.state_dict().items() if not torch.equal(value, before[name])} == wanted
+    changed = {name for name in codes if not torch.equal(codes[name], start.codes[name])}
+    assert changed == {name for name in codes if f"{name}.weight" in wanted}
+
+
 def read_codes(model: nn.Module, pattern) -> nn.Module:
     """A plain copy of a quantisation-aware model whose weights are decoded from the codes that are read back."""
     faulty = plain(copy.deepcopy(model))
@@ -438,7 +455,7 @@ def test_every_step_of_random_bit_error_training_reads_a_fresh_pattern(few, monk
 
 
 TRAININGS = {"generator": train_new_generator, "distillation": train_by_distillation}
-TRAININGS["bit errors"] = functools.partial(train_new_base, recipe=RANDOM)
+TRAININGS |= {name: functools.partial(train_new_base, recipe=recipe) for name, recipe in (("bit errors", RANDOM), ("tuning", TUNED))}
 
 
 @pytest.mark.parametrize("name", TRAININGS)

@@ -56,6 +56,14 @@ class Base:
         if not isinstance(self.width, (int, float)) or not 0 < self.width <= 4:
             raise UserError(f"width is {self.width!r}; allowed are numbers above 0 and up to 4")
         object.__setattr__(self, "width", float(self.width))  # equal cells have equal digests
+        if self.recipe.tuned and self.recipe.tuned[-1] > (layers := _layers(self.model)):
+            raise UserError(f"layer {self.recipe.tuned[-1]} is to be tuned, but there are {layers} layers, from layer 1")
+
+    @property
+    def stages(self) -> tuple["Base", ...]:
+        """It and, before it, the base models that it is fine-tuned from."""
+        start = self.recipe.start
+        return (*dataclasses.replace(self, recipe=start).stages, self) if start else (self,)
 
     @property
     def words(self) -> str:
@@ -161,9 +169,9 @@ class Cell:
 
     @property
     def bases(self) -> tuple[Base, ...]:
-        """The classifiers that must be trained for it: base model, surrogates, selector."""
+        """The classifiers that must be trained for it: base model, surrogates, selector; each after what it is fine-tuned from."""
         others = (*(self.trained_on if self.generator else ()), *((self.selector,) if self.selector else ()))
-        return tuple(dict.fromkeys((self.base, *others)))
+        return tuple(dict.fromkeys(stage for base in (self.base, *others) for stage in base.stages))
 
     @property
     def stages(self) -> list["Cell"]:
@@ -195,13 +203,14 @@ class Cell:
 def cell_of(stored: dict) -> Cell:
     """The Cell behind a record's JSON form.  Raises KeyError, TypeError or UserError for what is none."""
 
+    def recipe(kind: type, value: dict) -> BaseRecipe | GeneratorRecipe:  # a recipe in it is of the same kind
+        return kind(**{name: recipe(kind, part) if isinstance(part, dict) else part for name, part in {**value}.items()})
+
     def base(value: dict) -> Base:
-        return Base(**{**value, "recipe": BaseRecipe(**value["recipe"])})
+        return Base(**{**value, "recipe": recipe(BaseRecipe, value["recipe"])})
 
-    def generator(value: dict) -> GeneratorRecipe:
-        return GeneratorRecipe(**value | ({"teacher": generator(value["teacher"])} if "teacher" in value else {}))
-
-    made = {"base": base, "generator": generator, "selector": base, "surrogates": lambda some: tuple(map(base, some))}
+    made = {"base": base, "selector": base, "surrogates": lambda some: tuple(map(base, some))}
+    made["generator"] = functools.partial(recipe, GeneratorRecipe)
     return Cell(**{name: made[name](value) if name in made else value for name, value in stored.items()})
 
 
@@ -212,6 +221,7 @@ def _values(cell: Cell) -> dict[str, object]:
     values |= {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe) if f.name not in ("name", "seed", "bits")}
     values |= {"dataset": cell.base.dataset, "model": cell.base.model, "width": cell.base.width}
     values |= {"recipe": recipe.name, "base_seed": recipe.seed, "digest": cell.digest}
+    values |= {"start": recipe.start.name if recipe.start else "none", "tuned": "+".join(map(str, recipe.tuned)) or "none"}
     names = ("name", "training", "steps", "distillation_steps", "seed", "loss_weight", "models_per_step")
     parts = {name: getattr(generator, name) if generator else "none" for name in names}
     values |= {"generator": parts.pop("name"), "generator_seed": parts.pop("seed"), **parts}

@@ -42,7 +42,10 @@ def _submit(client, cell: Cell, *settings: object):
     """Hand over a cell and what it needs, by keys that cells share; returns the cell's future."""
     bases, stages = ((), ()) if cell.device else (cell.bases, cell.stages)  # a latency needs shapes only
     submit = functools.partial(client.submit, _work, retries=3)
-    parts = [submit(base, False, *settings, key=f"nflib-{digest_of(base)}") for base in bases]
+    made = {}  # futures, by base model
+    for base in bases:
+        made[base] = submit(base, False, *settings, *map(made.get, base.stages[:-1]), key=f"nflib-{digest_of(base)}")
+    parts = list(made.values())
     for stage in stages:
         parts = [submit(stage, False, *settings, *parts, key=f"nflib-{trained.generator_key(stage)}"), *parts]
     return submit(cell, True, *settings, *parts, key=f"nflib-cell-{cell.digest}")

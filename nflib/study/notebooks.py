@@ -105,10 +105,20 @@ def _wrong(name: str, value: object, kind: object) -> UserError:
     return UserError(f"parameter {name!r} is {value!r}; a value of type {words} is needed")
 
 
+def _literal(value: object) -> object:
+    """What a text writes, where it writes a value of Python."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            return ast.literal_eval({"true": "True", "false": "False"}.get(value.lower(), value))
+    return value
+
+
 def _converted(name: str, value: object, kind: object) -> object:
     """`value`, or what a text of the command line stands for, as a value of the annotated type."""
     inside = typing.get_args(kind)
     if typing.get_origin(kind) is list:
+        if typing.get_origin(inside[0]) is list:
+            value = _literal(value)
         if isinstance(value, str):
             value = [part.strip() for part in value.strip().removeprefix("[").removesuffix("]").split(",") if part.strip()]
         if not isinstance(value, (list, tuple)):
@@ -120,10 +130,7 @@ def _converted(name: str, value: object, kind: object) -> object:
         if not isinstance(value, str):
             raise _wrong(name, value, kind)
         return value.strip("'\"")
-    if isinstance(value, str):
-        text = value
-        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-            value = ast.literal_eval({"true": "True", "false": "False"}.get(text.lower(), text))
+    value = _literal(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         with contextlib.suppress(OverflowError):
             value = float(value)

@@ -87,7 +87,7 @@ _BY_PROFILE = {
 
 
 def base(profile: str, dataset: str, model: str, recipe: str = "release", **changes: object) -> Base:
-    """The profile's base model of a name and recipe; with `width` or fields of its recipe changed.
+    """The profile's base model of a name and recipe; with `width` or fields of its recipe changed (start: a recipe's name).
 
     Raises UserError for an unknown name, or a value that cannot be trained.
     """
@@ -95,6 +95,8 @@ def base(profile: str, dataset: str, model: str, recipe: str = "release", **chan
     choose("data set", dataset, data.names())
     choose("base model", model, models.ALL_LABELS)
     width = changes.pop("width", chosen.widths.get(model, 1.0))
+    if changes.get("start"):
+        changes["start"] = base(profile, dataset, model, changes["start"], seed=changes.get("seed", 0)).recipe
     plain = chosen.base_recipes[choose("base recipe", recipe, chosen.base_recipes)]
     whole = dataclasses.replace(plain, **changes)
     if any(getattr(whole, name) != getattr(plain, name) for name in changes if name not in ("seed", "epochs")):

@@ -105,7 +105,7 @@ class Clock:
         training = [v for k, v in parts.items() if k != "evaluation"]
         seconds = metrics["evaluation_seconds"]
         facts = [metrics["base_training"], metrics["generator_training"], metrics.get("selector_training")]
-        facts.append((metrics["generator_training"] or {}).get("teacher"))
+        facts += [(metrics["generator_training"] or {}).get("teacher"), (metrics["base_training"] or {}).get("start")]
         here = device_name(self.device)
         if any(f and f.get("provenance", {}).get("device", here) != here for f in facts):
             return  # trained on other hardware

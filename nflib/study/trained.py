@@ -149,7 +149,7 @@ def _trained(
 
 
 def _new_base(base: Base, classes: int, image_size: int) -> torch.nn.Module:
-    relu = not (base.recipe.name == "release" and image_size == 224 and base.model == "resnet18")
+    relu = not (base.stages[0].recipe.name == "release" and image_size == 224 and base.model == "resnet18")
     return models.build(base.model, classes, image_size, base.width, base.recipe.seed, relu)
 
 
@@ -172,7 +172,12 @@ def base_model(
     build = functools.partial(_new_base, base, dataset.classes, dataset.image_size)
 
     def train(model: torch.nn.Module, run: dict) -> dict:
-        return train_base(model, dataset.train, dataset.augmentation, base.recipe, **run)
+        more = {}
+        if base.recipe.start:
+            start, facts, digest = base_model(base.stages[-2], device, deadline)
+            model.load_state_dict(start.model.state_dict())
+            more = {"start": {"sha256": digest, "seconds": facts["seconds"]}}
+        return train_base(model, dataset.train, dataset.augmentation, base.recipe, **run) | more
 
     model, facts, digest = _trained(base_key(base), build, train, device, dataset, words, deadline)
     return Quantized(model.to(memory_format=torch.channels_last), bits or base.recipe.bits), facts, digest
