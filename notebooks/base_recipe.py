@@ -64,7 +64,6 @@ for layers, error_model in product(fine_tuned, error_models):
 
 # %% tags=["hide-cell"]
 import numpy as np
-import pandas as pd
 from scipy import stats
 
 from nflib.report import Picture, bars, claim, colours, measured, panels, say, scatter, show, span
@@ -78,7 +77,7 @@ inside = ["own_noise", "weight_noise", "range_over_rms"]
 damage, cut = found[found["kind"] == "damage"], found[found["kind"] == "mitigation"]
 rows = found[found["kind"] == "accuracy"].drop(columns=inside)
 rows = rows.merge(damage[["recipe", "error_model", *inside]], "left", ["recipe", "error_model"])
-tuned, rows = rows[rows["tuned"] != "none"], rows[rows["tuned"] == "none"]
+every, tuned, rows = rows, rows[rows["tuned"] != "none"], rows[rows["tuned"] == "none"]
 laid = list(dict.fromkeys(rows["error_model"]))
 
 
@@ -215,7 +214,7 @@ if tuned["gain"].notna().any():
     claim(
         sure.mean() > 0.5,
         f"Fine-tuning raises accuracy under errors beyond two standard errors in {sum(sure)} of {len(sure)} settings, most for "
-        f"{best['tuned']}: by {best['gain']:.1f} points ({best['error_model']}), at {best['cost']:.1f} points without errors.",
+        f"{best['tuned']}: by {best['gain']:.1f} points ({best['error_model']}), at a cost of {best['cost']:.1f} points without.",
     )
     ahead = tight.set_index("error_model")["perturbed"].reindex(tuned["error_model"]).values - tuned["perturbed"]
     claim(ahead.min() > 0, f"Clipped weights, trained so from the start, stay {span(ahead)} points ahead of it.")
@@ -224,8 +223,9 @@ else:
 
 # %% tags=["hide-input"]
 said = "Accuracy under errors by the layers that were fine-tuned, beside release without fine-tuning."
-shown, limits = pd.concat([release, tuned]).rename(columns={"tuned": "tuned layers"}), {"xlim": (0, 100)}
-bars(shown, "tuned layers", "perturbed", "error_model", "std", alt=said, name="tuned", **limits) if len(tuned) else None
+shown = every.loc[[*release.index, *tuned.index]].rename(columns={"tuned": "tuned layers"})
+look = {"alt": said, "name": "tuned", "xlim": (0, 100)}
+bars(shown, "tuned layers", "perturbed", "error_model", "std", **look) if len(tuned) else None
 
 # %% [markdown]
 # ## The table
@@ -233,7 +233,7 @@ bars(shown, "tuned layers", "perturbed", "error_model", "std", alt=said, name="t
 # %% tags=["hide-input"]
 caption = "The base model alone. Range of codes over the RMS of weights and own noise: geometric means over layers."
 columns = ["recipe", "error_model", "clean", "perturbed", "se", "lost", "range_over_rms", "own_noise"]
-show(pd.concat([rows, tuned[list(rows)]]), columns, "base_recipe", caption, 2)
+show(every, columns, "base_recipe", caption, 2)
 
 # %% [markdown]
 # ## Limits
