@@ -204,7 +204,7 @@ def cell_of(stored: dict) -> Cell:
     """The Cell behind a record's JSON form.  Raises KeyError, TypeError or UserError for what is none."""
 
     def recipe(kind: type, value: dict) -> BaseRecipe | GeneratorRecipe:  # a recipe in it is of the same kind
-        return kind(**{name: recipe(kind, part) if isinstance(part, dict) else part for name, part in {**value}.items()})
+        return kind(**{name: recipe(kind, part) if name in ("start", "teacher") else part for name, part in {**value}.items()})
 
     def base(value: dict) -> Base:
         return Base(**{**value, "recipe": recipe(BaseRecipe, value["recipe"])})
