@@ -36,10 +36,11 @@ KINDS = {F.conv2d: "conv", F.conv_transpose2d: "deconv", F.linear: "linear"}  # 
 
 class Layer(NamedTuple):
     """A weighted layer at work: its kind, the shape of its weights, those of its input and output [channels, height, width]
-    (a linear layer's are of one pixel), and its stride and padding in pixels, along the height."""
+    (a linear layer's are of one pixel, or one a token), and its stride and padding in pixels, along the height.  Or one
+    head's "product" of two feature maps in attention, the second in place of weights."""
 
     kind: str
-    weight: torch.Size
+    weight: tuple[int, ...]
     given: tuple[int, int, int]
     result: tuple[int, int, int]
     stride: int
@@ -109,13 +110,17 @@ def _calls(model: nn.Module, image_size: int) -> list[tuple[Callable, tuple, Ten
 
 
 def layers(model: nn.Module, image_size: int = 32) -> list[Layer]:
-    """The convolutions, transposed convolutions and linear layers of `model`, in the order in which they run."""
+    """Convolutions, transposed convolutions, linear layers and products of `model`, in the order in which they run."""
     found = []
     for function, arguments, result in _calls(model, image_size):
         if function in KINDS:
             image, weight, _, *how = arguments
-            shapes = ((*tensor.shape[1:], 1, 1)[:3] for tensor in (image, result))
+            flat = function is F.linear
+            shapes = ((s[-1], math.prod(s[1:-1]), 1) if flat else s[1:] for s in (image.shape, result.shape))
             found.append(Layer(KINDS[function], weight.shape, *shapes, *([value[0] for value in how[:2]] or (1, 0))))
+        if function is torch.matmul:
+            (_, heads, rows, inner), (*_, columns) = arguments[0].shape, result.shape
+            found += heads * [Layer("product", (columns, inner), (inner, rows, 1), (columns, rows, 1), 1, 0)]
     return found
 
 
@@ -123,15 +128,17 @@ def accesses(model: nn.Module, image_size: int = 32) -> Accesses:
     """What one image takes on the 32x32 output-stationary array, in closed form, everything in 8 bits.
 
     A weight is read once for every 32 positions, an input of a position's window once for every 32 output channels, an
-    output is written once: sums never leave the array.  `tests/test_simulate.py` holds this against
-    SCALE-Sim, which counts 64 more writes a pass.  Border zeros count as read.
+    output is written once: sums never leave the array.  A product's second map is read as weights are, but from
+    the feature maps' memory.  `tests/test_simulate.py` holds this against SCALE-Sim, which counts 64 more writes a
+    pass.  Border zeros count as read.
     """
     found = np.zeros(4, np.int64)
     for layer in layers(model, image_size):
-        weights, outputs = layer.weight.numel(), layer.result[0]
+        weights, outputs = math.prod(layer.weight), layer.result[0]
         reads = -(-layer.positions // ARRAY_ROWS) * weights
         inputs = -(-outputs // ARRAY_COLUMNS) * layer.positions * (weights // outputs)
-        found += [reads, inputs, math.prod(layer.result), layer.positions * weights]
+        parts = (0, reads + inputs) if layer.kind == "product" else (reads, inputs)
+        found += [*parts, math.prod(layer.result), layer.positions * weights]
     return Accesses(*(found[:3] / WEIGHTS_PER_WORD).tolist(), int(found[3]))
 
 
@@ -141,7 +148,8 @@ def weight_reads(model: nn.Module, image_size: int = 32) -> int:
 
 
 def macs(model: nn.Module, image_size: int = 32) -> int:
-    """Multiply-accumulates of the weighted layers for one image; biases, batch norm, activations and pooling are left out."""
+    """Multiply-accumulates of the weighted layers and of both products of attention for one image; biases, norms,
+    activations and pooling are left out."""
     return accesses(model, image_size).macs
 
 
@@ -149,7 +157,7 @@ def _printed_count(function: Callable, arguments: tuple, result: Tensor) -> int:
     """Operations of one call by the conventions of ptflops."""
     if function in KINDS:
         _, weight, bias = arguments[:3]
-        positions = 1 if function is F.linear else math.prod(result.shape[-2:])
+        positions = math.prod(result.shape[1:-1] if function is F.linear else result.shape[-2:])
         return weight.numel() * positions + (result.numel() if bias is not None else 0)
     if function in (F.batch_norm, F.relu, F.max_pool2d, F.adaptive_avg_pool2d):
         return arguments[0].numel() * (2 if function is F.batch_norm else 1)

@@ -7,6 +7,7 @@ One more, in the CIFAR form only, for Table 26: the pre-activation ResNet18 of t
 perturbation (AWP; Wu et al., NeurIPS 2020).  And, as a control, the encoder of each generator with an average pool and a
 linear layer behind it: what a generator's own network could classify without any base model.  "separable" is a small
 network of depthwise-separable convolutions (after MobileNet, Howard et al., 2017), as a cheap selector of perturbations.
+"cct" is a compact convolutional transformer.
 """
 
 import torch
@@ -24,10 +25,11 @@ VGGS = {
 PREACT_RESNETS = {"preact_resnet18": [2, 2, 2, 2]}
 ENCODERS = {f"{name}_encoder": name for name in ("conv_l", "conv_s", "unet_l", "unet_s")}  # DeConvL's is ConvL's, and so on
 SEPARABLE = {"separable": [(48, 1), (96, 2), (192, 1), (192, 2)]}  # channels and stride of each block; the stem: 24, 2
+TRANSFORMERS = {"cct": (4, 4)}  # blocks, heads
 LABELS = {  # the five of the paper's grids
     "resnet18": "ResNet18", "resnet50": "ResNet50", "vgg11": "VGG11", "vgg16": "VGG16", "vgg19": "VGG19"
 }  # fmt: skip
-ALL_LABELS = LABELS | {"preact_resnet18": "PreActResNet18", "separable": "separable network"}
+ALL_LABELS = LABELS | {"preact_resnet18": "PreActResNet18", "separable": "separable network", "cct": "CCT"}
 ALL_LABELS |= {name: f"{generators.label(of)} encoder" for name, of in ENCODERS.items()}
 IMAGENET_SIZE = 224
 MIN_CHANNELS = 8  # below it, oneDNN's AVX2 kernel for the weight gradient of a strided 1x1 convolution hangs or crashes
@@ -159,14 +161,55 @@ def _separable(name: str, classes: int, width: float) -> nn.Sequential:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(cin, classes))
 
 
+class SelfAttention(nn.Module):
+    """A pre-norm block of a transformer: self-attention, then an MLP, each added to its input; tokens [B, T, channels].
+
+    Explicit products: PyTorch's fused attention takes 5 to 12 times as long to differentiate in bf16 on a CPU.
+    """
+
+    def __init__(self, channels: int, heads: int):
+        super().__init__()
+        self.heads, self.norm = heads, nn.LayerNorm(channels)
+        self.qkv, self.project = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
+        hidden = nn.Linear(channels, 2 * channels), nn.GELU()
+        self.mlp = nn.Sequential(nn.LayerNorm(channels), *hidden, nn.Linear(2 * channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.norm(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # [B, heads, T, each]
+        attention = torch.matmul(q * q.shape[-1] ** -0.5, k.mT).softmax(-1)
+        x = x + self.project(torch.matmul(attention, v).transpose(1, 2).flatten(2))
+        return x + self.mlp(x)
+
+
+class Transformer(nn.Module):
+    """A convolutional stem to 8x8 tokens, a learned position embedding, blocks, the mean over tokens, a linear layer.
+
+    After CCT-4/3x2 of Hassani et al., 2021; but with 64 `channels` in each of four heads, batch norm in the stem, MLPs
+    twice as wide, and no sequence pooling.  No error hits the position embedding, as none hits biases and norms.
+    """
+
+    def __init__(self, blocks: int, heads: int, channels: int, classes: int):
+        super().__init__()
+        layers, whole = [], heads * channels
+        for cin, cout in ((3, channels), (channels, whole)):
+            layers += [_conv(cin, cout, 3), nn.BatchNorm2d(cout), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+        self.stem, self.position = nn.Sequential(*layers), nn.Parameter(0.02 * torch.randn(64, whole))
+        self.blocks = nn.Sequential(*(SelfAttention(whole, heads) for _ in range(blocks)), nn.LayerNorm(whole))
+        self.head = nn.Linear(whole, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.stem(x).permute(0, 2, 3, 1).flatten(1, 2)
+        return self.head(self.blocks(tokens + self.position).mean(1))
+
+
 def build(
     name: str, classes: int = 10, image_size: int = 32, width: float = 1.0, seed: int = 0, residual_relu: bool = True
 ) -> nn.Module:
     """A base model, float32, train mode, initialised from `seed`; maps images [B, 3, H, W] in [-1, 1] to logits [B, classes].
 
-    name: a key of ALL_LABELS.  image_size: 32 gives the CIFAR form, 224 the ImageNet form ("preact_resnet18" and
-    "separable" have none).
-    width: factor on every channel count, of which none falls below 8 (smoke scale: < 1).
+    name: a key of ALL_LABELS.  image_size: 32 gives the CIFAR form, 224 the ImageNet form ("preact_resnet18",
+    "separable" and "cct" have none).
+    width: factor on every channel count, of which none falls below 8 (smoke scale: < 1), in "cct" of each head.
     residual_relu: False leaves out the ReLU after each residual sum, as the official code's ImageNet ResNet18 does.
     Raises UserError for an unknown name or size.
     """
@@ -174,7 +217,7 @@ def build(
     if image_size not in (32, IMAGENET_SIZE):
         raise UserError(f"image size is {image_size}; allowed are 32 and {IMAGENET_SIZE}")
     large = image_size == IMAGENET_SIZE
-    if large and name in (*PREACT_RESNETS, *SEPARABLE):
+    if large and name in (*PREACT_RESNETS, *SEPARABLE, *TRANSFORMERS):
         raise UserError(f"image size is {image_size}; {name} has the CIFAR form only, for images of 32")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -186,9 +229,11 @@ def build(
             return _encoder(name, classes, width, seed)
         if name in SEPARABLE:
             return _separable(name, classes, width)
+        if name in TRANSFORMERS:
+            return Transformer(*TRANSFORMERS[name], _channels(64, width), classes)
         return _vgg(name, classes, large, width)
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Trainable numbers in `model`: weights, biases and batch-norm scales and shifts."""
+    """Trainable numbers in `model`: weights, biases, scales and shifts of norms, position embeddings."""
     return sum(p.numel() for p in model.parameters())

@@ -94,7 +94,7 @@ def test_batches_do_not_matter():
         assert value == other[key] or value == pytest.approx(other[key], rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["vgg11", "resnet50", "preact_resnet18"])
+@pytest.mark.parametrize("name", ["vgg11", "resnet50", "preact_resnet18", "cct"])
 def test_a_layer_is_looked_at_after_the_batch_norm_that_takes_its_output(name):
     base = Quantized(models.build(name, width=0.0625))
     images = noise(2, 3, 32, 32)

@@ -173,3 +173,22 @@ def test_accesses_and_their_energy_by_hand():
     whole = counts.picojoules()
     assert whole == pytest.approx({"weights": 100 * 270, "maps": 20 * (330.75 + 245), "macs": 0.3 * 52920})
     assert counts.picojoules(0.5, 100) == {"weights": 50 * 270, "maps": 57575, "macs": whole["macs"]}
+
+
+def test_a_transformer_s_accesses_by_hand():
+    """Heads of 8 channels: 1024 and 256 positions in the stem, 64 tokens; products read feature maps, no weights."""
+    counts = energy.accesses(models.build("cct", 10, width=0.125))
+    c, each, tokens, heads = 32, 8, 64, 4
+    weights = 32 * 27 * each + 8 * 9 * each * c + 4 * 2 * 8 * c * c + 10 * c
+    products = 2 * tokens * each + tokens * 2 * each + 2 * each * tokens + tokens * tokens  # k, q, v, attention
+    inputs = 1024 * 27 + 256 * 9 * each + 4 * (tokens * (3 * c + c + 2 * c + 2 * c) + heads * products) + c
+    written = 1024 * each + 256 * c + 4 * (tokens * (3 + 1 + 2 + 1) * c + heads * tokens * (tokens + each)) + 10
+    macs = 1024 * 27 * each + 256 * 9 * each * c + 4 * tokens * (8 * c * c + 2 * heads * tokens * each) + 10 * c
+    assert counts == (weights / 8, inputs / 8, written / 8, macs)
+
+
+def test_the_transformer_s_macs_are_those_of_torch_s_own_counter():
+    model = models.build("cct", 10, width=0.21875)
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, 32, 32))
+    assert energy.macs(model) == counter.get_total_flops() // 2 == 10_451_504

@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from examples import same, seeded
+from examples import same, seeded, state
 from nflib import energy, generators, models
+from nflib.faults import BitFlips, perturbed
 from nflib.generators import UNet, transform
 from nflib.models import parameter_count
-from nflib.quantize import weighted_layers
+from nflib.quantize import Quantized, weighted_layers
 
 PARAMETERS = {
     ("resnet18", 32): 11_173_962,
@@ -135,12 +136,41 @@ def test_the_separable_selector_is_far_cheaper_than_what_it_stands_before():
     assert small(images(2)).shape == (2, 7)
 
 
+@torch.no_grad()
+def test_every_matrix_of_the_transformer_lies_in_memory_and_matters():
+    """At width 1/4, heads of 16 channels: stem, four blocks of 8 x 64 x 64 weights and the head, but for the position
+    embedding; errors in one of these layers change the answers, and afterwards all is as it was."""
+    model = models.build("cct", 7, width=0.25)
+    loose = {name for name, p in model.named_parameters() if p.ndim > 1 and not name.endswith("weight")}
+    base, batch, flips = Quantized(model), images(3), BitFlips(0.05)
+    assert sum(base.sizes.values()) == 27 * 16 + 9 * 16 * 64 + 4 * 8 * 64 * 64 + 64 * 7 and loose == {"position"}
+    answers, before = base(batch), state(model)
+    for name, errors in flips.draw(base.sizes, 1).items():
+        with perturbed(base, {name: errors}):
+            assert (base(batch) - answers).abs().max() > 1e-4, name
+    assert same(before, model.state_dict()) and torch.equal(base(batch), answers)
+
+
+@torch.no_grad()
+def test_self_attention_is_that_of_pytorch():
+    block, x = models.SelfAttention(24, 3), torch.randn(2, 5, 24, generator=seeded())
+    theirs = nn.MultiheadAttention(24, 3, batch_first=True)
+    theirs.load_state_dict({
+        **{f"in_proj_{what}": value for what, value in block.qkv.state_dict().items()},
+        **{f"out_proj.{what}": value for what, value in block.project.state_dict().items()},
+    })  # fmt: skip
+    given = block.norm(x)
+    moved = x + theirs(given, given, given)[0]
+    assert torch.allclose(block(x), moved + block.mlp(moved), atol=1e-5)
+
+
 REFUSED = [
     (models.build, "resnet81", 32, "'resnet81'.*'resnet18'"),
     (models.build, "alexnet", 32, "'alexnet'.*resnet18, resnet50, vgg11, vgg16, vgg19"),
     (models.build, "vgg11", 28, "28.*32 and 224"),
     (models.build, "preact_resnet18", 224, "224.*preact_resnet18"),
     (models.build, "separable", 224, "224.*separable"),
+    (models.build, "cct", 224, "224.*cct"),
     (generators.build, "convl", 32, "'convl'.*'conv_l'"),
     (generators.build, "diffusion", 32, "'diffusion'.*conv_l, .*universal"),
 ]

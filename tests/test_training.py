@@ -564,7 +564,7 @@ def test_weighted_layers_alone_move_and_come_back_whatever_happens(name, few, fp
     assert same(before, state(model)) and own_statistics(model)
 
 
-@pytest.mark.parametrize("name", ["vgg11", "resnet18"])
+@pytest.mark.parametrize("name", ["vgg11", "resnet18", "cct"])
 def test_codes_are_read_back_within_and_as_stored_afterwards_whatever_happens(name, few, fp32):
     model, base, stored = (models.build(name, width=0.0625).to(memory_format=torch.channels_last) for _ in range(3))
     model, base, stored = quantization_aware(model).train(), Quantized(base), Quantized(stored)

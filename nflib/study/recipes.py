@@ -16,10 +16,10 @@ from nflib.training import VARIED, BaseRecipe
 TRAININGS = ("eopm", "faded_eopm", "distilled", "distilled_eopm", "official", "adversarial")
 FADE_IN = 0.75  # of the steps
 OFFICIAL = GeneratorRecipe()  # the official code's own: 300 epochs of CIFAR-10, N = 10
-NARROW = {"resnet18": 0.0625, "resnet50": 0.0625, "preact_resnet18": 0.0625}  # smoke scale; VGGs and encoders below
+NARROW = {"resnet18": 0.0625, "resnet50": 0.0625, "preact_resnet18": 0.0625, "cct": 0.0625}  # smoke scale; others below
 DESK = {  # about 10 million multiply-accumulates an image
     "resnet18": 0.125, "resnet50": 0.09375, "preact_resnet18": 0.125, "vgg11": 0.25, "vgg16": 0.1875, "vgg19": 0.15625,
-    "separable": 0.375,  # half a million
+    "cct": 0.21875, "separable": 0.375,  # this one: half a million
 }  # fmt: skip
 TEACHER = {"name": generators.CLASS_WISE, "width": 1.0, "initial_gain": 1.0, "learning_rate": 0.03, "models_per_step": 1}
 
