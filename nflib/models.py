@@ -181,25 +181,27 @@ class SelfAttention(nn.Module):
         return x + self.mlp(x)
 
 
-class Transformer(nn.Module):
-    """A convolutional stem to 8x8 tokens, a learned position embedding, blocks, the mean over tokens, a linear layer.
+class Tokens(nn.Module):
+    """Maps [B, channels, 8, 8] to tokens [B, 64, channels] plus a learned position embedding, which no error hits, as
+    none hits biases and norms."""
 
-    After CCT-4/3x2 of Hassani et al., 2021; but with 64 `channels` in each of four heads, batch norm in the stem, MLPs
-    twice as wide, and no sequence pooling.  No error hits the position embedding, as none hits biases and norms.
-    """
-
-    def __init__(self, blocks: int, heads: int, channels: int, classes: int):
+    def __init__(self, channels: int):
         super().__init__()
-        layers, whole = [], heads * channels
-        for cin, cout in ((3, channels), (channels, whole)):
-            layers += [_conv(cin, cout, 3), nn.BatchNorm2d(cout), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
-        self.stem, self.position = nn.Sequential(*layers), nn.Parameter(0.02 * torch.randn(64, whole))
-        self.blocks = nn.Sequential(*(SelfAttention(whole, heads) for _ in range(blocks)), nn.LayerNorm(whole))
-        self.head = nn.Linear(whole, classes)
+        self.position = nn.Parameter(0.02 * torch.randn(64, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = self.stem(x).permute(0, 2, 3, 1).flatten(1, 2)
-        return self.head(self.blocks(tokens + self.position).mean(1))
+        return x.permute(0, 2, 3, 1).flatten(1, 2) + self.position
+
+
+def _transformer(name: str, classes: int, width: float) -> nn.Sequential:
+    """After CCT-4/3x2 of Hassani et al., 2021; but with 64 channels in each of four heads, batch norm in the stem, MLPs
+    twice as wide, and the mean over tokens in place of sequence pooling."""
+    (blocks, heads), each, layers = TRANSFORMERS[name], _channels(64, width), []
+    channels = heads * each
+    for cin, cout in ((3, each), (each, channels)):
+        layers += [_conv(cin, cout, 3), nn.BatchNorm2d(cout), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    layers += [Tokens(channels), *(SelfAttention(channels, heads) for _ in range(blocks)), nn.LayerNorm(channels)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d((1, None)), nn.Flatten(), nn.Linear(channels, classes))
 
 
 def build(
@@ -230,7 +232,7 @@ def build(
         if name in SEPARABLE:
             return _separable(name, classes, width)
         if name in TRANSFORMERS:
-            return Transformer(*TRANSFORMERS[name], _channels(64, width), classes)
+            return _transformer(name, classes, width)
         return _vgg(name, classes, large, width)
 
 

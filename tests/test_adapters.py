@@ -28,7 +28,7 @@ def parts(place: str, name: str = "vgg11") -> tuple[Quantized, nn.Module]:
     return base, adapters.build("conv_s", place, base.model, 0.25).double()
 
 
-@pytest.mark.parametrize("name", ["vgg11", "resnet18", "preact_resnet18"])
+@pytest.mark.parametrize("name", ["vgg11", "resnet18", "preact_resnet18", "cct"])
 @pytest.mark.parametrize("place, side", [("block 1", 16), ("block 2", 8)])
 def test_an_adapter_within_the_model_sees_the_first_maps_of_their_size(name, place, side):
     base, adapter = parts(place, name)

@@ -143,7 +143,7 @@ def test_every_matrix_of_the_transformer_lies_in_memory_and_matters():
     model = models.build("cct", 7, width=0.25)
     loose = {name for name, p in model.named_parameters() if p.ndim > 1 and not name.endswith("weight")}
     base, batch, flips = Quantized(model), images(3), BitFlips(0.05)
-    assert sum(base.sizes.values()) == 27 * 16 + 9 * 16 * 64 + 4 * 8 * 64 * 64 + 64 * 7 and loose == {"position"}
+    assert sum(base.sizes.values()) == 27 * 16 + 9 * 16 * 64 + 4 * 8 * 64 * 64 + 64 * 7 and loose == {"8.position"}
     answers, before = base(batch), state(model)
     for name, errors in flips.draw(base.sizes, 1).items():
         with perturbed(base, {name: errors}):
