@@ -31,15 +31,79 @@ measure: bool = True  # False: stored records only
 device: str = "auto"  # "auto": a GPU where there is one; "cpu"; "cuda"
 
 # %% tags=["cells"]
-from nflib.study import Cell, base, generator
+from nflib.study import Cell, base, generator, selector
 
 whole, errors = base(profile, dataset, base_model), (error_model, rate)
 moved = [generator(profile, network, training, *errors, place=place) for place in ("", *places)]
 built = [generator(profile, name, training, *errors) for name in generators]
 cells = [Cell(whole, front, *errors, patterns, images) for front in (None, *moved, *built)]
+cells.append(Cell(selector(profile, dataset, network), None, *errors, patterns, images))  # the encoder, a classifier alone
 
 # %% tags=["hide-cell"]
-from nflib.report import claim, ladder, measured, say, show, span
+from nflib.report import claim, ladder, measured, paired, show, span
 from nflib.study.runner import macs
 
 rows = measured(cells, profile, measure, device)
+adds = {cell.digest: 100 * macs(cell.base, cell.generator) / macs(cell.base) for cell in cells if cell.generator}
+rows["MACs added (%)"] = rows["digest"].map(adds)
+behind = rows[rows["generator"] != "none"].set_index("digest")
+places, forms = (behind.loc[list(dict.fromkeys(cell.digest for cell in cells if cell.generator in some))] for some in (moved, built))
+front, encoder = places.iloc[0], rows[rows["base_model"].str.endswith("encoder")].iloc[0]
+
+
+def gain(row):
+    """What a row has under errors beyond the network in front of the classifier, and its standard error."""
+    return paired(row["accuracies"], front["accuracies"])
+
+
+# %% [markdown]
+# ## Beside the classifier, half of the network recovers more than all of it in front
+#
+# Hollow: the classifier alone under errors; filled: with the added network; a bar is the standard deviation over chips.
+
+# %% tags=["hide-input"]
+ladder(places, name="places", alt="Accuracy under errors without the added network, and with it at each place.")
+
+# %% tags=["hide-input"]
+for row in places.iloc[1:].to_dict("records"):
+    more, error = gain(row)
+    claim(
+        more > 2 * error,
+        f"{row['generator']}: {row['perturbed']:.1f} % under errors, {more:.1f} ± {error:.1f} points more than in front, and "
+        f"{row['clean']:.1f} instead of {front['clean']:.1f} % without errors, for {row['MACs added (%)']:.0f} instead of "
+        f"{front['MACs added (%)']:.0f} % more multiply-accumulates.",
+    )
+
+claim(
+    True,
+    f"The {encoder['base_model']} alone, in the classifier's place at nominal voltage, is {encoder['clean']:.1f} % accurate.",
+)
+
+# %% [markdown]
+# ## Depth, width and activation
+
+# %% tags=["hide-input"]
+ladder(behind.loc[[front.name, *forms.index]], name="forms", alt="Accuracy under errors without and with each form of generator.")
+
+# %% tags=["hide-input"]
+for row in forms.to_dict("records"):
+    more, error = gain(row)
+    claim(
+        abs(more) > 2 * error,
+        f"{row['generator']}: {row['recovery']:.1f} points recovered, {more:+.1f} ± {error:.1f} beside {front['generator']}.",
+    )
+
+# %% [markdown]
+# ## All of them
+
+# %% tags=["hide-input"]
+columns = ["generator", "MACs added (%)", "clean", "perturbed", "std", "recovery", "recovery_se", "training_minutes"]
+caption = f"{front['base_model']} on {front['dataset']}, means over chips; everything was trained by {front['training']}. "
+caption += "MACs: multiply-accumulates that are added to the classifier's, in per cent of these."
+show(rows[rows["generator"] != "none"], columns, "variants", caption)
+
+# %% [markdown]
+# ## Limits
+#
+# One narrow classifier, each network trained once and equally long, by a recipe that was chosen for ConvL in front of it.
+# What stands within or beside a classifier needs access to it; a generator in front does not.
