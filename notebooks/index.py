@@ -35,6 +35,7 @@ narrow: str = "desk"  # the profile of generators that were trained on the paper
 import numpy as np
 import pandas as pd
 
+from nflib import generators
 from nflib.report import bars, claim, ladder, page, paired, stored
 
 LARGE = ["ConvL", "DeConvL", "UNetL"]
@@ -57,7 +58,7 @@ released = whole[whole["error_model"] == "ReleaseMap"]
 behind = released[(released["training"] == "distillation") & (released["trained_on"] == "VGG11")]
 desk = vgg11(narrow, kind="accuracy", patterns=20, error_model="ReleaseMap", trained_on="VGG11")
 desk = desk.sort_values("steps").drop_duplicates(["generator", "training"], keep="last")  # the longest of each training
-loss = desk[desk["training"] == "faded EOPM"].sort_values("generator")
+loss = desk[(desk["training"] == "faded EOPM") & desk["generator"].isin(generators.LABELS.values())].sort_values("generator")
 sides = [behind.assign(scale="full size, by distillation")]
 sides.append(loss.assign(scale="narrow, on the paper's loss", published_perturbed=np.nan))
 shown = pd.concat(sides)
