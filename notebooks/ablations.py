@@ -22,6 +22,8 @@ dataset: str = "digits"  # also cifar10, cifar100, gtsrb, or the name of your ow
 base_models: list[str] = ["vgg11"]  # for which N and lambda are varied
 base_recipe: str = "release"  # "release": no weight decay, as the official code; "modern": weight decay
 generators: list[str] = ["conv_l"]  # also conv_s, deconv_l, deconv_s, unet_l, unet_s
+training: str = "eopm"  # the paper's loss; "faded_eopm": the same while the images fade in
+steps: int = 0  # of each training; 0: as many as the profile has
 models_per_step: list[int] = [1, 2]  # values of N, with lambda = 5
 loss_weights: list[float] = [5.0, 0.1]  # values of lambda, with the profile's own N
 universal_for: list[str] = ["vgg11"]  # base models with a universal input perturbation
@@ -38,9 +40,10 @@ from itertools import product
 from nflib.study import Cell, base, generator, settings
 
 errors, cells = settings([error_model], rates)[0], []
+length = {"steps": steps} if steps else {}
 changes = [{"models_per_step": n} for n in models_per_step] + [{"loss_weight": weight} for weight in loss_weights]
 for model in base_models:
-    chosen = [generator(profile, name, "eopm", *errors, **change) for name, change in product(generators, changes)]
+    chosen = [generator(profile, name, training, *errors, **length, **change) for name, change in product(generators, changes)]
     whole = base(profile, dataset, model, base_recipe)
     cells += [Cell(whole, front, *errors, patterns, images) for front in (None, *chosen)]
 for model, met in product(universal_for, settings([error_model], rates)):
