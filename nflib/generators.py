@@ -30,7 +30,6 @@ VARIANTS = {  # of ConvL, in one respect each
     "conv_l_shallow": "ConvL, shallow",
     "conv_l_deep": "ConvL, deep",
     "conv_l_leaky": "ConvL, leaky ReLU",
-    "conv_l_silu": "ConvL, SiLU",
 }
 ALL_LABELS = LABELS | CONTROLS | VARIANTS
 
@@ -177,7 +176,6 @@ _BUILDERS = {
     "conv_l_shallow": (partial(_conv_l, more=-1), 32),
     "conv_l_deep": (partial(_conv_l, more=1), 32),
     "conv_l_leaky": (partial(_conv_l, activation=partial(nn.LeakyReLU, 0.1)), 32),
-    "conv_l_silu": (partial(_conv_l, activation=nn.SiLU), 32),
 }
 
 
