@@ -1,7 +1,7 @@
 """nflib: base models, bit errors and generators for a reproducible study of NeuralFuse.
 
 Modules that compute, in an order to read them in: quantize (weights as codes), faults (error models, and bits flipped in
-codes), models and generators (networks), training (base models), eopm (generators: Eq. 3 and distillation), evaluation
+codes), models, generators and adapters (networks), training (base models), eopm (generators: Eq. 3 and distillation), evaluation
 (accuracy over error patterns); beside these data, augment, shifts, mitigations, damage and energy.
 `nflib.study` remembers what was measured, `nflib.report` shows it; `cli` is the command line.
 """

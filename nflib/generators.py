@@ -5,6 +5,7 @@ transformed image is clip(x + G(x), -1, 1).  Layouts follow the official 8-bit c
 paper's Table 7 are reproduced exactly at width 1.
 """
 
+from collections import ChainMap
 from collections.abc import Callable
 from functools import partial
 
@@ -31,7 +32,7 @@ VARIANTS = {  # of ConvL, in one respect each
     "conv_l_deep": "ConvL, deep",
     "conv_l_leaky": "ConvL, leaky ReLU",
 }
-ALL_LABELS = LABELS | CONTROLS | VARIANTS
+ALL_LABELS = ChainMap(VARIANTS, CONTROLS, LABELS)  # in the order LABELS, CONTROLS, VARIANTS
 
 
 def label(name: str) -> str:
