@@ -18,7 +18,7 @@
 
 # %% [markdown] tags=["desk"]
 # **Trained on the paper's loss, the best generator recovers half of the accuracy that a narrow VGG11 loses on CIFAR-10, and
-# a third of what ResNet18 and VGG16 lose; small generators recover less than a fifth.** Errors are 1 % bit errors of the
+# a third of what ResNet18, VGG16 and VGG19 lose; small generators recover less than a fifth.** Errors are 1 % bit errors of the
 # official code's error map. In training, images faded in (*faded EOPM*, [method](../method.md)).
 
 # %% [markdown] tags=["paper12"]

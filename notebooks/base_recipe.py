@@ -17,6 +17,11 @@
 # errors* (each step also sees a fresh pattern of random flips at 1 %; both after {cite:t}`stutz2021bit`) and in epochs.
 # *Release* follows the official code, without weight decay, on a short schedule; *modern* has weight decay.
 
+# %% [markdown] tags=["desk"]
+# **Clipping is best here, too: with clipped weights a narrow VGG11 loses 2 to 3 points of accuracy to 1 % bit errors, instead
+# of 40 to 45. Fine-tuning the usual model on bit errors for three epochs brings back nearly half of the loss if all layers
+# are tuned.** Everything is on CIFAR-10, under the official code's error map (ReleaseMap) and independent flips (BitFlips).
+
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": real images, narrow networks; "paper12", "paper": full size
 dataset: str = "digits"  # also cifar10, cifar100, gtsrb, or the name of your own file in data/
@@ -221,8 +226,6 @@ if tuned["gain"].notna().any():
     claim(ahead.min() > 0, f"Clipped weights, trained so from the start, stay {span(ahead)} points ahead of it.")
 else:
     say("This was not measured for these networks.")
-
-# %% tags=["hide-input"]
 said = "Accuracy under errors by the layers that were fine-tuned, beside release without fine-tuning."
 shown = every.loc[[*release.index, *tuned.index]].rename(columns={"tuned": "tuned layers"})
 look = {"alt": said, "name": "tuned", "xlim": (0, 100)}

@@ -91,14 +91,12 @@ layers = lost[lost.index.str.startswith("layer")]
 early, late = layers.iloc[:4].sum(), layers.iloc[4:].sum()
 ask(W, "Which layers matter? Should the later ones be protected?", "7gLE",
     f"The early ones: one layer at a time, errors in the first four of {len(layers)} layers cost {early:.1f} points "
-    f"together, in the others {late:.1f}.",
-    "sensitivity", early > 2 * late)
+    f"together, in the others {late:.1f}.", "sensitivity", early > 2 * late)
 shifted = some(kind="shift", training="distillation", trained_on="VGG11")
 sure = shifted["recovery"] > 2 * shifted["recovery_se"]
 ask(W, "Does it hold when test images differ from those of training?", "7gLE",
     f"Two distilled generators recover in {sum(sure)} of {len(shifted)} cases (noise, blur, low contrast, dark "
-    f"images): {span(shifted['recovery'])} points.",
-    "shift", sure.mean() > 0.8)
+    f"images): {span(shifted['recovery'])} points.", "shift", sure.mean() > 0.8)
 faded = some(desk, training="faded EOPM", trained_on="VGG11", steps=7000).set_index("system")
 inside = faded.loc[faded.index.str.startswith("ConvL after"), "recovery"]
 beside, ahead = (faded.loc[name] for name in ("ConvL encoder beside it", "ConvL"))
@@ -111,8 +109,7 @@ ask(W, "Are noise-trained layers, a later layer or a parallel branch as good as 
 best = ranks[ranks.index.isin(trained.index)]
 ask(P, "Is there a point with less than 1 % loss and a net saving?", "7gLE, Qmac",
     f"Yes, for {sum(best > 0)} of {len(best)} generators: {best.idxmax()} saves {best.max():.1f} % of weight-read "
-    "energy at one point lost.",
-    "tradeoff", best.max() > 2)
+    "energy at one point lost.", "tradeoff", best.max() > 2)
 ask(P, "What does the same loss buy without a generator? (Our reading: a slightly higher voltage.)", "7gLE",
     f"More: the base model alone at a higher voltage saves {ranks['alone']:.1f} % at one point lost.",
     "tradeoff", ranks["alone"] > 2 * best.max())
@@ -136,8 +133,7 @@ clipped = some(base_recipe="clipped", patterns=20, images=2000).iloc[-1]
 ask(P, "And training for it: weight clipping, random bit errors (Stutz et al.)?", "YHTK, 7gLE, area chair",
     f"Yes: weights clipped at {clipped['clipping']:g} in training give a PA of {clipped['perturbed']:.1f} % (usual training: "
     f"{alone['perturbed']:.1f} %) and {clipped['clean']:.1f} % without errors ({alone['clean']:.1f} %). Training on random "
-    "bit errors was measured at half width only.",
-    "base_recipe", clipped["perturbed"] > alone["perturbed"] + 20)
+    "bit errors was measured at half width only.", "base_recipe", clipped["perturbed"] > alone["perturbed"] + 20)
 released, again = some(desk, system="alone").iloc[-1], some(desk, base_recipe="varied").set_index("tuned")["perturbed"]
 again = again.drop("none")
 ask(P, "Does error-aware fine-tuning of some layers help?", "YHTK, 7gLE",
@@ -147,20 +143,17 @@ ask(P, "Does error-aware fine-tuning of some layers help?", "YHTK, 7gLE",
 larger = counts["there"]
 ask(P, "What does the generator cost for larger images?", "YHTK, uT9R",
     f"At 224×224, {sum(larger < 0)} of {len(pairs)} pairs take more weight-read energy than they save at 1 %; at "
-    f"32×32, {sum(pairs['true_ES'] < 0)}.",
-    "energy", sum(larger < 0) > sum(pairs["true_ES"] < 0))
+    f"32×32, {sum(pairs['true_ES'] < 0)}.", "energy", sum(larger < 0) > sum(pairs["true_ES"] < 0))
 ask(P, "What share of the whole inference's energy is that?", "uT9R, YHTK",
     f"By published energies of arithmetic and memories, weight reads are {span(counts['share'], 0)} % of a base "
     f"model's energy on the chip; of all of it a pair saves {span(pairs['saved'], 0)} %. Leakage and "
-    "main memory are not counted.",
-    "energy", pairs["saved"].max() < pairs["true_ES"].max())
+    "main memory are not counted.", "energy", pairs["saved"].max() < pairs["true_ES"].max())
 cycles = simulate.cycle_overhead(32)["true_cycles"]
 timed = thirty[(thirty["kind"] == "latency") & (thirty["batch"] == 1)]
 slower = 100 * (timed["both_eager_ms"] / timed["base_eager_ms"] - 1)
 ask(P, "What does it cost in time?", "YHTK, uT9R",
     f"On a simulated 32 by 32 array a generator adds {span(cycles)} % cycles; on two CPU "
-    f"cores ResNet18 takes {span(slower, 0)} % longer, one image at a time.",
-    "overhead", slower.min() > 5)
+    f"cores ResNet18 takes {span(slower, 0)} % longer, one image at a time.", "overhead", slower.min() > 5)
 
 stds = [some(error_model=e, system="alone", patterns=50)["std"].iloc[-1] for e in ("ReleaseMap", "StuckAt", "BitFlips")]
 ask(R, "Why does accuracy vary so much over chips?", "uT9R",
@@ -177,8 +170,7 @@ good = [sum(row["accuracies"] >= first["clean"] - 5) for row, first in ((large, 
 again = sum(long["accuracies"] >= long["clean_alone"] - 5)
 ask(R, "On what share of chips is it good enough?", "uT9R",
     f"Within 5 points of the base model without errors: {good[0]} of 20 chips behind ConvL, {good[1]} alone; with the "
-    f"base model of 30 epochs {again} of 50 behind ConvL.",
-    "accuracy", good[0] > good[1])
+    f"base model of 30 epochs {again} of 50 behind ConvL.", "accuracy", good[0] > good[1])
 ask(R, "Why does ResNet50 stay far below its accuracy without errors?", "uT9R", NOT)
 ask(R, "Where is a system of uncertain accuracy of use?", "uT9R",
     f"Where each chip is tested before use and a bad one gets a higher voltage. By the measure above {good[0]} of 20 chips "
@@ -187,8 +179,7 @@ ask(R, "Where is a system of uncertain accuracy of use?", "uT9R",
 
 small, large = (size.loc[list(some), "parameters"] / 1e6 for some in (fronts, bases))
 ask(G, "How large are generators beside the classifiers?", "Qmac",
-    f"{span(small, 2)} million parameters in front of {span(large)} million.",
-    "overhead", small.max() < large.min())
+    f"{span(small, 2)} million parameters in front of {span(large)} million.", "overhead", small.max() < large.min())
 ask(G, "How small may one be, and where does recovery stop?", "YHTK, uT9R",
     "Recovery follows the accuracy of the classifier that selects the perturbation: from "
     f"{front.iloc[0]['perturbed']:.1f} % PA with the {front.iloc[0]['selector']} to {front.iloc[-1]['perturbed']:.1f} "
@@ -227,8 +218,7 @@ seen = cct[cct["trained_on"] == "VGG11"].set_index("system")["recovery"]
 ask(U, "What about other tasks and architectures, such as transformers?", "7gLE",
     f"A narrow transformer (CCT) loses as much: 1 % errors take it from {cct['clean_alone'].max():.1f} to "
     f"{cct['perturbed_alone'].max():.1f} %. Generators trained for VGG11 recover {span(seen)} points of that, those for ResNet18 "
-    "harm it. Its own were not trained; other tasks were not measured.",
-    "transfer_desk", seen.min() > 2)
+    "harm it. Its own were not trained; other tasks were not measured.", "transfer_desk", seen.min() > 2)
 # fmt: on
 
 # %% [markdown]

@@ -46,8 +46,8 @@ from nflib.study.runner import macs
 rows = measured(cells, profile, measure, device)
 adds = {cell.digest: 100 * macs(cell.base, cell.generator) / macs(cell.base) for cell in cells if cell.generator}
 rows["MACs added (%)"] = rows["digest"].map(adds)
-behind = rows[rows["generator"] != "none"].set_index("digest")
-places, forms = (behind.loc[list(dict.fromkeys(cell.digest for cell in cells if cell.generator in some))] for some in (moved, built))
+behind = rows[rows["generator"] != "none"].set_index("generator", drop=False)
+places, forms = (behind.loc[[r.label for r in some if r.label in behind.index]] for some in (moved, built))
 front, encoder = places.iloc[0], rows[rows["base_model"].str.endswith("encoder")].iloc[0]
 
 
@@ -83,7 +83,7 @@ claim(
 # ## Depth, width and activation
 
 # %% tags=["hide-input"]
-ladder(behind.loc[[front.name, *forms.index]], name="forms", alt="Accuracy under errors without and with each form of generator.")
+ladder(behind.loc[[front.name, *forms.index]] if len(forms) else places.head(1), name="forms", alt="Accuracy under errors without and with each form of generator.")
 
 # %% tags=["hide-input"]
 for row in forms.to_dict("records"):
@@ -100,7 +100,7 @@ for row in forms.to_dict("records"):
 columns = ["generator", "MACs added (%)", "clean", "perturbed", "std", "recovery", "recovery_se", "training_minutes"]
 caption = f"{front['base_model']} on {front['dataset']}, means over chips; everything was trained by {front['training']}. "
 caption += "MACs: multiply-accumulates that are added to the classifier's, in per cent of these."
-show(rows[rows["generator"] != "none"], columns, "variants", caption)
+show(behind, columns, "variants", caption)
 
 # %% [markdown]
 # ## Limits

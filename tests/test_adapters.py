@@ -9,11 +9,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from examples import same, seeded, state
-from nflib import adapters, eopm, generators, models
+from nflib import adapters, energy, eopm, generators, models
 from nflib.adapters import Adapted
 from nflib.eopm import GeneratorRecipe
 from nflib.faults import BitFlips, perturbed
 from nflib.quantize import Quantized
+from nflib.study import recipes, runner
 
 PLACES = ["block 1", "block 2", "beside"]
 ERRORS = BitFlips(0.02)
@@ -86,6 +87,21 @@ def test_beside_a_model_stands_an_encoder_and_not_every_generator_has_one(refuse
     assert same(adapter.state_dict(), models.build("conv_s_encoder", width=0.25).double().state_dict())
     with refused("'deconv_s'.*conv_s"):
         adapters.build("deconv_s", "beside", base.model)
+
+
+def test_what_is_added_is_counted_where_it_stands():
+    """Beside, the encoder; within, convolutions over a quarter of the pixels: ConvS's, but that maps have 16 channels, not 3."""
+    base = recipes.base("desk", "cifar10", "vgg11")
+    front, within, beside = (
+        runner.macs(base, recipes.generator("desk", "conv_s", "eopm", "bit_flips", 0.01, place=place))
+        for place in ("", "block 1", "beside")
+    )
+    assert beside == energy.macs(models.build("conv_s_encoder", width=0.25))
+    c, pixels = 8, 32 * 32
+    grown = {3: 0, 16: 0}
+    for maps in grown:  # the first convolution, the last of a block at half of the side, the last of all
+        grown[maps] = 9 * (maps * c * pixels + c * maps * pixels // 4 + maps * maps * pixels)
+    assert 4 * within == front + grown[16] - grown[3]
 
 
 def test_variants_differ_from_conv_l_in_what_their_names_say():
