@@ -117,10 +117,10 @@ release, tight = (whole[whole["base_recipe"] == name] for name in ("release", "c
 losses = [of(some, "lost") for some in (release, tight)]
 claim(
     losses[1].max() < 1 and losses[0].min() > 10,
-    f"Bit errors cost {span(losses[1])} points with clipped weights, and {span(losses[0])} with the recipe release.",
+    f"With clipped weights bit errors cost less than one point ({span(losses[1])}), with the recipe release {span(losses[0])}.",
 )
 reached, price = of(tight, "clean").mean(), (of(release, "clean") - of(tight, "clean")).mean()
-claim(3 < price < 5, f"The price of clipping: {reached:.1f} % accuracy without errors, {price:.1f} points below release.")
+claim(3 < price < 5, f"The price: {reached:.1f} % accuracy without errors, about four points ({price:.1f}) below release.")
 
 # %% [markdown]
 # ## Clipping helps more than training on bit errors
@@ -136,8 +136,8 @@ plain, loose = free[free["weight_decay"] == 0], limited[limited["clipping"] == l
 gain, cost = of(loose, "perturbed") - of(plain, "perturbed"), (of(plain, "clean") - of(loose, "clean")).mean()
 claim(
     gain.min() > 10 and cost < 1.5,
-    f"Clipping at a loose limit ({limited['clipping'].max():g}) adds {span(gain, 0)} points under errors and "
-    f"costs {cost:.1f} points without.",
+    f"Clipping at a loose limit ({limited['clipping'].max():g}) adds {span(gain, 0)} points under errors and costs hardly "
+    f"anything without ({cost:.1f} points).",
 )
 steps = [some[["lost", "clean"]].diff().dropna().lt(0).all(axis=None) for _, some in limited.groupby("error_model")]
 claim(
@@ -195,8 +195,8 @@ first = cut[(cut["base_recipe"] == "release") & (cut["error_model"] == "ReleaseM
 claim(
     first["recovery"] > 10 and first["clean_alone"] - first["clean"] < 1,
     f"Clipping the weights at three times their RMS raises accuracy under errors from {first['perturbed_alone']:.1f} "
-    f"to {first['perturbed']:.1f} % and costs {first['clean_alone'] - first['clean']:.1f} points without errors "
-    "(release, ReleaseMap).",
+    f"to {first['perturbed']:.1f} % and costs less than one point without errors ({first['clean_alone'] - first['clean']:.1f}; "
+    "release, ReleaseMap).",
 )
 claim(
     (cut["recovery"] > 2 * cut["recovery_se"]).all(),
