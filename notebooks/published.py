@@ -95,7 +95,7 @@ if not known:
 rows = stored(profile)
 rows = rows[rows["digest"].isin(list(known))].reset_index(drop=True)
 rows = rows.join(pd.DataFrame([known[digest] for digest in rows["digest"]]))
-rows["model"] = rows["base_model"] + (" (" + rows["base_recipe"] + ")").str.replace(" (release)", "", regex=False)
+rows["model"] = rows["base_model"] + (" (" + rows["recipe_words"] + ")").str.replace(" (release)", "", regex=False)
 rows["model"] = (rows["model"] + " + " + rows["generator"]).str.removesuffix(" + none")
 here = rows["error_model"].eq("ReleaseMap") & rows["rate"].eq(USUAL["rate"]) & rows["bits"].eq(8)
 main = rows[here & rows["load"].ne(NAMELESS)]
