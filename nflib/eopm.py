@@ -97,7 +97,7 @@ class GeneratorRecipe:
     @property
     def label(self) -> str:
         """What it is, in the words of the book."""
-        place = {"": "", BESIDE: " encoder beside it"}.get(self.place, f" after {self.place}")
+        place = {"": "", BESIDE: " encoder in parallel"}.get(self.place, f" after {self.place}")
         return generators.label(self.name) + place + (", mixed rates" if self.mixed_rates else "")
 
     @property

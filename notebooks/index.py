@@ -150,7 +150,7 @@ claim(
     f"{norm['perturbed']:.1f} % accuracy, {gap:.1f} ± {error:.1f} points above the best generator "
     "([more](tradeoff_desk.ipynb)).",
 )
-front, beside = (some[some["generator"] == name].iloc[0] for some, name in ((loss, "ConvL"), (desk, "ConvL encoder beside it")))
+front, beside = (some[some["generator"] == name].iloc[0] for some, name in ((loss, "ConvL"), (desk, "ConvL encoder in parallel")))
 gap, error = paired(beside["accuracies"], front["accuracies"])
 claim(
     gap > 2 * error and beside["clean"] > front["clean"],

@@ -99,7 +99,7 @@ ask(W, "Does it hold when test images differ from those of training?", "7gLE",
     f"images): {span(shifted['recovery'])} points.", "shift", sure.mean() > 0.8)
 faded = some(desk, training="faded EOPM", trained_on="VGG11", steps=7000).set_index("system")
 inside = faded.loc[faded.index.str.startswith("ConvL after"), "recovery"]
-beside, ahead = (faded.loc[name] for name in ("ConvL encoder beside it", "ConvL"))
+beside, ahead = (faded.loc[name] for name in ("ConvL encoder in parallel", "ConvL"))
 ask(W, "Are noise-trained layers, a later layer or a parallel branch as good as a generator?", "7gLE",
     f"A parallel branch is better: beside a narrow VGG11, half of ConvL recovers {beside['recovery']:.1f} points and costs "
     f"{beside['clean_alone'] - beside['clean']:.1f} without errors; in front, all of it recovers {ahead['recovery']:.1f} and "
