@@ -94,7 +94,8 @@ for row in within.to_dict("records"):
 # ## Depth, width and activation
 
 # %% tags=["hide-input"]
-ladder(behind.loc[[front.name, *forms.index]] if len(forms) else places.head(1), name="forms", alt="Accuracy under errors without and with each form of generator.")
+said = "Accuracy under errors without and with each form of generator."
+ladder(behind.loc[[front.name, *forms.index]], name="forms", alt=said)
 
 # %% tags=["hide-input"]
 for row in forms.to_dict("records"):
