@@ -91,7 +91,7 @@ for row in within.to_dict("records"):
     )
 
 # %% [markdown]
-# ## Depth, width and activation
+# ## Other forms of the generator
 
 # %% tags=["hide-input"]
 said = "Accuracy under errors without and with each form of generator."
