@@ -8,7 +8,7 @@
 # %% [markdown]
 # # What did reviewers ask, and what was measured?
 #
-# **Four fifths of the reviewers' questions have a measured or computed answer here; the others are marked "not
+# **More than nine tenths of the reviewers' questions have a measured or computed answer here; the others are marked "not
 # measured".** Unless it says otherwise, an answer is for a full-size VGG11 of 12 epochs on CIFAR-10, under 1 % bit errors
 # of the official code's error map; generators were trained by distillation, not by the paper's algorithm.
 #
@@ -216,7 +216,7 @@ ask(U, "Does training over several rates help?", "7gLE",
 cct = some(narrowed, base_model="CCT")
 seen = cct[cct["trained_on"] == "VGG11"].set_index("system")["recovery"]
 ask(U, "What about other tasks and architectures, such as transformers?", "7gLE",
-    f"A narrow transformer (CCT) loses as much: 1 % errors take it from {cct['clean_alone'].max():.1f} to "
+    f"A narrow transformer (CCT) is hurt as much: 1 % errors take it from {cct['clean_alone'].max():.1f} to "
     f"{cct['perturbed_alone'].max():.1f} %. Generators trained for VGG11 recover {span(seen)} points of that, those for ResNet18 "
     "harm it. Its own were not trained; other tasks were not measured.", "transfer_desk", seen.min() > 2)
 # fmt: on
@@ -228,7 +228,7 @@ ask(U, "What about other tasks and architectures, such as transformers?", "7gLE"
 found = pd.DataFrame(rows)
 done = found["answer"] != NOT
 claim(
-    0.78 < done.mean() < 0.86,
+    done.mean() > 0.9,
     f"{done.sum()} of {len(found)} questions have an answer; {(~done).sum()} are not measured.",
 )
 keep("questions.csv", to_csv(found))
