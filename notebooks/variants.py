@@ -6,7 +6,7 @@
 # ---
 
 # %% [markdown]
-# # Where should the added network stand, and how should it be built?
+# # Where should the added network stand?
 #
 # **Beside the classifier, not in front of it: half of ConvL there recovers 34 points of what bit errors take from a narrow
 # VGG11, and all of it in front 22. But that half alone, trained as a classifier, is more accurate at nominal voltage than
@@ -16,7 +16,7 @@
 # All networks here have what a generator has: a memory without errors, a frozen classifier, and training on the paper's
 # loss while the path beside them fades in (*faded EOPM*, [method](../method.md)). An *adapter* after block 1 or 2 adds
 # A(h) to the classifier's maps h where these are halved for the first or second time. *In parallel* stands a generator's
-# encoder with a linear layer; its outputs are added to the classifier's. Reviewers asked for both, and for other forms.
+# encoder with a linear layer; its outputs are added to the classifier's. Reviewers asked for both.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": real images, narrow networks; "paper": full size
@@ -24,7 +24,7 @@ dataset: str = "digits"  # also cifar10, cifar100, gtsrb, or the name of your ow
 base_model: str = "vgg11"  # also resnet18, resnet50, vgg16, vgg19
 network: str = "conv_l"  # what is moved; also conv_s, unet_l, unet_s
 places: list[str] = ["block 1", "beside"]  # beside the input; also block 2
-generators: list[str] = ["conv_l_shallow"]  # also conv_l_deep, conv_l_narrow, conv_l_wide, conv_l_leaky
+generators: list[str] = ["conv_l_shallow"]  # other forms, in front; also conv_l_deep, conv_l_narrow, conv_l_wide, conv_l_leaky
 training: str = "faded_eopm"  # "eopm": the paper's loss at full brightness throughout
 error_model: str = "release_map"  # also bit_flips, stuck_at
 rate: float = 0.01  # bit-error rate of training and of measurement, as a fraction
@@ -66,7 +66,7 @@ def gain(row):
 # red diamond is the paper's value for ConvL in front of a full-size VGG11.
 
 # %% tags=["hide-input"]
-ladder(places, name="places", alt="Accuracy under errors without the added network, and with it at each place.")
+ladder(behind, name="variants", alt="Accuracy under errors without the added network, and with it in each place and form.")
 
 # %% tags=["hide-input"]
 beside, within = (places[places["generator"].str.contains(word)] for word in ("in parallel", "after block"))
@@ -97,15 +97,6 @@ for row in within.to_dict("records"):
         f"{row['generator']} recovers {row['recovery']:.1f} points ({more:+.1f} ± {error:.1f} against in front), for "
         f"{row['MACs added (%)']:.0f} % more multiply-accumulates.",
     )
-
-# %% [markdown]
-# ## Other forms of the generator
-
-# %% tags=["hide-input"]
-said = "Accuracy under errors without and with each form of generator."
-ladder(behind.loc[[front.name, *forms.index]], name="forms", alt=said)
-
-# %% tags=["hide-input"]
 for row in forms.to_dict("records"):
     more, error = gain(row)
     claim(
