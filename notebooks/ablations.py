@@ -134,7 +134,8 @@ claim(
 # %% tags=["hide-input"]
 columns = ["base_model", "generator", "models_per_step", "loss_weight", "rate", "perturbed", "recovery"]
 caption = "Accuracy under errors in per cent, recovery in points, means over chips. Generators were trained by "
-caption += f"{' and '.join(varied['training'].unique())} for {span(varied['steps'], 0)} steps; the paper's on the official schedule, N = 10."
+caption += f"{' and '.join(varied['training'].unique())} for {span(varied['steps'], 0)} steps; the paper's with N = 10, on the "
+caption += "official schedule."
 show(rows, [*columns, "published_recovery"], "ablations", caption)
 
 # %% [markdown]
