@@ -99,7 +99,7 @@ claim(
 for row in accuracy[accuracy["generator"] == "UIP"].itertuples():
     claim(
         row.recovery < 2 * row.recovery_se,
-        f"One perturbation for all images recovers nothing significant for {row.base_model}: {row.recovery:.1f} ± "
+        f"One perturbation for all images recovers nothing for {row.base_model}: {row.recovery:.1f} ± "
         f"{row.recovery_se:.1f} points.",
     )
 own = accuracy[accuracy["base_model"].isin(accuracy["selector"])].set_index("base_model")["clean"]

@@ -73,10 +73,12 @@ def test_the_gradient_is_the_textbook_s_and_the_models_are_untouched(place):
 def test_training_moves_the_adapter_alone_and_ends_at_full_brightness(place, digits):
     base, adapter = Quantized(models.build("vgg11", width=0.0625)), None
     before, adapter = copy.deepcopy(base.model.state_dict()), adapters.build("conv_s", place, base.model, 0.25)
-    start = state(adapter)
+    start, seen = state(adapter), []
+    adapter.register_forward_hook(lambda *_: seen.append(base.model.brightness))
     recipe = GeneratorRecipe("conv_s", models_per_step=2, steps=4, batch=16, fade_in=0.75, width=0.25, place=place)
     eopm.train_generator(adapter, [base], digits.train.first(40), "crop", recipe, ERRORS)
     assert base.model.adapter is adapter and base.model.brightness == 1
+    assert seen == [recipe.brightness(step) for step in range(4) for _ in range(3)] and len(set(seen)) > 1  # clean, two perturbed
     assert not same(start, state(adapter))
     model = base.model.front if place == "beside" else nn.Sequential(*base.model.front, *base.model.rest)
     assert same(model.state_dict(), before)
