@@ -226,4 +226,5 @@ def scatter(
     if hue:
         _legend(figure, *axis.get_legend_handles_labels())
     axis.set(xlabel=head(x), ylabel=head(y), **limits)
+    axis.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())  # of a short logarithmic axis: they would overlap
     return Picture(figure, alt or f"{head(y)} against {head(x)}, {len(rows)} points.", name)
