@@ -5,12 +5,13 @@ lies in memory without errors and is trained on Eq. 3.
 """
 
 import re
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from nflib import generators, models
-from nflib.names import UserError
+from nflib.names import UserError, choose
 
 BESIDE = "beside"
 
@@ -62,8 +63,11 @@ def build(name: str, place: str, model: nn.Sequential, width: float = 1.0, seed:
     without encoder."""
     _, channels = _layers_before(model, place)
     if place == BESIDE:
-        known = {of: encoder for encoder, of in models.ENCODERS.items()}
-        if name not in known:
-            raise UserError(f"generator {name!r} cannot stand beside a base model; there are {', '.join(known)}")
-        return models.build(known[name], channels, width=width, seed=seed)
+        encoder = models.ENCODER_OF[choose("generator with an encoder", name, models.ENCODER_OF)]
+        return models.build(encoder, channels, width=width, seed=seed)
     return generators.build(name, width, seed, maps=channels)
+
+
+def added(count: Callable[[nn.Module], float], model: nn.Sequential, network: nn.Module, place: str) -> float:
+    """What a generator, or an adapter at its place, adds to what `count` (such as `energy.macs`) says of a base model."""
+    return count(Adapted(model, network, place)) - count(model) if place else count(network)

@@ -24,6 +24,7 @@ VGGS = {
 }
 PREACT_RESNETS = {"preact_resnet18": [2, 2, 2, 2]}
 ENCODERS = {f"{name}_encoder": name for name in ("conv_l", "conv_s", "unet_l", "unet_s")}  # DeConvL's is ConvL's, and so on
+ENCODER_OF = {of: encoder for encoder, of in ENCODERS.items()}
 SEPARABLE = {"separable": [(48, 1), (96, 2), (192, 1), (192, 2)]}  # channels and stride of each block; the stem: 24, 2
 TRANSFORMERS = {"cct": (4, 4)}  # blocks, heads
 LABELS = {  # the five of the paper's grids

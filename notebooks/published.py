@@ -30,10 +30,12 @@
 profile: str = "desk"  # whose models are listed: "smoke", "desk", "paper12" or "paper"
 
 # %% tags=["hide-cell"]
+from functools import partial
+
 import pandas as pd
 
 from nflib import data, energy, generators, models
-from nflib.adapters import Adapted
+from nflib.adapters import added
 from nflib.names import UserError
 from nflib.report import claim, ladder, show, stored
 from nflib.study import recipes, weights
@@ -41,7 +43,7 @@ from nflib.study.cells import cell_of
 from nflib.study.records import Store
 from nflib.study.trained import base_key, generator_key, new_generator
 
-NAMELESS = "not by a name"
+NAMELESS, COUNTS = "not by a name", (energy.macs, energy.weight_reads)
 USUAL = {"training": "faded_eopm", "error_model": "release_map", "rate": 0.01, "recipe": "release"}  # of nflib.load
 
 
@@ -66,18 +68,14 @@ def facts(cell, card):
     """What is known of a published model, and of the energy of the pair that it is measured in."""
     base, front, size = cell.base, cell.generator, data.image_size(cell.base.dataset)
     alone = models.build(base.model, card["classes"], size, base.width)
-    added = new_generator(cell, card["classes"], size) if front else None
-    both = Adapted(alone, added, front.place) if front and front.place else None
-
-    def of_added(count):
-        return count(both, size) - count(alone, size) if both else count(added, size) if front else 0
-
+    network = new_generator(cell, card["classes"], size) if front else alone
+    adds = [added(partial(count, image_size=size), alone, network, front.place if front else "") for count in COUNTS]
     ratio = energy.read_energy(cell.rate)
     return {
         "load": loading(cell),
-        "parameters": models.parameter_count(added or alone),
-        "million_MACs": (of_added(energy.macs) if front else energy.macs(alone, size)) / 1e6,
-        "energy_saved": energy.energy_saving(energy.weight_reads(alone, size), of_added(energy.weight_reads), ratio),
+        "parameters": models.parameter_count(network),
+        "million_MACs": adds[0] / 1e6,
+        "energy_saved": energy.energy_saving(energy.weight_reads(alone, size), adds[1] if front else 0, ratio),
         "KB": card["bytes"] / 1000,
         "training_s": card["facts"]["seconds"],
         "commit": card["facts"]["provenance"]["commit"][:10],

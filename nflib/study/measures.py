@@ -33,7 +33,8 @@ Measured = tuple[dict, dict, dict[str, np.ndarray] | None]
 
 
 def _models(cell: Cell, device: torch.device, deadline: float | None):
-    """Base model (with its adapter, if the cell has one), generator (or None), and what every record says about how they came about: (facts, digests)."""
+    """Base model (with its adapter, if the cell has one), generator (or None), and what every record says about how they
+    came about: (facts, digests)."""
     error_model = faults.named(cell.error_model, cell.rate)
     is_chip = faults.is_chip_map(cell.error_model) and error_model.load()  # refuses a bad file before any training
     base, base_facts, base_digest = base_model(cell.base, device, deadline, cell.bits)

@@ -108,7 +108,7 @@ def base(profile: str, dataset: str, model: str, recipe: str = "release", **chan
 
 def selector(profile: str, dataset: str, name: str) -> Base:
     """A classifier that selects class-wise perturbations: "separable", or the encoder of a generator of that name."""
-    known = {of: encoder for encoder, of in models.ENCODERS.items()} | {name: name for name in models.SEPARABLE}
+    known = models.ENCODER_OF | {name: name for name in models.SEPARABLE}
     return base(profile, dataset, known[choose("selector", name, known)], "modern")
 
 

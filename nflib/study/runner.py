@@ -18,8 +18,8 @@ from nflib.names import UserError
 from nflib.study.cells import Base, Cell, cell_of
 from nflib.study.measures import chips_path, measure
 from nflib.study.records import Store, check_writable, device_name
-from nflib.study.trained import arithmetic_of, base_key, checkpoints, choose_device, dataset_on, file_of, generator_key, keep_freed_memory, locked
-from nflib.training import Diverged, OutOfTime
+from nflib.study.trained import arithmetic_of, base_key, checkpoints, choose_device, dataset_on, file_of, generator_key, keep_freed_memory, locked, new_generator
+from nflib.training import BaseRecipe, Diverged, OutOfTime
 
 TRAINING_IMAGES = {"digits": 1294, "cifar10": 47500, "cifar100": 47500, "gtsrb": 37249}
 TEST_IMAGES = {"digits": 360, "cifar10": 10000, "cifar100": 10000, "gtsrb": 12630}
@@ -44,21 +44,20 @@ def measure_and_store(cell: Cell, store: Store, device: torch.device, deadline: 
 
 
 @functools.cache
-def _macs(model: str, width: float, size: int, front: tuple[str, float, str] | None) -> int:
-    base = models.build(model, 10, size, width)
-    if front is None:
-        return energy.macs(base, size)
-    name, width, place = front
-    if place:
-        both = adapters.Adapted(base, adapters.build(name, place, base, width), place)
-        return energy.macs(both, size) - energy.macs(base, size)
-    return 0 if name in generators.CONTROLS else energy.macs(generators.build(name, width, image_size=size), size)
+def _macs(base: Base, recipe: GeneratorRecipe | None) -> int:
+    size = data.image_size(base.dataset)
+    model, count = models.build(base.model, 10, size, base.width), functools.partial(energy.macs, image_size=size)
+    if recipe is None:
+        return count(model)
+    if recipe.name in generators.CONTROLS:
+        return 0
+    return adapters.added(count, model, new_generator(Cell(base, recipe), 10, size), recipe.place)
 
 
 def macs(base: Base, recipe: GeneratorRecipe | None = None) -> int:
     """Multiply-accumulates of one image: of a base model, or of the generator or adapter of a recipe that is added to it."""
-    front = (recipe.name, recipe.width, recipe.place) if recipe else None
-    return _macs(base.model, base.width, data.image_size(base.dataset), front)
+    untrained = Base(base.dataset, base.model, BaseRecipe(), base.width)  # counts do not hang on the training
+    return _macs(untrained, GeneratorRecipe(recipe.name, width=recipe.width, place=recipe.place) if recipe else None)
 
 
 @functools.cache
