@@ -28,7 +28,7 @@ training: str = "eopm"  # the paper's loss; "faded_eopm": the same while the ima
 steps: int = 0  # of each training; 0: as many as the profile has
 models_per_step: list[int] = [1, 2]  # values of N, with lambda = 5
 loss_weights: list[float] = [5.0, 0.1]  # values of lambda, with the profile's own N
-universal_for: list[str] = ["vgg11"]  # base models with a universal input perturbation
+fixed_for: list[str] = ["vgg11"]  # base models with fixed perturbations: one for all images, and one for each class
 error_model: str = "release_map"  # also bit_flips, stuck_at, chip_map:PATH
 rates: list[float] = [0.01]  # bit-error rates; N and lambda are varied at the first
 patterns: int = 10  # error patterns (chips)
@@ -48,9 +48,10 @@ for model in base_models:
     chosen = [generator(profile, name, training, *errors, **length, **change) for name, change in product(generators, changes)]
     whole = base(profile, dataset, model, base_recipe)
     cells += [Cell(whole, front, *errors, patterns, images) for front in (None, *chosen)]
-for model, met in product(universal_for, settings([error_model], rates)):
-    whole, front = base(profile, dataset, model, base_recipe), generator(profile, "universal", "eopm", *met)
-    cells += [Cell(whole, one, *met, patterns, images) for one in (None, front)]
+for model, met in product(fixed_for, settings([error_model], rates)):
+    whole, fixed = base(profile, dataset, model, base_recipe), ("universal", "class_wise")
+    fronts = [None, *(generator(profile, name, "eopm", *met) for name in fixed)]
+    cells += [Cell(whole, front, *met, patterns, images) for front in fronts]
 own_number = generator(profile, "conv_l", "eopm", *errors).models_per_step
 
 # %% tags=["hide-cell"]
