@@ -8,10 +8,10 @@
 # %% [markdown]
 # # How much time does a generator cost?
 #
-# **With one image at a time, a generator adds between an eighth and a third to the latency of ResNet18 on a CPU; with 16
-# images at a time, less than a fifth.** We measured full-size networks on images of 32×32 pixels, on two cores of a
-# server CPU. On the paper's V100 GPU a generator adds far more (its Table 9). Weights are untrained, which does not
-# change the time.
+# **With one image of 32×32 pixels at a time, a generator adds between a tenth and a third to a classifier's latency on a
+# CPU. At 224×224 pixels the classifier decides: VGG19 takes up to a fifth longer, ResNet18 more than twice as long
+# behind ConvL, which then takes more time than the classifier itself.** We measured full-size networks on two cores of a
+# server CPU; the paper used a V100 GPU (its Table 9). Weights are untrained, which does not change the time.
 #
 # The *overhead* is what the generator adds, in per cent of the base model's time. *Simulated cycles* are those of the
 # simulator SCALE-Sim for the paper's accelerator, a 32×32 systolic array that never waits for its memory.
@@ -67,6 +67,7 @@ cycles = cycles.rename(columns={"true_cycles": "simulated cycles"})
 rows = rows.merge(cycles[[*keys, "simulated cycles"]], how="left", on=keys)
 rows["setting"] = rows["base_model"] + ", " + rows["pixels"].astype(str) + " pixels, " + rows["device"]
 single, many = rows[rows["batch"] == min(batches)], rows[rows["batch"] == max(batches)]
+small, large = single[single["pixels"] == 32], single[single["pixels"] > 32]
 
 # %% [markdown]
 # ## The overhead is larger than the accelerator's cycles suggest
@@ -83,38 +84,47 @@ bars(drawn, "generator", "added to the base model (%)", "by", None, "published o
 
 # %% tags=["hide-input"]
 claim(
-    single["overhead"].between(12.5, 33).all() and many["overhead"].max() < 20,
-    f"With one image at a time, a generator adds {span(single['overhead'], 0)} % to the latency, with {max(batches)} images "
-    f"{span(many['overhead'], 0)} %.",
+    small["overhead"].between(10, 33).all() and many["overhead"].max() < 20,
+    f"With one image of 32×32 pixels at a time, a generator adds {span(small['overhead'], 0)} % to the latency; with "
+    f"{max(batches)} images {span(many['overhead'], 0)} % ({', '.join(many['base_model'].unique())}).",
 )
 claim(
-    (rows["overhead"] > rows["simulated cycles"]).all(),
-    f"In all {len(rows)} settings that is more than on the simulated accelerator ({span(rows['simulated cycles'], 0)} % more "
-    "cycles).",
+    (small["overhead"] > small["simulated cycles"]).all() and (small["published overhead"] > small["overhead"]).all(),
+    f"That is more than on the simulated accelerator ({span(small['simulated cycles'], 0)} % more cycles), and less than on the "
+    f"paper's GPU ({span(small['published overhead'], 0)} %), for each of {len(small)} pairs.",
 )
-claim(
-    (single["published overhead"] > single["overhead"]).all(),
-    f"On the paper's GPU each generator adds more: {span(single['published overhead'], 0)} %.",
-)
+slowest = large.loc[large.groupby("base_model")["overhead"].idxmax()]
+said = [
+    f"{row.base_model} takes {span(large.loc[large['base_model'] == row.base_model, 'overhead'], 0)} % longer; {row.generator} "
+    f"alone takes {row.generator_eager_ms:.0f} ms, {row.base_model} {row.base_eager_ms:.0f} ms"
+    for row in slowest.itertuples()
+]
+if len(large):
+    claim(
+        slowest["overhead"].max() > 100 and slowest["overhead"].min() < 20,
+        f"At 224×224 pixels {'. '.join(said)}. On the paper's GPU it is {span(large['published overhead'], 0)} % for both.",
+    )
 
 # %% [markdown]
-# ## With single images, a smaller generator is not always faster
+# ## Small single images hide how much a generator computes
 #
 # Each call of a layer takes time, however little it computes. The time of a generator therefore follows its arithmetic
-# for batches of images, but less so for single ones.
+# for batches and for large images, but less so for single small ones.
 
 # %% tags=["hide-input"]
-unets = single.pivot_table("generator_eager_ms", "setting", "generator").reindex(columns=["UNetS", "UNetL"])
+unets = [small.pivot_table(name, "setting", "generator") for name in ("generator_eager_ms", "simulated cycles")]
+unets = [table.reindex(columns=["UNetS", "UNetL"]) for table in unets]
+time, work = (table["UNetL"] / table["UNetS"] for table in unets)
 claim(
-    (unets["UNetL"] < 1.1 * unets["UNetS"]).all(),
-    f"UNetS, half as wide as UNetL, takes nearly as long for one image: {span(unets['UNetS'], 2)} and "
-    f"{span(unets['UNetL'], 2)} ms.",
+    time.max() < 1.3 < work.min(),
+    f"For one image of 32×32 pixels UNetL takes {span(time, 2)} times as long as UNetS, which is half as wide; on the "
+    f"simulated accelerator it takes {span(work, 2)} times as many cycles.",
 )
-one, several = (some["generator_eager_ms"].corr(some["simulated cycles"], "spearman") for some in (single, many))
+one, several, big = (some["overhead"].corr(some["simulated cycles"], "spearman") for some in (small, many, large))
 claim(
-    several > max(0.9, one),
-    f"Measured times of generators follow simulated cycles closely for {max(batches)} images (rank correlation "
-    f"{several:.2f}), for one image less so ({one:.2f}).",
+    min(several, big) > max(0.85, one),
+    f"Measured overheads follow simulated cycles closely for {max(batches)} images (rank correlation {several:.2f}) and for "
+    f"large ones ({big:.2f}), for single small ones less so ({one:.2f}).",
 )
 
 # %% tags=["hide-input"]
@@ -126,8 +136,8 @@ show(rows, columns, "overhead", caption)
 # %% [markdown]
 # ## Limits
 #
-# Latencies belong to the machine that they were measured on; this one is no accelerator with low-voltage memory. VGG19,
-# images of 224×224 pixels and a GPU were not measured.
+# Latencies belong to the machine that they were measured on; this one is no accelerator with low-voltage memory. A GPU was
+# not measured, and batches for ResNet18 and small images only.
 
 # %% tags=["hide-input"]
 apart = rows.groupby(["setting", "batch"])["base_eager_ms"].agg(lambda ms: 100 * (ms.max() / ms.min() - 1)).max()
