@@ -9,14 +9,15 @@
 # # What does the training objective need?
 #
 # **Perturbed models must weigh at least as much as the clean one, several in a step are better than one, and the perturbation
-# must depend on the image: one for all images recovers nothing.** We measured a narrow VGG11 with ConvL on CIFAR-10, and
-# universal perturbations for four classifiers, at 1 % bit errors of the official code's error map. ConvL was trained on the
-# paper's loss while images faded in (*faded EOPM*, [method](../method.md)), but briefly: only the order should be compared
-# with the paper's.
+# must depend on the image: one for all images recovers nothing, one for each class most of the loss. Only for ResNet50
+# knowing the class does not suffice at 1 % bit errors.** We measured a narrow VGG11 with ConvL on CIFAR-10, and fixed
+# perturbations for five narrow classifiers, under errors of the official code's error map. ConvL was trained on the paper's
+# loss while images faded in (*faded EOPM*, [method](../method.md)), but briefly: compare only the order with the paper's.
 #
 # The loss is that of the clean model plus lambda times the mean loss of N perturbed models, which are drawn anew in
 # each step; the paper takes lambda = 5 and N = 10. A *universal input perturbation* (UIP) is one picture that is added
-# to all images, trained on the same loss. These are the paper's Figure 7 (N) and its Tables 10 (lambda) and 11 (UIP).
+# to all images, a *class-wise* perturbation one picture for each class, here selected by the true label; both were trained
+# on the same loss. The paper has Figure 7 (N) and Tables 10 (lambda) and 11 (UIP).
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": real images, narrow networks; "paper": full size
@@ -59,7 +60,8 @@ from nflib.report import bars, claim, measured, published, show, span
 
 rows = measured(cells, profile, measure, device)
 rows["line"] = rows["base_model"] + ", " + rows["generator"]
-varied, uip = rows[~rows["generator"].isin(["none", "UIP"])], rows[rows["generator"] == "UIP"]
+uip, by_class = (rows[rows["generator"] == name] for name in ("UIP", "class-wise"))
+varied = rows[~rows["generator"].isin(["none", "UIP", "class-wise"])]
 by_number = varied[varied["loss_weight"] == 5].sort_values("models_per_step")
 by_weight = varied[varied["models_per_step"] == own_number].sort_values("loss_weight")
 printed = published.accuracies()
@@ -111,13 +113,14 @@ for line, some in by_number.groupby("line"):
     )
 
 # %% [markdown]
-# ## One perturbation for all images recovers almost nothing
+# ## One perturbation for all images recovers nothing, one for each class much
 #
-# Diamonds are the paper's Table 11.
+# The class is the true label: no generator can know more about it. Diamonds are the paper's Table 11.
 
 # %% tags=["hide-input"]
-met = uip.assign(errors=(100 * uip["rate"]).map("errors at {:g} %".format))
-bars(met, "base_model", "recovery", "errors", "recovery_se", "published_recovery", name="universal")
+fixed = rows[rows["generator"].isin(["UIP", "class-wise"])]
+met = fixed.assign(errors=fixed["generator"] + (100 * fixed["rate"]).map(", errors at {:g} %".format))
+bars(met, "base_model", "recovery", "errors", "recovery_se", "published_recovery", name="fixed")
 
 # %% tags=["hide-input"]
 claim(
@@ -129,6 +132,19 @@ claim(
     (uip["recovery"] < 5).all() and len(uip),
     f"Ours recovers {span(uip['recovery'])} points in {len(uip)} settings.",
 )
+claim(
+    by_class["recovery"].min() > 25,
+    f"One perturbation for each class recovers {span(by_class['recovery'])} points in as many settings.",
+)
+high = by_class[by_class["rate"] == max(rates)].sort_values("perturbed")
+reached = high.apply(lambda row: sum(row["accuracies"] > row["clean_alone"] / 2), axis=1)  # chips
+if len(high) > 1:
+    claim(
+        high["perturbed"].iloc[0] < high["perturbed"].iloc[1] - 10 and reached.iloc[0] < 0.75 * patterns < reached.iloc[1:].min(),
+        f"Knowing the class does not suffice for {high['base_model'].iloc[0]} under errors at {100 * max(rates):g} %: with it, "
+        f"accuracy is {high['perturbed'].iloc[0]:.1f} % (others: {span(high['perturbed'].iloc[1:])} %), and on only "
+        f"{reached.iloc[0]} of {patterns} chips above half of that without errors (others: at least {reached.iloc[1:].min()}).",
+    )
 
 # %% [markdown]
 # ## All rows
