@@ -226,5 +226,8 @@ def scatter(
     if hue:
         _legend(figure, *axis.get_legend_handles_labels())
     axis.set(xlabel=head(x), ylabel=head(y), **limits)
-    axis.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())  # of a short logarithmic axis: they would overlap
+    if axis.get_xscale() == "log":
+        axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     return Picture(figure, alt or f"{head(y)} against {head(x)}, {len(rows)} points.", name)
