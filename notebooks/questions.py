@@ -76,9 +76,8 @@ W, P, R, G, U = "Why it works", "Does it pay?", "How predictable is it?", "The g
 uip = one(system="one perturbation for all images")
 ask(W, "How can a change of the input make up for errors in all layers?", "7gLE",
     f"Knowing the class suffices: perturbations selected by the true label raise PA from {alone['perturbed']:.1f} to "
-    f"{label['perturbed']:.1f} %, one perturbation for all images only to {uip['perturbed']:.1f} %. A ConvL "
-    "trained on the paper's loss while images faded in also tells the classifier the class (narrow networks).",
-    "mechanism", label["perturbed"] > 90 > uip["perturbed"] + 20)
+    f"{label['perturbed']:.1f} %, one for all images only to {uip['perturbed']:.1f} %. A ConvL trained on the paper's loss while "
+    "images faded in also tells the classifier the class (narrow networks).", "mechanism", label["perturbed"] > 90 > uip["perturbed"] + 20)
 bits = some(kind="sensitivity", system="alone").set_index("hit")["perturbed"]
 whole = some(patterns=10, images=1000, system="alone").iloc[-1]
 lost = (whole["clean"] - bits).sort_index()
@@ -114,15 +113,14 @@ ask(P, "What does the same loss buy without a generator? (Our reading: a slightl
     f"More: the base model alone at a higher voltage saves {ranks['alone']:.1f} % at one point lost.",
     "tradeoff", ranks["alone"] > 2 * best.max())
 hardware = some(kind="mitigation", patterns=20).set_index("mitigation")
-said = hardware.loc[["spare_sign", "secded", "zero_by_parity"]]
-said = "; ".join(f"{row.system} {row.perturbed:.1f} %" for row in said.itertuples())
+said = [f"{row.system} {row.perturbed:.1f} %" for row in hardware.loc[["spare_sign", "secded", "zero_by_parity"]].itertuples()]
 ask(P, "What about error-correcting codes, protected high bits and masked weights?", "YHTK, 7gLE, area chair",
-    f"PA is {alone['perturbed']:.1f} % alone; {said}; behind ConvL {trained.loc['ConvL', 'perturbed']:.1f} %.",
+    f"PA is {alone['perturbed']:.1f} % alone; {'; '.join(said)}; behind ConvL {trained.loc['ConvL', 'perturbed']:.1f} %.",
     "tradeoff", hardware["perturbed"].min() > alone["perturbed"] + 10)
 cut = hardware.loc["cut_weights"]
 ask(P, "And cheap ways that leave the model alone, such as clamping weights?", "7gLE",
-    f"Weights clipped at 3 × RMS: PA rises from {alone['perturbed']:.1f} to {cut['perturbed']:.1f} %, accuracy "
-    f"without errors changes from {alone['clean']:.1f} to {cut['clean']:.1f} %. The limit was chosen on test images.",
+    f"Weights clipped at 3 × RMS: PA rises from {alone['perturbed']:.1f} to {cut['perturbed']:.1f} %, accuracy without errors "
+    f"changes from {alone['clean']:.1f} to {cut['clean']:.1f} %. The limit was chosen on test images.",
     "tradeoff", cut["recovery"] > 2 * cut["recovery_se"])
 norm = some(desk, kind="mitigation", mitigation="batch_norm").iloc[-1]
 ask(P, "Do output ensembles, test-time averages or new batch-norm statistics help?", "YHTK, 7gLE",
@@ -142,12 +140,12 @@ ask(P, "Does error-aware fine-tuning of some layers help?", "YHTK, 7gLE",
     "base_recipe_desk", again.min() > released["perturbed"])
 larger = counts["there"]
 ask(P, "What does the generator cost for larger images?", "YHTK, uT9R",
-    f"At 224×224, {sum(larger < 0)} of {len(pairs)} pairs take more weight-read energy than they save at 1 %; at "
-    f"32×32, {sum(pairs['true_ES'] < 0)}.", "energy", sum(larger < 0) > sum(pairs["true_ES"] < 0))
+    f"At 224×224, {sum(larger < 0)} of {len(pairs)} pairs take more weight-read energy than they save at 1 %; at 32×32, "
+    f"{sum(pairs['true_ES'] < 0)}.", "energy", sum(larger < 0) > sum(pairs["true_ES"] < 0))
 ask(P, "What share of the whole inference's energy is that?", "uT9R, YHTK",
-    f"By published energies of arithmetic and memories, weight reads are {span(counts['share'], 0)} % of a base "
-    f"model's energy on the chip; of all of it a pair saves {span(pairs['saved'], 0)} %. Leakage and "
-    "main memory are not counted.", "energy", pairs["saved"].max() < pairs["true_ES"].max())
+    f"By published energies of arithmetic and memories, weight reads are {span(counts['share'], 0)} % of a base model's energy on "
+    f"the chip; of all of it a pair saves {span(pairs['saved'], 0)} %. Leakage and main memory are not counted.",
+    "energy", pairs["saved"].max() < pairs["true_ES"].max())
 cycles = simulate.cycle_overhead(32)["true_cycles"]
 timed = stored(others).query("kind == 'latency' and batch == 1")
 timed = (100 * (timed["both_eager_ms"] / timed["base_eager_ms"] - 1)).groupby(timed["dataset"] == "CIFAR-10")
@@ -188,10 +186,9 @@ small, large = (size.loc[list(some), "parameters"] / 1e6 for some in (fronts, ba
 ask(G, "How large are generators beside the classifiers?", "Qmac",
     f"{span(small, 2)} million parameters in front of {span(large)} million.", "overhead", small.max() < large.min())
 ask(G, "How small may one be, and where does recovery stop?", "YHTK, uT9R",
-    "Recovery follows the accuracy of the classifier that selects the perturbation: from "
-    f"{front.iloc[0]['perturbed']:.1f} % PA with the {front.iloc[0]['selector']} to {front.iloc[-1]['perturbed']:.1f} "
-    f"% with the {front.iloc[-1]['selector']}. No smaller one was measured.",
-    "mechanism", (front["perturbed"] - front["clean"]).abs().max() < 1)
+    f"Recovery follows the accuracy of the classifier that selects the perturbation: from {front.iloc[0]['perturbed']:.1f} % PA "
+    f"with the {front.iloc[0]['selector']} to {front.iloc[-1]['perturbed']:.1f} % with the {front.iloc[-1]['selector']}. No "
+    "smaller one was measured.", "mechanism", (front["perturbed"] - front["clean"]).abs().max() < 1)
 ask(G, "Which depth, width and activation are best?", "Qmac", NOT)
 too = some(kind="sensitivity", hit="generator too").set_index("system")
 said = [f"{name} {pa:.1f} % instead of {trained.loc[name, 'perturbed']:.1f} %" for name, pa in too["perturbed"].items()]
@@ -203,8 +200,7 @@ moved = some(training="distillation", trained_on="ResNet18", patterns=20).set_in
 share = [100 * moved.loc[name, "recovery"] / trained.loc[name, "recovery"] for name in moved.index]
 ask(U, "Must a generator be trained for each model, and how long does that take?", "7gLE",
     f"One distilled for ResNet18 keeps {min(share):.0f} to {max(share):.0f} % of the recovery of VGG11's own. "
-    f"Distilling one for VGG11 took {span(trained['training_minutes'], 0)} minutes on two CPU cores.",
-    "transfer", max(share) < 100)
+    f"Distilling one for VGG11 took {span(trained['training_minutes'], 0)} minutes on two CPU cores.", "transfer", max(share) < 100)
 unet = {"training": "distillation", "system": "UNetL", "trained_on": "VGG11", "patterns": 20}
 rates = {rate: some(rate=rate, **unet).iloc[-1] for rate in (0.001, 0.005, 0.01)}
 said = [f"{100 * p:g} %: {row['perturbed']:.1f} (alone {row['perturbed_alone']:.1f})" for p, row in rates.items()]
