@@ -37,7 +37,7 @@ import numpy as np
 import pandas as pd
 
 from nflib import generators
-from nflib.report import bars, claim, ladder, page, paired, stored
+from nflib.report import bars, claim, ladder, page, paired, span, stored
 
 LARGE = ["ConvL", "DeConvL", "UNetL"]
 
@@ -75,6 +75,21 @@ claim(
     f"{behind['perturbed'].max():.1f} %; red diamonds are the paper's values ([more](accuracy.ipynb)). Right: narrow "
     f"networks, from {best['perturbed_alone']:.1f} to at most {best['perturbed']:.1f} %, after "
     f"{best['training_minutes']:.0f} minutes of training on one CPU core ([more](accuracy_desk.ipynb)).",
+)
+beside_paper = page("scoreboard", "stored")["once"].query("training == 'distillation'")["difference"].abs()
+claim(
+    2.5 < beside_paper.median() < 3.5,
+    f"Of {len(beside_paper)} measurements behind distilled generators that have a published value, "
+    f"{(beside_paper <= 2).sum()} are within 2 points of it, and half within {beside_paper.median():.1f} "
+    "([more](scoreboard.ipynb)).",
+)
+price = behind.assign(cost=behind["clean_alone"] - behind["clean"])["cost"]
+timed = stored(longest).query("kind == 'latency' and batch == 1 and dataset == 'CIFAR-10'")
+slower = 100 * (timed["both_eager_ms"] / timed["base_eager_ms"] - 1)
+claim(
+    1 < price.median() and price.max() < 10 and 5 < slower.min() and slower.max() < 40,
+    f"What a generator costs: without errors, {price.median():.1f} points of accuracy in the median, at most {price.max():.1f}; "
+    f"on a CPU, with one image at a time, {span(slower, 0)} % of the classifier's own time ([more](overhead.ipynb)).",
 )
 
 # %% [markdown]
