@@ -9,7 +9,7 @@ import pytest
 
 from examples import BASE, METRICS
 from nflib.report import figures, published, show
-from nflib.report.frame import frame, measured, paired
+from nflib.report.frame import frame, measured, paired, rank_correlation
 from nflib.report.show import ClaimFails, claim, to_csv
 from nflib.study import base, generator
 from nflib.study.cells import Cell
@@ -48,6 +48,14 @@ def test_recovery_is_the_mean_of_paired_differences_and_its_error_is_theirs():
     assert paired([1.0], [0.5]) == (0.5, pytest.approx(np.nan, nan_ok=True))
     row = framed(alone=[40.0] * 4, clipped=[70.0] * 4).query("mitigation != 'none'").iloc[0]
     assert row["recovery"] == 30.0 and row["generator"] == "none"
+
+
+def test_rank_correlation_is_of_means_and_its_interval_is_over_patterns_that_systems_share():
+    systems, chips = np.arange(4.0)[:, None], np.array([10.0, 50.0, 90.0])
+    rho, p, low, high = rank_correlation(10 * systems + chips, [1, 2, 4, 3])  # chips move all systems alike: no order changes
+    assert rho == low == high == pytest.approx(0.8) and p == pytest.approx(0.2)
+    rho, _, low, high = rank_correlation([[50, 50, 50], [30, 60, 63], [20, 0, 90]], [2, 3, 1])  # on single chips they do
+    assert rho == 1 and low < 0 < 1 == high
 
 
 def test_without_the_base_model_on_the_same_chips_there_is_no_recovery():
