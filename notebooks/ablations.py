@@ -9,7 +9,7 @@
 # # What does the training objective need?
 #
 # **Perturbed models must weigh at least as much as the clean one, several in a step are better than one, and the perturbation
-# must depend on the image: one for all images recovers nothing, one for each class most of the loss. Only for ResNet50
+# must depend on the image: one for all images lowers accuracy, one for each class recovers most of the loss. Only for ResNet50
 # knowing the class does not suffice at 1 % bit errors.** We measured a narrow VGG11 with ConvL on CIFAR-10, and fixed
 # perturbations for five narrow classifiers, under errors of the official code's error map. ConvL was trained on the paper's
 # loss while images faded in (*faded EOPM*, [method](../method.md)), but briefly: compare only the order with the paper's.
@@ -87,15 +87,15 @@ claim(
     f"lambda = 0.01 at most {100 * little.max():.0f} %.",
 )
 for line, some in by_weight.groupby("line"):
-    low, high = some.iloc[0], some.iloc[-1]
+    low, high, last = some.iloc[0], some.loc[some["recovery"].idxmax()], some.iloc[-1]
     claim(
-        high["recovery"] - low["recovery"] > 2 * (high["recovery_se"] + low["recovery_se"]),
+        high["recovery"] - low["recovery"] > 2 * (high["recovery_se"] + low["recovery_se"]) and high["loss_weight"] >= 1,
         f"{line}: recovery rises from {low['recovery']:.1f} points at lambda = {low['loss_weight']:g} to "
-        f"{high['recovery']:.1f} at {high['loss_weight']:g}.",
+        f"{high['recovery']:.1f} at {high['loss_weight']:g}; at {last['loss_weight']:g} it is {last['recovery']:.1f}.",
     )
 
 # %% [markdown]
-# ## More perturbed models per step, in as many steps
+# ## More perturbed models per step help
 #
 # Recovery by N. At desk scale each of the N models sees its share of the batch, so that a step costs the same for every N.
 
@@ -113,7 +113,7 @@ for line, some in by_number.groupby("line"):
     )
 
 # %% [markdown]
-# ## One perturbation for all images recovers nothing, one for each class much
+# ## One perturbation for all images lowers accuracy, one for each class raises it
 #
 # The class is the true label: no generator can know more about it. Diamonds are the paper's Table 11.
 
@@ -129,8 +129,8 @@ claim(
     f"{len(table11)} settings.",
 )
 claim(
-    (uip["recovery"] < 5).all() and len(uip),
-    f"Ours recovers {span(uip['recovery'])} points in {len(uip)} settings.",
+    (uip["recovery"] < 0).all() and len(uip),
+    f"Ours changes accuracy under errors by {span(uip['recovery'])} points in {len(uip)} settings.",
 )
 claim(
     by_class["recovery"].min() > 25,
@@ -150,11 +150,12 @@ if len(high) > 1:
 # ## All rows
 
 # %% tags=["hide-input"]
-rows["lambda"] = rows["loss_weight"].map("{:g}".format)
+rows["lambda"] = rows["loss_weight"].map("{:g}".format).where(rows["generator"] != "none", "-")
+rows["published_recovery"] = rows["published_recovery"].where(rows["generator"] == "UIP")  # of others: at N = 10 only
 columns = ["base_model", "generator", "models_per_step", "lambda", "rate", "perturbed", "recovery"]
 caption = "Accuracy under errors in per cent, recovery in points, means over chips. Generators were trained by "
-caption += f"{' and '.join(varied['training'].unique())} for {span(varied['steps'], 0)} steps; the paper's with N = 10, on the "
-caption += "official schedule."
+caption += f"{' and '.join(varied['training'].unique())} for {span(varied['steps'], 0)} steps, fixed perturbations by EOPM for "
+caption += f"{span(fixed['steps'], 0)} with N = {span(fixed['models_per_step'], 0)}; the paper's with N = 10, on the official schedule."
 show(rows, [*columns, "published_recovery"], "ablations", caption)
 
 # %% [markdown]

@@ -8,7 +8,7 @@
 # %% [markdown]
 # # What does a bit-error rate of 1 % mean?
 #
-# **It depends on where the faulty bits lie: under the official code's error map they cost more than three times as much
+# **It depends on where the faulty bits lie: under the official code's error map they cost about three times as much
 # accuracy as independent faulty cells, although as many bits change.** We measured full-size classifiers on CIFAR-10 at
 # a rate of 1 %, alone and behind generators that were trained under the same errors, by distillation, not by the paper's
 # algorithm ([method](../method.md)).
@@ -19,8 +19,8 @@
 # rate, which change as many bits as stuck cells do; and flips at the full rate.
 
 # %% [markdown] tags=["paper"]
-# **With base models of 30 epochs, too, errors under the official code's map cost more than three times as much accuracy as
-# independent faulty cells.** Full-size VGG11 and ResNet18 on CIFAR-10; generators were trained by distillation.
+# **With base models of 30 epochs, too, errors under the official code's map cost VGG11 three times as much accuracy as
+# independent faulty cells, ResNet18 more still.** Full-size VGG11 and ResNet18 on CIFAR-10; generators were trained by distillation.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": real images, narrow networks; "paper12", "paper": full size
@@ -49,8 +49,6 @@ for model, recipe, (error_model, at) in product(base_models, base_recipes, error
     cells += [Cell(whole, recipe, *setting, patterns, images) for recipe in recipes]
 
 # %% tags=["hide-cell"]
-from itertools import combinations
-
 import numpy as np
 import seaborn as sns
 from scipy import stats
@@ -146,7 +144,7 @@ claim(
 times = lost[released] / lost[stuck]
 unsure = times * np.hypot(se[released] / lost[released], se[stuck] / lost[stuck])
 said = f"Errors cost {span(times)} times as much accuracy under ReleaseMap as under StuckAt."
-claim(times.min() > 3 and (times - 2 * unsure).min() > 2.5, said)
+claim(times.min() > 2.5 and (times - 2 * unsure).min() > 2.5, said)
 less = 100 * (1 - lost[corrected] / lost[released])
 claim(less.min() > 50, f"The slip causes most of the loss: with corrected tiling the map costs {less.min():.0f} % less.")
 others = [corrected, per_layer, half]
@@ -183,7 +181,7 @@ ten = std[released].min() / np.sqrt(10 - 1)
 claim(ten > 2, f"The mean over ten chips, as in the official code, has a standard error of {ten:.1f} points or more.")
 
 # %% [markdown]
-# ## Where errors cost more, generators recover more
+# ## How much is recovered depends on the error model
 
 # %% tags=["hide-input"]
 gain, gain_se = (of(column, behind, ("base", "generator")) for column in ("recovery", "recovery_se"))
@@ -194,10 +192,6 @@ claim(
     f"Recovery depends on the error model: {most[1]} recovers {gain.loc[most, released]:.1f} points under ReleaseMap "
     f"and {gain.loc[most, least]:.1f} under {least} ({most[0]}).",
 )
-pairs = [pair for _, some in behind.groupby(["base", "generator"]) for pair in combinations(some.itertuples(), 2)]
-agree = [(one.perturbed_alone < other.perturbed_alone) == (one.recovery > other.recovery) for one, other in pairs]
-said = f"In {sum(agree)} of {len(agree)} pairs of error models a generator recovers more under the one that costs more."
-claim(sum(agree) > 0.7 * len(agree), said)
 full = gain[flips].dropna()
 claim(
     len(full) and (full > 2 * gain_se.loc[full.index, flips]).all(),
@@ -207,14 +201,14 @@ claim(
 
 # %% tags=["hide-input"]
 columns = ["base", "error_model", "rate", "generator", "training", "perturbed", "std", "recovery"]
-caption = "Generators were trained under the errors that they meet; by distillation is not the paper's training."
+caption = "Generators were trained under the errors that they meet, not as the paper's were: see the column training."
 show(rows, columns, "error_models", caption)
 
 # %% [markdown]
 # ## Limits
 #
-# That a generator recovers next to nothing from independent errors was measured for ConvS and base models of 12 epochs
-# only. Base models of 30 epochs lose more, and large generators recover most of it from independent flips as well; at
-# half the rate, where bits change as often as under ReleaseMap, they were not measured. Each base model and generator
+# Recovery under independent errors that change as many bits as ReleaseMap was measured for ConvS and base models of 12
+# epochs only. Base models of 30 epochs lose more, and ConvL recovers most of VGG11's loss from independent flips as well; at
+# half the rate it was not measured. Each base model and generator
 # was trained once: standard errors over chips leave out the chance of training. Neighbouring seeds of ReleaseMap share
 # random numbers. The published numbers belong to ReleaseMap ([the official code](../official_code.md)).

@@ -38,7 +38,7 @@ for profile, record in ((name, record) for name in profiles for record in Store(
     command, seeds = f"nflib sweep --profile {profile} --only digest={cell.digest}", f"base model {cell.base.recipe.seed}"
     seeds += f", generator {cell.generator.seed}" if cell.generator else ""
     rows[-1] |= {"command": command, "commit": origin["commit"][:10], "seeds": seeds}
-    rows[-1] |= {"hardware": f"{origin['device']}, {origin['threads']} threads, {origin['precision']}"}
+    rows[-1] |= {"hardware": f"{origin['device']}, threads: {origin['threads']}, {origin['precision']}"}
     rows[-1] |= {"chips": f"{cell.first_seed} to {cell.first_seed + cell.patterns - 1}" if cell.patterns else "none"}
     rows[-1] |= {"training_s": sum(seconds), "dirty": origin["dirty"], "date": origin["date"], "torch": origin["torch"]}
     for what, one in trained.items():

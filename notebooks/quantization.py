@@ -9,9 +9,9 @@
 # # How few bits can a weight have?
 #
 # **Four bits are as good as eight behind a large generator, if the chip reads codes as two's complement; read as in the
-# official code, accuracy collapses at three bits.** We measured full-size classifiers on CIFAR-10 at a
-# bit-error rate of 0.5 %. Generators were trained at 1 % in front of the 8-bit model, by distillation, not by the
-# paper's algorithm ([method](../method.md)).
+# official code, accuracy collapses at three bits.** The paper's tables already have a large drop at four bits. We
+# measured a full-size ResNet18 on CIFAR-10 at a bit-error rate of 0.5 %. Generators were trained at 1 % in front of the
+# 8-bit model, by distillation, not by the paper's algorithm ([method](../method.md)).
 #
 # A trained base model is encoded again at each width, without further training; the generator never saw a narrower one.
 # In the official code a narrow code lies in a byte with its sign bit repeated above it, errors change the lower bits
@@ -149,15 +149,22 @@ wide = slip["change"][slip["bits"] >= 6].abs().mean()
 claim(wide < 4, f"From 6 bits up it changes accuracy under errors by {wide:.1f} points on average.")
 
 # %% [markdown]
-# ## Beside the published values
+# ## Our accuracies differ most from the published ones at four bits
 
 # %% tags=["hide-input"]
 beside = rows.dropna(subset="published_perturbed")
 beside = beside.assign(off=(beside["perturbed"] - beside["published_perturbed"]).abs()).sort_values("off")
 far = " and ".join(f"{row.system} at {row.bits} bits" for row in beside.tail(2).itertuples())
+drop = beside[(beside["bits"] == 4) & (beside["generator"] != "none")]
+if len(drop):
+    claim(
+        drop["published_perturbed"].max() < 70 and drop["perturbed"].min() > 80,
+        f"Read with the sign slip, four bits leave {span(drop['perturbed'])} % behind our generators, and "
+        f"{span(drop['published_perturbed'])} % in the paper.",
+    )
 if len(beside) > 1:
     claim(
-        beside["off"].median() < 8,
+        beside["off"].median() < 8 and (beside.tail(2)["bits"] == 4).all(),
         f"We differ from the published accuracy by {beside['off'].median():.1f} points in the median of {len(beside)} "
         f"settings, by {beside['off'].max():.1f} at most; the largest differences are {far}.",
     )

@@ -9,7 +9,7 @@
 # # Does a generator separate the classes that bit errors mix?
 #
 # **Yes, and a large one almost completely: behind it, neighbours in the outputs agree on the class about as often as
-# without errors.** We looked at the outputs of full-size classifiers for the first 500 test images of CIFAR-10, under
+# without errors.** We looked at the outputs of a full-size ResNet18 for the first 500 test images of CIFAR-10, under
 # 1 % bit errors of the official code's error map. The generators were trained by distillation, not by the paper's
 # algorithm: they learned to reproduce class-wise perturbations ([method](../method.md)).
 #
@@ -109,7 +109,7 @@ claim(
 columns = ["system", "training", "clean", "perturbed", "output_neighbours_clean", "output_neighbours"]
 columns += ["output_silhouette_clean", "output_silhouette"]
 caption = "Accuracy and neighbour accuracy in per cent; clean: without errors; else means over chips. Silhouette: 1 "
-caption += "where classes lie apart, 0 where they mix. Column two: how generators were trained (paper: EOPM)."
+caption += "where classes lie apart, 0 where they mix. The paper trained generators by EOPM."
 show(rows, columns, "tsne", caption, digits=2)
 
 # %% [markdown]

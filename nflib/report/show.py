@@ -92,7 +92,7 @@ def show(
 ) -> HTML:
     """A sortable, searchable table of at most eight `columns` of `rows`; every column is in the CSV that it links to.
 
-    What all rows have in common (names and rates, not measured numbers) is said in the caption, not in a column.
+    What all rows have in common (names and rates, not measured numbers; chips and images) is said in the caption.
 
     name: of the CSV, which is also kept among the results (see `keep`).  caption: above it; says what was measured, and
     how generators were trained.  digits: decimals of numbers that are not whole.
@@ -113,6 +113,8 @@ def show(
         texts = [f"{v:g}" for v in values.round(6)] if c in PER_CENT else [_text(v, places) for v in values]
         same = len(rows) > 1 and len(set(texts)) == 1 and (c in PER_CENT or not number or texts[0] == "-")
         (alike if same else shown)[head(c)] = texts
+    if "perturbed" in columns:
+        alike |= {head(c): [f"{rows[c].iloc[0]:,}"] for c in ("patterns", "images") if c in rows and rows[c].nunique() == 1}
     said = ", ".join(f"{name} {texts[0]}" for name, texts in alike.items() if texts[0] != "-")
     caption += f" In all rows: {said}." if said else ""
     shown = pd.DataFrame(shown or alike)
@@ -159,7 +161,7 @@ def claim(condition: object, sentence: str) -> None:
     """State a finding, with a tick where `condition` holds.
 
     Where it does not: in the book (`NFLIB_STRICT`) the build fails with the sentence; in a run with other parameters the
-    sentence is shown with a cross and "does not hold here".  A condition that cannot be told (missing numbers: NaN) does not hold.
+    sentence is shown with a cross.  A condition that cannot be told (missing numbers: NaN) does not hold.
     """
     holds = bool(condition) if not (isinstance(condition, float) and np.isnan(condition)) else False
     if folder := outcomes():
@@ -168,7 +170,7 @@ def claim(condition: object, sentence: str) -> None:
             csv.writer(file, lineterminator="\n").writerow([holds, sentence])
     if not holds and os.environ.get("NFLIB_STRICT"):
         raise ClaimFails(sentence)
-    mark, after = ("✓", "") if holds else ("✗", " *(does not hold here)*")
+    mark, after = ("✓", "") if holds else ("✗", " *(the finding does not hold here; the numbers do)*")
     say(f"<span class='nflib-claim nflib-{'holds' if holds else 'fails'}'>{mark}</span> {sentence}{after}")
 
 
