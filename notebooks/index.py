@@ -180,7 +180,7 @@ claim(
 # ## Where to go
 #
 # * **Students** start with [what happens when the voltage falls](explainer.ipynb) and the [method](../method.md), then
-#   see [why it works](mechanism.ipynb); the [glossary](../glossary.md) has every term.
+#   see [why it works](mechanism.ipynb); the [glossary](../glossary.md) has the terms.
 # * **Engineers** read [does it pay](tradeoff.ipynb), [energy](energy.ipynb), [time](overhead.ipynb) and
 #   [which bits and layers matter](sensitivity.ipynb).
 # * **Reviewers** open the [scoreboard](scoreboard.ipynb), [what reviewers asked](questions.ipynb) and
