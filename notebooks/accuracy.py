@@ -18,7 +18,8 @@
 
 # %% [markdown] tags=["desk"]
 # **Trained on the paper's loss, the best generator recovers half of the accuracy that a narrow VGG11 loses on CIFAR-10, and
-# a third of what ResNet18, VGG16 and VGG19 lose; small generators recover less than a fifth.** Errors are 1 % bit errors of the
+# a third of what ResNet18, VGG16 and VGG19 lose; in front of ResNet50 ConvL recovers nothing, and small generators recover
+# less than a fifth.** Errors are 1 % bit errors of the
 # official code's error map. In training, images faded in (*faded EOPM*, [method](../method.md)).
 
 # %% [markdown] tags=["paper12"]
@@ -99,7 +100,7 @@ faded, weak = (some[(some["training"] == "faded EOPM") & (some["dataset"] == "CI
 if len(faded):
     best = faded.loc[faded.groupby("base_model")["share"].idxmax()]
     claim(
-        25 < best["share"].min() < 40 and best["share"].max() > 50 and weak["share"].max() < 20,
+        best["share"].min() < 5 and best["share"].nsmallest(2).max() > 25 and best["share"].max() > 50 > 2.5 * weak["share"].max(),
         "Trained on the paper's loss while images fade in, the best generator recovers "
         f"{', '.join(f'{row.share:.0f} % ({row.generator} in front of {row.base_model})' for row in best.itertuples())}, "
         f"small generators at most {weak['share'].max():.0f} %.",
@@ -117,8 +118,8 @@ for (name, *_), some in beside.groupby(["generator", "dataset", "error_model", "
     if some["base_model"].nunique() == 5:
         rho, p, low, high = rank_correlation([*some["accuracies"]], some["published_perturbed"])
         claim(
-            rho > 0.5,
-            f"The five base models rank behind {name} somewhat as in the paper: rank correlation {rho:.2f} (p = {p:.2g}; "
+            rho > 0.5 and p > 0.05,
+            f"Whether base models rank behind {name} as in the paper, five cannot tell: rank correlation {rho:.2f} (p = {p:.2g}; "
             f"{low:.2f} to {high:.2f}).",
         )
 calmer = large["std"] < large["alone_digest"].map(rows.set_index("digest")["std"])
