@@ -191,9 +191,9 @@ ask(G, "How small may one be, and where does recovery stop?", "YHTK, uT9R",
     "smaller one was measured.", "mechanism", (front["perturbed"] - front["clean"]).abs().max() < 1)
 forms = faded.loc[faded.index.str.contains("wide|shallow|leaky"), "recovery"].rename(lambda name: name.removeprefix("ConvL, "))
 ask(G, "Which depth, width and activation are best?", "Qmac",
-    f"In front of a narrow VGG11, trained equally long, ConvL recovers {ahead['recovery']:.1f} points; "
+    f"Wider is better, shallower is worse, leaky ReLU no better. In front of a narrow VGG11 ConvL recovers {ahead['recovery']:.1f} points; "
     f"{', '.join(f'{name} {points:.1f}' for name, points in forms.sort_values().items())}.", "variants",
-    forms[["half as wide", "shallow"]].max() < ahead["recovery"] - 5)
+    forms[["half as wide", "shallow"]].max() + 5 < ahead["recovery"] < forms["twice as wide"] - 5 and forms["leaky ReLU"] < 22)
 too = some(kind="sensitivity", hit="generator too").set_index("system")
 said = [f"{name} {pa:.1f} % instead of {trained.loc[name, 'perturbed']:.1f} %" for name, pa in too["perturbed"].items()]
 ask(G, "What if the generator's own memory has errors too?", "Qmac",
