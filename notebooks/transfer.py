@@ -17,7 +17,8 @@
 
 # %% [markdown] tags=["desk"]
 # **It depends on the surrogate: generators that were trained for a narrow VGG, on the paper's loss, raise accuracy under
-# errors in front of other classifiers, too, also of a transformer (CCT); those trained for ResNet18 lower it in most cases.** CIFAR-10, 1 % bit errors of the official code's error map.
+# errors in front of other classifiers, too, also of a transformer (CCT); those trained for ResNet18 lower it in most
+# cases.** CIFAR-10, 1 % bit errors of the official code's error map.
 
 # %% [markdown] tags=["paper12"]
 # **A large generator keeps more than 60 % of its recovery on the other classifier, a small one less than a third.**
