@@ -70,7 +70,7 @@ single, many = rows[rows["batch"] == min(batches)], rows[rows["batch"] == max(ba
 small, large = single[single["pixels"] == 32], single[single["pixels"] > 32]
 
 # %% [markdown]
-# ## The overhead is larger than the accelerator's cycles suggest
+# ## For small images the overhead is larger than the accelerator's cycles suggest
 #
 # Diamonds are the paper's overhead, on a GPU, with one image at a time.
 
