@@ -17,10 +17,10 @@
 # :class: nflib-picture
 # ```
 #
-# **What we found.** Generators recover much of the lost accuracy; the most effective one that we trained on the paper's
-# loss does so by telling the classifier the class. Most of the damage of the paper's "1 % bit errors" comes from a slip
-# in the official code's error map. And NeuralFuse rarely pays: a slightly higher voltage saves more energy, and half of a
-# generator recovers more beside the classifier than all of it in front.
+# **What we found.** Generators recover much of the lost accuracy; ConvL, trained on the paper's loss, does so by
+# telling the classifier the class. Most of the damage of the paper's "1 % bit errors" comes from a slip
+# in the official code's error map. And NeuralFuse rarely pays: a slightly higher voltage saves more energy, and beside a narrow
+# VGG11 half of a generator recovers more than all of it in front.
 #
 # **How far this is a reproduction.** We evaluated as the paper does, mostly on CIFAR-10. Our full-size generators learned
 # by *distillation*, a shorter training of our own; only for narrow networks (*desk scale*) did we train on the paper's

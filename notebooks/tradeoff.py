@@ -11,8 +11,8 @@
 # **Rarely: where one point of accuracy may be lost, the base model alone at a slightly higher voltage saves 15 to 22 %
 # of the energy of weight reads, and no generator saves half as much.** This holds for a full-size VGG11 on CIFAR-10,
 # mostly under the official code's error map. We trained the generators by distillation, not by the paper's algorithm
-# ([method](../method.md)). A generator is useful where the voltage is fixed, the classifier can be neither trained nor
-# replaced, and its memory cannot be protected.
+# ([method](../method.md)). A generator is useful where the voltage is fixed and the classifier can be neither trained nor
+# replaced.
 #
 # *Net saving* is in per cent of the weight-read energy of the base model alone at nominal voltage. Generators and
 # selectors are read at nominal voltage. Check bits and protected bits count as reads; logic and larger cells do not.
