@@ -175,8 +175,8 @@ show(trained, columns, "cost", caption)
 #
 # Each point is one training run with one seed; [other seeds](seeds.ipynb) change a distilled generator little. We ran
 # neither distillation for longer than shown nor the official recipe at its own length, so nothing here says which of
-# them ends higher. All recipes were timed with this study's code, on a
-# machine that did other work too: compare model-images rather than minutes.
+# them ends higher. All recipes were timed with this study's code, on a machine that did other
+# work too: compare model-images rather than minutes.
 
 # %% tags=["hide-input"]
 official = GeneratorRecipe()  # the official code's own: 300 epochs of CIFAR-10

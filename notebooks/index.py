@@ -84,8 +84,7 @@ claim(
     "([more](scoreboard.ipynb)).",
 )
 price = behind.assign(cost=behind["clean_alone"] - behind["clean"])["cost"]
-timed = stored(longest).query("kind == 'latency' and batch == 1 and dataset == 'CIFAR-10'")
-slower = 100 * (timed["both_eager_ms"] / timed["base_eager_ms"] - 1)
+slower = page("overhead", longest)["small"]["overhead"]
 claim(
     1 < price.median() and price.max() < 10 and 5 < slower.min() and slower.max() < 40,
     f"What a generator costs: without errors, {price.median():.1f} points of accuracy in the median, at most {price.max():.1f}; "

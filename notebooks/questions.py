@@ -145,9 +145,7 @@ ask(P, "What share of the whole inference's energy is that?", "uT9R, YHTK",
     f"the chip; of all of it a pair saves {span(pairs['saved'], 0)} %. Leakage and main memory are not counted.",
     "energy", pairs["saved"].max() < pairs["true_ES"].max())
 cycles = simulate.cycle_overhead(32)["true_cycles"]
-timed = stored(others).query("kind == 'latency' and batch == 1")
-timed = (100 * (timed["both_eager_ms"] / timed["base_eager_ms"] - 1)).groupby(timed["dataset"] == "CIFAR-10")
-slower, slower224 = timed.get_group(True), timed.get_group(False)
+slower, slower224 = (page("overhead", others)[name]["overhead"] for name in ("small", "large"))  # at 32 and 224 pixels
 ask(P, "What does it cost in time?", "YHTK, uT9R",
     f"On a simulated 32 by 32 array a generator adds {span(cycles)} % cycles for images of 32×32 pixels. On two CPU cores, one "
     f"image at a time, ResNet18 and VGG19 take {span(slower, 0)} % longer, at 224×224 {span(slower224, 0)} %.",

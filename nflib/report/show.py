@@ -114,7 +114,8 @@ def show(
         same = len(rows) > 1 and len(set(texts)) == 1 and (c in PER_CENT or not number or texts[0] == "-")
         (alike if same else shown)[head(c)] = texts
     if "perturbed" in columns:
-        alike |= {head(c): [f"{rows[c].iloc[0]:,}"] for c in ("patterns", "images") if c in rows and rows[c].nunique() == 1}
+        same = [c for c in ("patterns", "images") if c in rows and c not in columns and rows[c].nunique() == 1]
+        alike |= {head(c): [f"{rows[c].iloc[0]:,}"] for c in same}
     said = ", ".join(f"{name} {texts[0]}" for name, texts in alike.items() if texts[0] != "-")
     caption += f" In all rows: {said}." if said else ""
     shown = pd.DataFrame(shown or alike)
