@@ -7,14 +7,11 @@
 
 # %% [markdown]
 # # How much accuracy does a generator recover?
-#
+
+# %% [markdown] tags=["paper"]
 # **Large generators recover about nine tenths of the accuracy that bit errors take away, small ones little more than
 # half.** This holds in the median over full-size classifiers on CIFAR-10. We trained the generators by distillation, not
 # by the paper's algorithm: they learned to reproduce class-wise perturbations ([method](../method.md)).
-#
-# We measured each base model under many error patterns (*chips*), alone and behind a generator that was trained for it
-# under the same errors. *Recovery* is the difference on the same chips. These are the paper's Tables 12 to 15 and its
-# Figure 3.
 
 # %% [markdown] tags=["desk"]
 # **Trained on the paper's loss, the best generator recovers half of the accuracy that a narrow VGG11 loses on CIFAR-10, and
@@ -25,6 +22,11 @@
 # %% [markdown] tags=["paper12"]
 # **Large generators recover most of the lost accuracy on CIFAR-10 and GTSRB, but only a fifth on CIFAR-100.** Base models
 # were trained for 12 epochs, the generators by distillation.
+
+# %% [markdown]
+# We measured each base model under many error patterns (*chips*), alone and behind a generator that was trained for it
+# under the same errors. *Recovery* is the difference on the same chips. These are the paper's Tables 12 to 15 and its
+# Figure 3.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": narrow networks; "paper12", "paper": full size

@@ -7,20 +7,22 @@
 
 # %% [markdown]
 # # How much does training the classifier alone help?
-#
+
+# %% [markdown] tags=["paper12"]
 # **It can remove nearly the whole loss: a VGG11 trained with clipped weights loses less than one point of accuracy to
 # 1 % bit errors, without any generator. The price is about four points without errors.** We trained VGG11 on
 # CIFAR-10 by several recipes, once each, at full size for 12 epochs and half as wide for 6, and measured it under the
 # official code's error map (ReleaseMap) and under independent flips (BitFlips).
-#
-# Our recipes differ in *weight decay*, in *clipping* (weights stay within a limit while training), in *training on bit
-# errors* (each step also sees a fresh pattern of random flips at 1 %; both after {cite:t}`stutz2021bit`) and in epochs.
-# *Release* follows the official code, without weight decay, on a short schedule; *modern* has weight decay.
 
 # %% [markdown] tags=["desk"]
 # **Clipping is best here, too: with clipped weights a narrow VGG11 loses 2 to 3 points of accuracy to 1 % bit errors, instead
 # of 40 to 45. Fine-tuning the usual model on bit errors for three epochs brings back nearly half of the loss if all layers
 # are tuned.** Everything is on CIFAR-10, under the official code's error map (ReleaseMap) and independent flips (BitFlips).
+
+# %% [markdown]
+# Our recipes differ in *weight decay*, in *clipping* (weights stay within a limit while training), in *training on bit
+# errors* (each step also sees a fresh pattern of random flips at 1 %; both after {cite:t}`stutz2021bit`) and in epochs.
+# *Release* follows the official code, without weight decay, on a short schedule; *modern* has weight decay.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": real images, narrow networks; "paper12", "paper": full size

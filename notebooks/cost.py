@@ -7,20 +7,22 @@
 
 # %% [markdown]
 # # How much training does a generator need?
-#
+
+# %% [markdown] tags=["desk"]
 # **Half an hour on one CPU core: trained on the paper's loss while the images fade in, a ConvL then recovers nearly half of
 # the lost accuracy.** Without fading, as many steps recover less than half of that; distillation lies in between. We
 # measured a narrow VGG11 on CIFAR-10 under 1 % bit errors of the official code's error map. The paper's own training is
 # far longer than any of ours: we compare short trainings, not finished ones.
-#
-# *EOPM* is training on the paper's loss (Eq. 3): images pass through perturbed models. *Faded EOPM* is the same while
-# the images fade in. *Official EOPM* has the official code's schedule and ten perturbed models per step. *Distillation*
-# first trains class-wise perturbations by EOPM, then a generator to reproduce them, without perturbed models
-# ([method](../method.md)).
 
 # %% [markdown] tags=["paper12"]
 # **At full size, distillation recovers more in seven minutes than EOPM in an hour.** This holds for ConvS and a VGG11 of
 # 12 epochs on CIFAR-10. EOPM training had not converged when we stopped it, and images did not fade in.
+
+# %% [markdown]
+# *EOPM* is training on the paper's loss (Eq. 3): images pass through perturbed models. *Faded EOPM* is the same while
+# the images fade in. *Official EOPM* has the official code's schedule and ten perturbed models per step. *Distillation*
+# first trains class-wise perturbations by EOPM, then a generator to reproduce them, without perturbed models
+# ([method](../method.md)).
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": real images, narrow networks; "paper12", "paper": full size

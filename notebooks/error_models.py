@@ -7,20 +7,22 @@
 
 # %% [markdown]
 # # What does a bit-error rate of 1 % mean?
-#
+
+# %% [markdown] tags=["paper12"]
 # **It depends on where the faulty bits lie: under the official code's error map they cost about three times as much
 # accuracy as independent faulty cells, although as many bits change.** We measured full-size classifiers on CIFAR-10 at
 # a rate of 1 %, alone and behind generators that were trained under the same errors, by distillation, not by the paper's
 # algorithm ([method](../method.md)).
-#
-# In the paper's text, bits flip independently. The official code has *stuck* cells, one map of 8192 × 128 cells for all
-# layers, and a slip that lays each row of the map out 16 times. Both are called "1 %". We changed one thing at a time:
-# the map as released; its tiling corrected; one map per layer; independent stuck cells; independent flips at half the
-# rate, which change as many bits as stuck cells do; and flips at the full rate.
 
 # %% [markdown] tags=["paper"]
 # **With base models of 30 epochs, too, errors under the official code's map cost VGG11 three times as much accuracy as
 # independent faulty cells, ResNet18 more still.** Full-size VGG11 and ResNet18 on CIFAR-10; generators were trained by distillation.
+
+# %% [markdown]
+# In the paper's text, bits flip independently. The official code has *stuck* cells, one map of 8192 × 128 cells for all
+# layers, and a slip that lays each row of the map out 16 times. Both are called "1 %". We changed one thing at a time:
+# the map as released; its tiling corrected; one map per layer; independent stuck cells; independent flips at half the
+# rate, which change as many bits as stuck cells do; and flips at the full rate.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": real images, narrow networks; "paper12", "paper": full size

@@ -7,27 +7,24 @@
 
 # %% [markdown]
 # # Why does it work?
-#
+
+# %% [markdown] tags=["desk"]
 # **ConvL, trained on the paper's loss, tells the classifier the class: behind it, the classifier answers with the
 # perturbation's class four times as often as with the image's.** Knowing the class suffices for these two classifiers: ten
 # fixed perturbations, one for each class and selected by the true label, bring accuracy under errors above 80 %. Behind
 # generators that recover less than ten points VGG11 follows the image, ResNet18 the perturbation. We measured a narrow VGG11 and
 # a narrow ResNet18 on CIFAR-10 under 1 % bit errors of the official code's error map.
-#
-# A *class-wise perturbation* is a fixed picture that is added to all images of a class. We trained it on the paper's
-# loss (EOPM, Eq. 3) with the label given. A *selector* is a classifier that replaces the label. *Distillation* trains a
-# generator to reproduce class-wise perturbations. *Faded EOPM* is training on the paper's loss while the images fade in
-# ([method](../method.md)).
 
 # %% [markdown] tags=["paper12"]
 # **Class knowledge suffices at full size, too: selected by the true label, class-wise perturbations bring accuracy under
 # errors above 90 %.** Behind distilled generators the classifier follows the perturbation; behind a ConvS that was
 # trained on the paper's loss for only 2,000 steps it follows the image, and recovery is small.
 
-# %% [markdown] tags=["paper"]
-# **Behind each of six distilled generators the classifier follows the perturbation more often than the image.** Full-size
-# VGG11 and ResNet18 on CIFAR-10, base models of 30 epochs. Distillation teaches exactly that, so this page shows that it
-# succeeded; the paper's own training at full size was not put to the test.
+# %% [markdown]
+# A *class-wise perturbation* is a fixed picture that is added to all images of a class. We trained it on the paper's
+# loss (EOPM, Eq. 3) with the label given. A *selector* is a classifier that replaces the label. *Distillation* trains a
+# generator to reproduce class-wise perturbations. *Faded EOPM* is training on the paper's loss while the images fade in
+# ([method](../method.md)).
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": real images, narrow networks; "paper12", "paper": full size

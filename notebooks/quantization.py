@@ -7,17 +7,12 @@
 
 # %% [markdown]
 # # How few bits can a weight have?
-#
+
+# %% [markdown] tags=["paper"]
 # **Four bits are as good as eight behind a large generator, if the chip reads codes as two's complement; read as in the
 # official code, accuracy collapses at three bits.** The paper's tables already have a large drop at four bits. We
 # measured a full-size ResNet18 on CIFAR-10 at a bit-error rate of 0.5 %. Generators were trained at 1 % in front of the
 # 8-bit model, by distillation, not by the paper's algorithm ([method](../method.md)).
-#
-# A trained base model is encoded again at each width, without further training; the generator never saw a narrower one.
-# In the official code a narrow code lies in a byte with its sign bit repeated above it, errors change the lower bits
-# only, and the whole byte is read: an error in the sign bit does not change the sign (+3 in 4 bits becomes +11 in place
-# of −5). We call that the *sign slip* and measure it beside true two's complement, on the same chips. These are the
-# paper's Tables 22 to 24 and its Figures 4, 12 and 13.
 
 # %% [markdown] tags=["desk"]
 # **Behind ConvL, four bits are as good as eight for a narrow VGG11, too.** CIFAR-10, bit-error rate 0.5 %, the official
@@ -27,6 +22,13 @@
 # **With base models of 12 epochs, too, four bits are as good as eight behind a large generator; even at three bits UNetL
 # keeps more than 75 % accuracy, if codes are read as two's complement.** VGG11 on CIFAR-10; generators were trained by
 # distillation.
+
+# %% [markdown]
+# A trained base model is encoded again at each width, without further training; the generator never saw a narrower one.
+# In the official code a narrow code lies in a byte with its sign bit repeated above it, errors change the lower bits
+# only, and the whole byte is read: an error in the sign bit does not change the sign (+3 in 4 bits becomes +11 in place
+# of −5). We call that the *sign slip* and measure it beside true two's complement, on the same chips. These are the
+# paper's Tables 22 to 24 and its Figures 4, 12 and 13.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": real images, narrow networks; "paper12", "paper": full size

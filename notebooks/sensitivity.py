@@ -7,21 +7,23 @@
 
 # %% [markdown]
 # # Which bits and which layers matter?
-#
+
+# %% [markdown] tags=["paper12"]
 # **Errors in the sign bit alone cost about three quarters of what errors in all bits cost, and the first three layers
 # are the most sensitive.** We measured a full-size VGG11 on CIFAR-10 with 1 % bit errors under the error map of the
 # official code, alone and behind generators that were trained by distillation, not by the paper's algorithm
 # ([method](../method.md)).
-#
-# A weight is stored as an 8-bit two's complement code: an error in bit 0 moves it by one quantisation step, in bit 6
-# by 64 steps, in bit 7, the sign, by 128. We kept each chip's errors in one bit of every code, or in one layer, and
-# removed all others. A last measurement adds errors to the generator's own weights, which the other pages keep free of
-# errors. The generators were trained with errors everywhere in the base model.
 
 # %% [markdown] tags=["desk"]
 # **In a narrow VGG11, too, errors in the sign bit alone cost most of what errors in all bits cost; but behind a ConvL or
 # UNetL that was trained on the paper's loss, the sign bit still matters most.** CIFAR-10, 1 % bit errors of the official
 # code's error map. These generators recover less than distilled ones do at full size, so errors in one place still show.
+
+# %% [markdown]
+# A weight is stored as an 8-bit two's complement code: an error in bit 0 moves it by one quantisation step, in bit 6
+# by 64 steps, in bit 7, the sign, by 128. We kept each chip's errors in one bit of every code, or in one layer, and
+# removed all others. A last measurement adds errors to the generator's own weights, which the other pages keep free of
+# errors. The generators were trained with errors everywhere in the base model.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": real images, narrow networks; "paper12", "paper": full size

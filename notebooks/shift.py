@@ -7,22 +7,24 @@
 
 # %% [markdown]
 # # Does a generator trained on clean images help on corrupted ones?
-#
+
+# %% [markdown] tags=["paper12"]
 # **A large one does: on noisy, blurred, dark and low-contrast images UNetL still recovers at least two thirds of the accuracy
 # that bit errors take away. A small one, ConvS, recovers little under noise.** We measured a full-size VGG11 on CIFAR-10
 # with 1 % bit errors under the official code's error map.
 # The generators were trained by distillation, not by the paper's algorithm ([method](../method.md)).
-#
+
+# %% [markdown] tags=["desk"]
+# **Partly: behind generators that were trained on the paper's loss, a narrow VGG11 still recovers accuracy on corrupted
+# images, but under noise far less than on clean ones.** CIFAR-10, 1 % bit errors of the official code's error map.
+
+# %% [markdown]
 # The corruptions have the middle severity of a common benchmark {cite}`hendrycks2019benchmarking`: Gaussian noise
 # (standard deviation 8 % of the range), blur (0.7 pixels) and low contrast (40 %); darkening (by 15 % of the range) is
 # the counterpart of its brightening. No network was trained on them. A distilled generator learns to choose a
 # perturbation by the image's class ([why it works](mechanism.ipynb)), so it may fail where classifiers fail. We
 # therefore also measured class-wise perturbations selected by a separate classifier. All comparisons are on the same
 # images and chips.
-
-# %% [markdown] tags=["desk"]
-# **Partly: behind generators that were trained on the paper's loss, a narrow VGG11 still recovers accuracy on corrupted
-# images, but under noise far less than on clean ones.** CIFAR-10, 1 % bit errors of the official code's error map.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": real images, narrow networks; "paper12", "paper": full size

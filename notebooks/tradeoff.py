@@ -7,21 +7,23 @@
 
 # %% [markdown]
 # # Does it pay?
-#
+
+# %% [markdown] tags=["paper12"]
 # **Rarely: where one point of accuracy may be lost, the base model alone at a slightly higher voltage saves 15 to 22 %
 # of the energy of weight reads, and no generator saves half as much.** This holds for a full-size VGG11 on CIFAR-10,
 # mostly under the official code's error map. We trained the generators by distillation, not by the paper's algorithm
 # ([method](../method.md)). A generator is useful where the voltage is fixed and the classifier can be neither trained nor
 # replaced.
-#
-# *Net saving* is in per cent of the weight-read energy of the base model alone at nominal voltage. Generators and
-# selectors are read at nominal voltage. Check bits and protected bits count as reads; logic and larger cells do not.
-# Weight reads are [only a part](energy.ipynb) of the energy of an inference.
 
 # %% [markdown] tags=["desk"]
 # **No: in front of a narrow VGG11, no generator saves anything at one point of accuracy lost, and at five points a higher
 # voltage alone saves more.** The generators were trained on the paper's loss (*faded EOPM*). At one point, a protected
 # sign bit still saves energy; the base model alone does so at no voltage measured.
+
+# %% [markdown]
+# *Net saving* is in per cent of the weight-read energy of the base model alone at nominal voltage. Generators and
+# selectors are read at nominal voltage. Check bits and protected bits count as reads; logic and larger cells do not.
+# Weight reads are [only a part](energy.ipynb) of the energy of an inference.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": real images, narrow networks; "paper12", "paper": full size

@@ -7,13 +7,11 @@
 
 # %% [markdown]
 # # Does a generator help a classifier that it was not trained for?
-#
+
+# %% [markdown] tags=["paper"]
 # **Yes, but it recovers less than half of what the classifier's own generator does.** This holds for full-size VGG11 on
 # CIFAR-10 behind large generators that were trained on ResNet18, under bit errors of the official code's error map. The
 # generators were trained by distillation, not by the paper's algorithm ([method](../method.md)).
-#
-# The paper calls this *restricted access* (Tables 1 and 16 to 21): the classifier on the chip, the *target*, can be run
-# but not trained through, so a *surrogate* stands in for it. *Relaxed access* means training on the target itself.
 
 # %% [markdown] tags=["desk"]
 # **It depends on surrogate and generator: a ConvL that was trained for a narrow VGG, on the paper's loss, raises accuracy
@@ -24,6 +22,10 @@
 # **A large generator keeps more than 60 % of its recovery on the other classifier, a small one less than a third.**
 # ResNet18 and VGG11 of 12 epochs on CIFAR-10, each behind UNetL and ConvS of the other; generators were trained by
 # distillation.
+
+# %% [markdown]
+# The paper calls this *restricted access* (Tables 1 and 16 to 21): the classifier on the chip, the *target*, can be run
+# but not trained through, so a *surrogate* stands in for it. *Relaxed access* means training on the target itself.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": real images, narrow networks; "paper12", "paper": full size

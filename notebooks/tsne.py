@@ -7,24 +7,22 @@
 
 # %% [markdown]
 # # Does a generator separate the classes that bit errors mix?
-#
+
+# %% [markdown] tags=["paper"]
 # **Yes, and a large one almost completely: behind it, neighbours in the outputs agree on the class about as often as
 # without errors.** We looked at the outputs of a full-size ResNet18 for the first 500 test images of CIFAR-10, under
 # 1 % bit errors of the official code's error map. The generators were trained by distillation, not by the paper's
 # algorithm: they learned to reproduce class-wise perturbations ([method](../method.md)).
-#
-# For each image the last layer gives one number per class. t-SNE places these outputs in a plane so that near
-# neighbours stay near: this is the paper's Figure 15. We add a number, measured in the outputs themselves: *neighbour
-# accuracy* is how often a vote of the five nearest other images gives an image's own class.
 
 # %% [markdown] tags=["desk"]
 # **Partly: behind ConvL and UNetL, trained on the paper's loss, neighbours in the outputs of a narrow VGG11 agree on the
 # class more often than without a generator.** Neither undoes the whole loss. CIFAR-10, 1 % bit errors of the official
 # code's error map, the first 500 test images.
 
-# %% [markdown] tags=["paper12"]
-# **Yes: UNetL undoes nearly the whole loss of neighbour accuracy, ConvS a part of it.** VGG11 of 12 epochs on CIFAR-10; the
-# generators were trained by distillation.
+# %% [markdown]
+# For each image the last layer gives one number per class. t-SNE places these outputs in a plane so that near
+# neighbours stay near: this is the paper's Figure 15. We add a number, measured in the outputs themselves: *neighbour
+# accuracy* is how often a vote of the five nearest other images gives an image's own class.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": real images, narrow networks; "paper12", "paper": full size

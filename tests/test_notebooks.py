@@ -32,6 +32,7 @@ def test_a_notebook_has_the_form(name):
     cells = jupytext.read(notebooks.source(name)).cells
     tags = [tag for cell in cells for tag in cell.metadata.get("tags", [])]
     assert tags.count("parameters") == 1 and tags.count("cells") <= 1
+    assert {*tags} <= {"parameters", "cells", "hide-cell", "hide-input", *notebooks.sets(name)}
     assert cells[0].cell_type == "markdown" and cells[0].source.startswith("# ")
     assert list(notebooks.meanings(name)) == list(notebooks.parameters(name)) and all(notebooks.meanings(name).values())
     text = notebooks.source(name).read_text()
@@ -40,6 +41,21 @@ def test_a_notebook_has_the_form(name):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("claim", "say"):
             chosen = [part.body for part in ast.walk(node.args[-1]) if isinstance(part, ast.IfExp)]
             assert not any(isinstance(body, ast.JoinedStr) for body in chosen), "a sentence is chosen"
+
+
+def test_a_tagged_cell_is_for_its_parameter_set_only(tmp_path, monkeypatch):
+    (tmp_path / "some.py").write_text(
+        "# ---\n# jupyter:\n#   kernelspec: {display_name: Python 3, language: python, name: python3}\n# ---\n\n"
+        '# %% tags=["parameters"]\nprofile: str = "smoke"  # scale\n\n# %% [markdown] tags=["desk"]\n# Narrow\n\n'
+        '# %%\nseen = ["all"]\n\n# %% tags=["hide-input", "desk"]\nseen += ["desk"]\n\n# %% tags=["paper"]\nseen += ["paper"]\n'
+    )
+    (tmp_path / "parameters.yml").write_text("some:\n  smoke: {}\n  desk: {}\n  paper: {}\n")
+    monkeypatch.setattr(notebooks, "SOURCES", tmp_path)
+    for profile in ("desk", "paper"):
+        assert notebooks.inline("some", {"profile": profile}, tmp_path)["seen"] == ["all", profile]
+    assert notebooks.inline("some", {}, tmp_path)["seen"] == ["all"]  # the default profile has no cells of its own
+    run = jupytext.read(notebooks.execute("some", tmp_path / "run.ipynb", {"profile": "paper"}, tmp_path))
+    assert [cell.source for cell in run.cells][-2:] == ['seen = ["all"]', 'seen += ["paper"]'] and "Narrow" not in str(run.cells)
 
 
 def test_every_parameter_set_is_of_its_notebook():

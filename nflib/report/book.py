@@ -219,17 +219,12 @@ def _scales(page: str) -> str:
     return f"*Measured with:* {' · '.join(links)} ([more](../rerun.md))\n\n" if len(same) > 1 else ""
 
 
-def _opening(page: str, text: str, answers: dict[str, str]) -> str:
-    """Title, links to other scales and answer of a page.  The notebook's first paragraph answers for its main page; another
-    page has the answer that the notebook types for its scale, in a Markdown cell tagged with it, and a link to the main one."""
+def _opening(page: str, text: str) -> str:
+    """A page's first cell: its title, with the scale where that is not the main page's, and links to the other scales."""
     name, key = notebooks.pages()[page]
     title, _, rest = text.partition("\n")
-    if page != name:
-        title = f"{title} ({SCALES.get(key, key)})"
-        lead = f"[The main page]({name}.ipynb) has this experiment at another scale. Headings state what holds there; a ✗ marks"
-        lead += " a finding that does not hold here."
-        rest = "\n\n".join(filter(None, (answers.get(key), lead, rest.strip().partition("\n\n")[2])))
-    return f"{title}\n\n{_scales(page)}{rest.strip()}"
+    scale = "" if page == name else f" ({SCALES.get(key, key)})"
+    return f"{title}{scale}\n\n{_scales(page)}{rest.strip()}".strip()
 
 
 def _reproduce(page: str) -> str:
@@ -249,13 +244,10 @@ def _tidy(path: Path, page: str) -> None:
     """Make a page of an executed notebook: links to its other scales, how to reproduce it, nothing that depends on the run."""
     notebook = json.loads(path.read_text("utf-8"))
     notebook["metadata"] = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-    cells, answers = [], {}
+    cells = []
     for cell in notebook["cells"]:
         tags = cell["metadata"].get("tags", [])
         cell["metadata"] = {"tags": tags}
-        if cell["cell_type"] == "markdown" and tags:  # the answer at one scale
-            answers[tags[0]] = "".join(cell["source"])
-            continue
         if folds := [FOLDS[tag] for tag in tags if tag in FOLDS]:
             cell["metadata"]["mystnb"] = {"code_prompt_show": folds[0]}
         if "injected-parameters" in tags:  # they go under the defaults that they change
@@ -266,7 +258,7 @@ def _tidy(path: Path, page: str) -> None:
         elif set(tags) & {"parameters", "cells"}:
             cell["metadata"]["tags"] = [*tags, "hide-cell"]
         cells.append(cell)
-    cells[0]["source"] = _opening(page, "".join(cells[0]["source"]), answers)
+    cells[0]["source"] = _opening(page, "".join(cells[0]["source"]))
     if page != "index":
         cells.append({"cell_type": "markdown", "metadata": {}, "source": _reproduce(page)})
     for number, cell in enumerate(cells):

@@ -43,14 +43,15 @@ def source(name: str) -> Path:
 
 
 @functools.cache
-def _parsed(path: Path, changed: int) -> list:
-    return jupytext.reads(path.read_text("utf-8"), fmt="py:percent").cells
+def _code(path: Path, changed: int) -> list:
+    cells = jupytext.reads(path.read_text("utf-8"), fmt="py:percent").cells
+    return [cell for cell in cells if cell.cell_type == "code"]
 
 
 def code(name: str, tag: str | None = None) -> list[str]:
     """Sources of a notebook's code cells, or of those with a tag."""
     path = source(name)
-    cells = [cell for cell in _parsed(path, path.stat().st_mtime_ns) if cell.cell_type == "code"]
+    cells = _code(path, path.stat().st_mtime_ns)
     return [cell.source for cell in cells if tag is None or tag in cell.metadata.get("tags", [])]
 
 
@@ -148,6 +149,12 @@ def strict(name: str, given: dict[str, object]) -> dict[str, object]:
     return checked
 
 
+def _of_one_set(name: str, cells: list, given: dict[str, object]) -> list:
+    """A notebook's cells without those that are tagged with another of its parameter sets than the one of the profile given."""
+    others = {*sets(name)} - {given.get("profile", parameters(name).get("profile", ("", ""))[1])}
+    return [cell for cell in cells if not others & {*cell.metadata.get("tags", [])}]
+
+
 def _run(sources: list[str], namespace: dict, name: str) -> None:
     for text in sources:
         exec(compile(text, f"notebooks/{name}.py", "exec"), namespace)  # noqa: S102  (a notebook of this study)
@@ -204,10 +211,12 @@ def keeping(folder: Path, strict_claims: bool) -> contextlib.AbstractContextMana
 def inline(name: str, given: dict[str, object], folder: Path, strict_claims: bool = False) -> dict:
     """Execute a notebook here, without a kernel and without showing anything; returns its names.
 
-    Tables, named pictures and claims are kept in `folder`.  For tests, and for tables derived from stored records.
+    A cell tagged with a parameter set (profile) is for that set only.  Tables, named pictures and claims are kept in `folder`.
+    For tests, and for tables derived from stored records.
     """
     namespace: dict = types.ModuleType("__main__").__dict__
-    sources = code(name)
+    path = source(name)
+    sources = [cell.source for cell in _of_one_set(name, _code(path, path.stat().st_mtime_ns), given)]
     place = next((k for k, text in enumerate(sources) if text in code(name, "parameters")), -1) + 1
     with keeping(folder, strict_claims), contextlib.redirect_stdout(io.StringIO()):
         _run(sources[:place], namespace, name)
@@ -231,7 +240,7 @@ def _own_kernel() -> Iterator[str]:
 def execute(name: str, output: Path, given: dict[str, object], folder: Path, strict_claims: bool = False) -> Path:
     """Run a notebook by papermill from where the user stands; `output` (.ipynb) is written even when a cell fails.
 
-    given: parameters, as `strict` returns them.
+    given: parameters, as `strict` returns them.  A cell tagged with a parameter set (profile) is for that set only.
     Tables, named pictures and claims are kept in `folder`.  Raises UserError where a cell of the notebook fails, a claim of
     the book does not hold, or the kernel dies.
     """
@@ -246,7 +255,9 @@ def execute(name: str, output: Path, given: dict[str, object], folder: Path, str
         os.environ["NFLIB_TERMINAL"] = "1"  # the kernel's bars pass through to this terminal
     with tempfile.TemporaryDirectory() as scratch, _own_kernel() as kernel, keeping(folder, strict_claims):
         plain = Path(scratch) / "source.ipynb"
-        jupytext.write(jupytext.read(source(name)), plain)
+        notebook = jupytext.read(source(name))
+        notebook.cells = _of_one_set(name, notebook.cells, given)
+        jupytext.write(notebook, plain)
         try:
             papermill.execute_notebook(
                 plain,
