@@ -182,6 +182,8 @@ def bars(
             k = hues.index(row[hue]) if hue else 0
             where = places.index(row[x]) + 0.8 * ((k + 0.5) / len(hues) - 0.5)
             axis.barh(where, row[y], 0.75 / len(hues), color=paint[row[hue] if hue else row[x]], xerr=row[error] if error else None)
+            if row[y] == 0:  # measured, unlike a bar that is missing
+                axis.text(0, where, " 0", va="center", fontsize="small")
             if published:
                 axis.plot(row[published], where, "D", color="white", markeredgecolor=COLOURS["published"], markersize=6, zorder=4)
         axis.set(title=title, xlabel=head(y), **limits)
