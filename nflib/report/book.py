@@ -51,8 +51,7 @@ def kept(page: str, root: Path | None = None) -> Path:
 
 def _derive(page: str, root: Path) -> str:
     """Execute a page here and keep what it shows below `root`; returns the page's name."""
-    name, _ = notebooks.pages()[page]
-    notebooks.inline(name, given(page), kept(page, root), strict_claims=page == name)
+    notebooks.inline(notebooks.pages()[page][0], given(page), kept(page, root), strict_claims=True)
     return page
 
 
@@ -85,7 +84,7 @@ def manifest() -> str:
 def write() -> list[Path]:
     """Derive tables, pictures and claims of all pages, the README's table and the manifest; returns the files.
 
-    Nothing is replaced before all of it is there.  Raises UserError where a claim of a main page does not hold.
+    Nothing is replaced before all of it is there.  Raises UserError where a claim does not hold.
     """
     target = results() / "tables"
     check_writable(results())
@@ -268,9 +267,8 @@ def _tidy(path: Path, page: str) -> None:
 
 def _page(page: str, scratch: str) -> str:
     """Execute the notebook of a page of the book by papermill; returns the page's name."""
-    name, _ = notebooks.pages()[page]
     path = EXECUTED / f"{page}.ipynb"
-    notebooks.execute(name, path, given(page), Path(scratch) / page, strict_claims=page == name)
+    notebooks.execute(notebooks.pages()[page][0], path, given(page), Path(scratch) / page, strict_claims=True)
     _tidy(path, page)
     return page
 
