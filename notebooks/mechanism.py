@@ -9,22 +9,21 @@
 # # Why does it work?
 
 # %% [markdown] tags=["desk"]
-# **ConvL, trained on the paper's loss, tells the classifier the class: behind it, the classifier answers with the
-# perturbation's class four times as often as with the image's.** Knowing the class suffices for these two classifiers: ten
-# fixed perturbations, one for each class and selected by the true label, bring accuracy under errors above 80 %. Behind
-# generators that recover less than ten points VGG11 follows the image, ResNet18 the perturbation. We measured a narrow VGG11 and
-# a narrow ResNet18 on CIFAR-10 under 1 % bit errors of the official code's error map.
+# **A ConvL that was trained on the paper's loss tells the classifier the class: when perturbations are swapped between images,
+# the classifier answers with the perturbation's class at least four times as often as with the image's.** Knowing the class
+# suffices: ten fixed perturbations, one for each class and selected by the true label, bring accuracy under errors above
+# 80 %. But with a selector in the label's place it is at most 57 %. We measured a narrow VGG11 and a narrow ResNet18 on
+# CIFAR-10 under 1 % bit errors of the official code's error map. In training, images faded in (*faded EOPM*).
 
 # %% [markdown] tags=["paper12"]
 # **Class knowledge suffices at full size, too: selected by the true label, class-wise perturbations bring accuracy under
-# errors above 90 %.** Behind distilled generators the classifier follows the perturbation; behind a ConvS that was
-# trained on the paper's loss for only 2,000 steps it follows the image, and recovery is small.
+# errors of a VGG11 above 90 %.** Behind distilled generators the classifier follows the perturbation; behind a ConvS that
+# was trained on the paper's loss for only 2,000 steps it follows the image, and recovery is small.
 
 # %% [markdown]
 # A *class-wise perturbation* is a fixed picture that is added to all images of a class. We trained it on the paper's
 # loss (EOPM, Eq. 3) with the label given. A *selector* is a classifier that replaces the label. *Distillation* trains a
-# generator to reproduce class-wise perturbations. *Faded EOPM* is training on the paper's loss while the images fade in
-# ([method](../method.md)).
+# generator to reproduce class-wise perturbations ([method](../method.md)).
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": real images, narrow networks; "paper12", "paper": full size
@@ -62,6 +61,7 @@ for model in base_models:
 
 # %% tags=["hide-cell"]
 import numpy as np
+from IPython.display import display
 from scipy.stats import spearmanr
 
 from nflib.report import Picture, arrays, bars, claim, ladder, measured, panels, scatter, show, span
@@ -72,121 +72,112 @@ how += (" " + rows["steps"].map("{:,}".format)).where(how.str.contains("EOPM"), 
 plain, words = rows["generator"].isin(["none", "UIP", "class-wise"]), rows["system"].str.removeprefix("class-wise, ")
 rows["front"] = words.str.replace(" perturbation", "").where(plain, rows["generator"] + ", " + how)
 accuracy, pictured = rows[rows["kind"] == "accuracy"], rows[rows["kind"] == "transformed_images"]
-distilled, eopm, faded = (pictured[pictured["training"] == name] for name in ("distillation", "EOPM", "faded EOPM"))
+distilled, faded = (pictured[pictured["training"] == name] for name in ("distillation", "faded EOPM"))
 gained = accuracy[accuracy["front"].isin(pictured["front"])].set_index(["base_model", "front"])
+measures = ["recovery", "recovery_se", "published_recovery"]
+by_loss = pictured[pictured["training"].isin(["EOPM", "faded EOPM"])].drop(columns=measures)
+by_loss = by_loss.merge(gained[measures], on=["base_model", "front"])
 
 # %% [markdown]
-# ## Class knowledge suffices, and a small classifier can supply it
+# ## Class knowledge suffices, but a selector's errors remain
 #
 # Accuracy under errors of the base model alone (hollow) and behind what the label names (filled; bar: standard
-# deviation over chips). The number after EOPM is its steps. Red diamonds: the paper's generators, of full size and
-# trained by EOPM for 58,800 steps with ten perturbed models each.
+# deviation over chips; colour: how it was trained). The number after EOPM is its steps. Red diamonds: the paper's
+# generators, of full size and trained by EOPM for 58,800 steps with ten perturbed models each.
 
 # %% tags=["hide-input"]
 fronts = accuracy.dropna(subset=["recovery"]).sort_values("perturbed", ascending=False)
-ladder(fronts, "front", "base_model", "Accuracy behind perturbations and generators.", "mechanism", hue="generator")
+for model, some in fronts.groupby("base_model", sort=False):
+    display(ladder(some, "front", "base_model", name=f"mechanism_{model.lower()}", hue="training"))
 
 # %% tags=["hide-input"]
-label = accuracy[accuracy["front"] == "by true label"]
+label = accuracy[accuracy["front"] == "by true label"].set_index("base_model")
 claim(
     label["perturbed"].max() > 90 and label["perturbed"].min() > 80,
     "Class-wise perturbations selected by the true label raise accuracy under errors "
-    f"{' and '.join(f'of {k.base_model} from {k.perturbed_alone:.1f} to {k.perturbed:.1f} %' for k in label.itertuples())}.",
+    f"{' and '.join(f'of {k.Index} from {k.perturbed_alone:.1f} to {k.perturbed:.1f} %' for k in label.itertuples())}.",
 )
-for row in accuracy[accuracy["generator"] == "UIP"].itertuples():
-    claim(
-        row.recovery < 2 * row.recovery_se,
-        f"One perturbation for all images recovers nothing for {row.base_model}: {row.recovery:.1f} ± "
-        f"{row.recovery_se:.1f} points.",
-    )
+universal = accuracy[accuracy["generator"] == "UIP"]
+claim(
+    len(universal) and (universal["recovery"] < 2 * universal["recovery_se"]).all(),
+    "One perturbation for all images recovers nothing: "
+    f"{', '.join(f'{k.recovery:.1f} ± {k.recovery_se:.1f} points ({k.base_model})' for k in universal.itertuples())}.",
+)
 own = accuracy[accuracy["base_model"].isin(accuracy["selector"])].set_index("base_model")["clean"]
 for model, some in accuracy[accuracy["selector"].isin(own.index)].groupby("base_model"):
+    gap, lost = some["selector"].map(own) - some["perturbed"], label.loc[model, "perturbed"] - some["perturbed"]
     claim(
-        (gap := (some["selector"].map(own) - some["perturbed"]).abs().max()) < 10,
-        f"A small classifier can take the label's place ({', '.join(some['selector'])}): class-wise perturbations that it "
-        f"selects bring {model} within {gap:.1f} points of the selector's own accuracy without errors ({span(own)} %).",
+        gap.min() > 0 and gap.max() < 10 and lost.min() > 10,
+        f"With a small classifier in the label's place ({', '.join(some['selector'])}) {model} loses {span(lost)} points of that: it "
+        f"reaches {span(some['perturbed'])} %. Alone and without errors, a selector is {span(own)} % accurate.",
     )
-    behind = accuracy[(accuracy["training"] == "distillation") & (accuracy["base_model"] == model)]
-    more = ((behind["generator"] + " encoder").map(own) - behind["perturbed"]).dropna()
-    sure = more > 2 * 100 * np.sqrt(0.25 / behind["images"].min())
-    if len(more):
-        claim(
-            more.min() > 0,
-            f"Each of {len(more)} encoders alone, at nominal voltage, is more accurate than the perturbed {model} behind the "
-            f"distilled generator with that encoder: by {span(more)} points, for {sure.sum()} of them beyond two standard "
-            "errors.",
-        )
 
 # %% [markdown]
-# An *encoder* is the first half of a generator with a linear layer behind it, trained as a classifier. Where it is as
-# accurate as generator and perturbed model together, that model adds no accuracy.
+# An *encoder* is the first half of a generator with a linear layer behind it, trained as a classifier. Where it alone is
+# more accurate than all together, the perturbed base model adds nothing.
 #
-# ## Behind the best generators, the classifier follows the perturbation
+# ## Behind the tested generators that recover most, the classifier follows the perturbation
 #
 # The *swap test*: an image gets the perturbation that was made for an image of another class; there are no bit errors.
 # Does the base model answer with the class of the image, or with that of the perturbation?
 
 # %% tags=["hide-input"]
-parts = {"swapped_image": "the image", "swapped_perturbation": "the perturbation"}
-answers = pictured.rename(columns=parts).melt(["base_model", "front"], list(parts.values()), "part", "answers that follow … (%)")
-said = "Share of answers that follow the image or the swapped perturbation, by generator."
-bars(answers, "front", "answers that follow … (%)", "part", panel="base_model", alt=said, name="swap", xlim=(0, 100))
+parts, x = {"swapped_image": "the image", "swapped_perturbation": "the perturbation"}, "answers that follow … (%)"
+answers = pictured.rename(columns=parts).melt(["base_model", "front"], list(parts.values()), "answers follow", x)
+for model, some in answers.groupby("base_model", sort=False):
+    display(bars(some, "front", x, "answers follow", panel="base_model", name=f"swap_{model.lower()}", xlim=(0, 100)))
 
 # %% tags=["hide-input"]
-claim(
-    (distilled["swapped_perturbation"] > distilled["swapped_image"]).all() and len(distilled),
-    f"Behind distilled generators ({', '.join(distilled['generator'].unique())}) the classifier follows the perturbation "
-    f"more often than the image: in {span(distilled['swapped_perturbation'])} % of cases.",
-)
-claim(
-    distilled["perturbation_alone"].min() > 50,
-    f"From a distilled generator's perturbation alone, without the image, the classifier finds the class of "
-    f"{span(distilled['perturbation_alone'])} % of the images.",
-)
+if len(distilled):
+    claim(
+        (distilled["swapped_perturbation"] > 2 * distilled["swapped_image"]).all() and distilled["perturbation_alone"].min() > 50,
+        f"Behind distilled generators ({', '.join(distilled['generator'].unique())}) the classifier follows the perturbation in "
+        f"{span(distilled['swapped_perturbation'])} % of cases, the image in {span(distilled['swapped_image'])} %. From the "
+        f"perturbation alone, without the image, it finds the class of {span(distilled['perturbation_alone'])} % of the images.",
+    )
 for model, some in faded.groupby("base_model", sort=False):
     most = gained.loc[model, "recovery"]
     row = some.set_index("front").loc[best := most[some["front"]].idxmax()]
     claim(
         row["swapped_perturbation"] > 4 * row["swapped_image"] and row["perturbation_alone"] > 50 and best == most.idxmax(),
-        f"In front of {model}, {best} steps recovers most. Behind it the classifier follows the perturbation in "
-        f"{row['swapped_perturbation']:.1f} % of cases and the image in {row['swapped_image']:.1f} %. From the perturbation "
-        f"alone it finds the class of {row['perturbation_alone']:.1f} % of the images.",
+        f"Of the generators that we swap-tested in front of {model}, {best} steps recovers most. Behind it the classifier "
+        f"follows the perturbation in {row['swapped_perturbation']:.1f} % of cases and the image in {row['swapped_image']:.1f} %. "
+        f"From the perturbation alone it finds the class of {row['perturbation_alone']:.1f} % of the images.",
     )
-    if len(other := some[(some["generator"] == row["generator"]) & (some["steps"] < row["steps"])]):
-        first = other.sort_values("steps").iloc[0]
-        claim(
-            first["swapped_perturbation"] < first["swapped_image"] and most[first["front"]] < most.max() / 2,
-            f"A shorter training does not get there: after {first['steps']:,} steps it follows the perturbation in "
-            f"{first['swapped_perturbation']:.1f} % of cases, the image in {first['swapped_image']:.1f} %, and recovers "
-            f"{most[first['front']]:.1f} points instead of {most.max():.1f}.",
-        )
-for row in eopm.itertuples():
+weak = by_loss[by_loss["recovery"] < 10]
+for model, some in weak[weak["base_model"] == "VGG11"].groupby("base_model"):
     claim(
-        row.swapped_image > 2 * row.swapped_perturbation,
-        f"Behind {row.generator}, trained on the paper's loss without fading ({row.steps:,} steps), the classifier follows "
-        f"the image in {row.swapped_image:.1f} % of cases, the perturbation in {row.swapped_perturbation:.1f} %.",
+        (some["swapped_image"] > 2 * some["swapped_perturbation"]).all(),
+        f"Where a generator trained on the paper's loss recovers less than ten points ({len(some)} in front of {model}), the classifier "
+        f"follows the image in {span(some['swapped_image'])} % of cases, the perturbation in {span(some['swapped_perturbation'])} %.",
     )
-short = accuracy[accuracy["front"].isin(eopm["front"])].dropna(subset=["published_recovery"])
+for row in weak[(weak["base_model"] == "ResNet18") & (weak["generator"] == "UNetL")].itertuples():
+    claim(
+        row.swapped_perturbation > 4 * row.swapped_image,
+        f"Not so in front of ResNet18: {row.generator} recovers {row.recovery:.1f} points, and the classifier follows the perturbation "
+        f"in {row.swapped_perturbation:.1f} % of cases, the image in {row.swapped_image:.1f} %.",
+    )
+short = by_loss[by_loss["training"] == "EOPM"].dropna(subset=["published_recovery"])
 if len(short):
     claim(
         (short["recovery"] + 2 * short["recovery_se"] < short["published_recovery"] / 2).all(),
         f"Without fading, our short trainings recover only {span(short['recovery'])} points; the paper's, at full length and "
         f"full size, recovers {span(short['published_recovery'])}.",
     )
+for model, some in by_loss.groupby("base_model", sort=False):
+    if len(some) > 4:
+        rho, p = spearmanr(some["swapped_perturbation"], some["recovery"])
+        claim(
+            rho > 0.8 and p < 0.01,
+            f"The more a generator recovers in front of {model}, the more often the classifier follows its perturbation: over "
+            f"{len(some)} generators trained on the paper's loss, Spearman's rank correlation is {rho:.2f} (p = {p:.4f}).",
+        )
 
-# %% tags=["hide-input"]
-by_loss = pictured[pictured["training"].str.contains("EOPM")].drop(columns="recovery")
-by_loss = by_loss.merge(gained["recovery"], on=["base_model", "front"])
-if several := len(by_loss) > 4:
-    rho, p = spearmanr(by_loss["swapped_perturbation"], by_loss["recovery"])
-    claim(
-        rho > 0.8 and p < 0.01,
-        f"The more a generator recovers, the more often the classifier follows its perturbation: over {len(by_loss)} generators "
-        f"that were trained on the paper's loss, rank correlation {rho:.2f} (Spearman, p = {p:.4f}).",
-    )
+# %% tags=["hide-input", "desk"]
 x = "answers that follow the perturbation (%)"
 plotted = by_loss.rename(columns={"swapped_perturbation": x})
-scatter(plotted, x, "recovery", "front", "base_model", name="followed", xlim=(0, 90)) if several else None
+plotted["of"] = plotted["generator"] + ", " + plotted["base_model"]
+scatter(plotted, x, "recovery", "training", "of", name="followed", xlim=(0, 90))
 
 # %% [markdown]
 # ## Perturbations repeat within a class
@@ -218,13 +209,13 @@ claim(
     f"The class explains {span(within[pictured['training'] == 'distillation'], 0)} % of the variance of distilled "
     f"perturbations, and {span(pictured['between_classes_images'], 0)} % of that of the images.",
 )
-for (model, name, _), some in by_loss.sort_values("steps").groupby(["base_model", "generator", "training"], sort=False):
-    shares = some["between_classes_perturbations"]
+for key, some in by_loss.sort_values("steps").groupby(["base_model", "generator", "training"], sort=False):
+    shares = some.set_index("steps")["between_classes_perturbations"]
     if len(some) > 1:
         claim(
-            shares.is_monotonic_increasing,
-            f"In training on the paper's loss it grows, for {name} in front of {model} from {shares.iloc[0]:.0f} % after "
-            f"{some['steps'].iloc[0]:,} steps to {shares.iloc[-1]:.0f} % after {some['steps'].iloc[-1]:,} ({some['training'].iloc[0]}).",
+            shares.iloc[0] + 5 < shares.iloc[-1],
+            f"It grows with the length of training on the paper's loss, from {shares.iloc[0]:.0f} % after {shares.index[0]:,} steps to "
+            f"{shares.iloc[-1]:.0f} % after {shares.index[-1]:,} ({', '.join(key)}).",
         )
 
 # %% [markdown]
@@ -236,12 +227,18 @@ caption = "Means over chips. The paper trained by EOPM, we as the column front s
 show(accuracy, columns, "mechanism", caption)
 
 # %% tags=["hide-input"]
-columns = ["base_model", "front", *parts, "perturbation_alone", "between_classes_perturbations"]
-show(pictured, columns, "swap", "Swap test, and how much class is in perturbations; per cent, without bit errors.")
+heads = {"swapped_image": "follows the image (%)", "swapped_perturbation": "follows the perturbation (%)"}
+heads |= {"perturbation_alone": "accuracy on the perturbation alone (%)"}
+heads |= {"between_classes_perturbations": "variance of perturbations between classes (%)"}
+caption = "Swap test, and how much of a perturbation its class decides; without bit errors."
+show(pictured.rename(columns=heads), ["base_model", "front", *heads.values()], "swap", caption)
 
 # %% [markdown]
 # ## Limits
 #
 # Our trainings on the paper's loss are short; where its 58,800 steps lead is open. That the classifier follows
-# distilled perturbations shows that distillation succeeded, no more. All of this is CIFAR-10, whose ten classes a small
-# encoder can distinguish; with more classes that encoder is the limit.
+# distilled perturbations shows that distillation succeeded, no more. All of this is CIFAR-10, with ten classes.
+
+# %% [markdown] tags=["desk"]
+# [DeConvL](accuracy_desk.ipynb) and [a ConvL twice as wide](variants.ipynb) recover more than ConvL in front of VGG11; we did
+# not swap-test them. In front of ResNet18 we swap-tested too few generators for a correlation.
