@@ -10,14 +10,14 @@
 
 # %% [markdown] tags=["paper12"]
 # **Errors in the sign bit alone cost about three quarters of what errors in all bits cost, and the first three layers
-# are the most sensitive.** We measured a full-size VGG11 on CIFAR-10 with 1 % bit errors under the error map of the
-# official code, alone and behind generators that were trained by distillation, not by the paper's algorithm
-# ([method](../method.md)).
+# are the most sensitive. Behind UNetL no single bit or layer matters.** We measured a full-size VGG11 on CIFAR-10 with
+# 1 % bit errors under the error map of the official code, alone and behind generators that were trained by
+# distillation, not by the paper's algorithm ([method](../method.md)).
 
 # %% [markdown] tags=["desk"]
-# **In a narrow VGG11, too, errors in the sign bit alone cost most of what errors in all bits cost; but behind a ConvL or
-# UNetL that was trained on the paper's loss, the sign bit still matters most.** CIFAR-10, 1 % bit errors of the official
-# code's error map. These generators recover less than distilled ones do at full size, so errors in one place still show.
+# **In a narrow VGG11, too, errors in the sign bit alone cost most of what errors in all bits cost, and behind a ConvL or a
+# UNetL the sign bit still matters most.** We measured on CIFAR-10 with 1 % bit errors under the error map of the official
+# code. These generators were trained on the paper's loss while images faded in (*faded EOPM*).
 
 # %% [markdown]
 # A weight is stored as an 8-bit two's complement code: an error in bit 0 moves it by one quantisation step, in bit 6
@@ -117,45 +117,51 @@ for setting, some in parts["bit"].groupby("setting", sort=False):
         f"Errors in any one of the {len(low)} lowest bits cost at most {low['loss'].max():.1f} points.",
     )
 for setting, some in parts["layer"].groupby("setting", sort=False):
-    first, rest = some[some["place"] <= 3], some[some["place"] > 3]
-    claim(
-        len(rest) and surely(rest.nsmallest(1, "perturbed"), first.nlargest(1, "perturbed")),
-        f"{setting}: the first {len(first)} layers hold {first['weights'].sum():.1f} % of the weights, and each costs "
-        f"more than any later layer: {span(first['loss'])} points.",
-    )
+    first, rest = some[some["place"] <= 3], some[some["place"] > 3].sort_values("loss", ascending=False)
+    if len(rest):
+        gap, error = paired(rest["accuracies"].iloc[0], np.mean([*first["accuracies"]], axis=0))
+        claim(
+            gap > 2 * error,
+            f"{setting}: the first {len(first)} layers hold {first['weights'].sum():.1f} % of the weights. Errors in one of them cost "
+            f"{first['loss'].mean():.1f} points on average, in a later layer at most {rest['loss'].max():.1f}.",
+        )
 sums, whole = [parts[what]["loss"].sum() for what in ("bit", "layer")], parts["all"]["loss"].sum()
 claim(
-    max(abs(one - whole) for one in sums) < 2 * parts["all"]["se"].max(),
-    f"The losses nearly add up: bit by bit to {sums[0]:.1f} points, layer by layer to {sums[1]:.1f}; errors everywhere "
-    f"cost {whole:.1f}.",
+    max(abs(one - whole) for one in sums) < 0.25 * whole,
+    f"To within a quarter the losses add up: bit by bit to {sums[0]:.1f} points, layer by layer to {sums[1]:.1f}; errors "
+    f"everywhere cost {whole:.1f}.",
 )
 
 # %% [markdown]
-# ## Behind a large generator no single bit or layer matters
+# ## Behind a generator, errors in one place cost less
 
-# %% tags=["hide-input"]
-single = behind[behind["what"].isin(["bit", "layer"])]
-large = single[single["generator"].isin(["ConvL", "DeConvL", "UNetL"])]
+# %% tags=["hide-input", "paper12"]
+large = behind[behind["what"].isin(["bit", "layer"]) & (behind["generator"] == "UNetL")]
 claim(
     len(large) and large["loss"].max() < 1,
-    f"Behind {' or '.join(large['generator'].unique())}, errors in any one of {large['hit'].nunique()} bits and layers "
-    f"cost at most {large['loss'].max():.1f} points.",
+    f"Behind UNetL, errors in any one of {large['hit'].nunique()} bits and layers cost at most {large['loss'].max():.1f} points.",
 )
-for row in single.sort_values("loss").drop_duplicates(["setting", "system"], keep="last").query("loss >= 1").itertuples():
-    claim(
-        row.hit == "bit 7" and row.loss > 2 * row.se,
-        f"Behind {row.generator}, the sign bit remains the most sensitive place (largest loss: {row.loss:.1f}).",
-    )
+
+# %% tags=["hide-input"]
+usual = parts["bit"].groupby("setting")["loss"].max()
+for (setting, name), some in behind[behind["what"].isin(["bit", "layer"])].groupby(["setting", "system"], sort=False):
+    ranked = some.sort_values("loss", ascending=False)
+    if (worst := ranked.iloc[0])["loss"] >= 1:
+        claim(
+            worst["hit"] == "bit 7" and surely(ranked[1:], ranked) and worst["loss"] < 0.65 * usual[setting],
+            f"Behind {name} the sign bit remains the most sensitive place, but errors there cost {worst['loss']:.1f} points instead of "
+            f"{usual[setting]:.1f}.",
+        )
 
 # %% [markdown]
-# ## Errors in the generator's own memory cost more than it recovers
+# ## With errors in its own memory, a generator recovers nothing
 
 # %% tags=["hide-input"]
 too = behind[behind["hit"] == "generator too"]
 claim(
-    len(too) and (too["recovery"] + 2 * too["recovery_se"] < 0).all(),
-    f"With the same bit-error rate in the generator's own weights, accuracy falls to {span(too['perturbed'], 0)} %, less than "
-    f"the base model has without any generator ({parts['all']['perturbed'].mean():.0f} %).",
+    len(too) and too["recovery"].max() < 0,
+    f"With the same bit-error rate in the generator's own weights, accuracy is {span(too['perturbed'], 0)} %; the base model alone "
+    f"has {parts['all']['perturbed'].mean():.0f} %.",
 )
 
 # %% tags=["hide-input"]
