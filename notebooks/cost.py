@@ -127,8 +127,8 @@ for setting, some in longest_of.groupby("setting", sort=False):
         gap, error = paired(faded["accuracies"], short["accuracies"])
         claim(
             gap > 2 * error and faded["clean"] > short["clean"] + 5,
-            f"{faded['steps']:,} steps of faded EOPM recover {gap:.1f} ± {error:.1f} points more than distillation, and keep {faded['clean']:.1f} instead "
-            f"of {short['clean']:.1f} % accuracy without errors.",
+            f"{faded['steps']:,} steps of faded EOPM recover {gap:.1f} ± {error:.1f} points more than distillation, and keep "
+            f"{faded['clean']:.1f} instead of {short['clean']:.1f} % accuracy without errors.",
         )
     if {"distillation", "distillation, then EOPM"} <= set(by.index):
         before, after = by.loc["distillation"], by.loc["distillation, then EOPM"]
@@ -146,7 +146,8 @@ for setting, some in longest_of.groupby("setting", sort=False):
             f"The official recipe's first {first['steps']:,} of {GeneratorRecipe().steps:,} steps, with batches of "
             f"{first['model_images'] / first['steps'] / first['models_per_step']:.0f} (official: {GeneratorRecipe().batch}), recover "
             f"{first['recovery']:.1f} ± {first['recovery_se']:.1f} points with {first[COMPUTE] / faded[COMPUTE]:.1f} times the compute "
-            f"of {faded['steps']:,} steps of faded EOPM ({faded['recovery']:.1f}). Where the official recipe ends, so few steps cannot tell.",
+            f"of {faded['steps']:,} steps of faded EOPM ({faded['recovery']:.1f}). Where the official recipe ends, so few steps "
+            "cannot tell.",
         )
 for (setting, how), line in trained[trained["distillation_steps"] == 0].groupby(["setting", "training"], sort=False):
     if len(line) > 1:
