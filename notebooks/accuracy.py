@@ -10,23 +10,23 @@
 
 # %% [markdown] tags=["paper"]
 # **Large generators recover about nine tenths of the accuracy that bit errors take away, small ones little more than
-# half.** This holds in the median over full-size classifiers on CIFAR-10. We trained the generators by distillation, not
-# by the paper's algorithm: they learned to reproduce class-wise perturbations ([method](../method.md)).
+# half.** These are medians over settings of full-size VGG11 and ResNet18 on CIFAR-10. We trained the generators by
+# distillation, not by the paper's algorithm: they learned to reproduce class-wise perturbations ([method](../method.md)).
 
 # %% [markdown] tags=["desk"]
-# **Trained on the paper's loss, the best generator recovers half of the accuracy that a narrow VGG11 loses on CIFAR-10, and
-# a third of what ResNet18, VGG16 and VGG19 lose; in front of ResNet50 ConvL recovers nothing, and small generators recover
-# less than a fifth.** Errors are 1 % bit errors of the
-# official code's error map. In training, images faded in (*faded EOPM*, [method](../method.md)).
+# **Trained on the paper's loss, ConvL recovers nearly half of the accuracy that a narrow VGG11 loses on CIFAR-10, about a
+# third of what ResNet18, VGG16 and VGG19 lose, and nothing of ResNet50's loss.** VGG19 and ResNet50 were measured behind
+# ConvL only. In front of VGG11 DeConvL is better still, and small generators recover less than a fifth. Errors are 1 % bit
+# errors of the official code's error map. In training, images faded in (*faded EOPM*, [method](../method.md)).
 
 # %% [markdown] tags=["paper12"]
-# **Large generators recover most of the lost accuracy on CIFAR-10 and GTSRB, but only a fifth on CIFAR-100.** Base models
-# were trained for 12 epochs, the generators by distillation.
+# **Large generators recover most of the lost accuracy on CIFAR-10 and GTSRB, but only a fifth on CIFAR-100.** This was
+# measured for UNetL, in front of VGG11 on all three data sets. Base models are of full size and were trained for 12
+# epochs, the generators by distillation, not by the paper's algorithm ([method](../method.md)).
 
 # %% [markdown]
 # We measured each base model under many error patterns (*chips*), alone and behind a generator that was trained for it
-# under the same errors. *Recovery* is the difference on the same chips. These are the paper's Tables 12 to 15 and its
-# Figure 3.
+# under the same errors. *Recovery* is the difference on the same chips. The paper has this in Tables 12 to 15 and Figure 3.
 
 # %% tags=["parameters"]
 profile: str = "smoke"  # "smoke": digits, minutes; "desk": narrow networks; "paper12", "paper": full size
@@ -61,12 +61,16 @@ from nflib.report import claim, ladder, measured, rank_correlation, say, show, s
 rows = measured(cells, profile, measure, device)
 behind = rows[rows["generator"] != "none"].copy()
 behind["setting"] = behind["dataset"] + ", " + behind["base_model"] + ", " + behind["error_model"]
+if behind["base_recipe"].nunique() > 1:
+    behind["setting"] += ", " + behind["base_recipe"]
 behind["share"] = 100 * behind["recovery"] / (behind["clean_alone"] - behind["perturbed_alone"])
 several = behind["training"].nunique() > 1
 behind["front"] = behind["generator"] + (", " + behind["training"] if several else "")
+large = behind[behind["generator"].isin(["ConvL", "DeConvL", "UNetL"])]
+small = behind[behind["generator"].isin(["ConvS", "DeConvS", "UNetS"])]
 
 # %% [markdown]
-# ## Large generators recover most of the loss
+# ## Large generators recover more than small ones
 #
 # Hollow circles are the base model alone, filled ones the same chips behind a generator; a bar is the standard
 # deviation over chips. Diamonds are the published values, for full-size networks and generators trained by EOPM; the
@@ -77,57 +81,59 @@ top = behind[behind["rate"] == behind["rate"].max()]
 ladder(top, "front", "setting", hue="generator", alt="Accuracy under errors without and with each generator.", name="recovery")
 
 # %% tags=["hide-input"]
-large = behind[behind["generator"].isin(["ConvL", "DeConvL", "UNetL"])]
-small = behind[behind["generator"].isin(["ConvS", "DeConvS", "UNetS"])]
+best = {name: some.groupby(["setting", "training", "rate"])["share"].max() for name, some in (("large", large), ("small", small))}
+ahead = (best["large"] - best["small"]).dropna()
 claim(
-    85 < large["share"].median() < 95,
-    f"Large generators recover about nine tenths of the lost accuracy: {large['share'].median():.0f} % in the median of "
-    f"{len(large)} settings.",
+    len(ahead) and ahead.min() > 5,
+    f"Wherever both were measured, the best large generator recovers more of the lost accuracy than the best small one "
+    f"(settings: {len(ahead)}): {best['large'][ahead.index].median():.0f} % in the median against "
+    f"{best['small'][ahead.index].median():.0f} %.",
 )
-if len(small):
-    claim(
-        50 < small["share"].median() < 65,
-        f"Small generators recover little more than half: {small['share'].median():.0f} % (settings: {len(small)}).",
-    )
 sure = behind["recovery"] > 2 * behind["recovery_se"]
-claim(sure.mean() > 0.9, f"Recovery is above two standard errors in {sure.sum()} of {len(behind)} settings.")
-hundred = large["dataset"] == "CIFAR-100"
-if hundred.any():
-    most, least = large.loc[~hundred, "share"].min(), large.loc[hundred, "share"].max()
-    claim(
-        most > 50 and least < 25,
-        f"With ten or 43 classes large generators recover at least {most:.0f} %, on CIFAR-100 at most {least:.0f} %.",
-    )
-faded, weak = (some[(some["training"] == "faded EOPM") & (some["dataset"] == "CIFAR-10")] for some in (large, small))
-if len(faded):
-    best = faded.loc[faded.groupby("base_model")["share"].idxmax()]
-    claim(
-        best["share"].min() < 5 and best["share"].nsmallest(2).max() > 25 and best["share"].max() > 50 > 2.5 * weak["share"].max(),
-        "Trained on the paper's loss while images fade in, the best generator recovers "
-        f"{', '.join(f'{row.share:.0f} % ({row.generator} in front of {row.base_model})' for row in best.itertuples())}, "
-        f"small generators at most {weak['share'].max():.0f} %.",
-    )
-beside = behind.dropna(subset=["published_perturbed"])
-for _, some in beside.groupby(["setting", "training", "rate"]):
-    if len(some) == 6:
-        rho, p, low, high = rank_correlation([*some["accuracies"]], some["published_perturbed"])
-        claim(
-            low > 0.7 and p < 0.1,
-            f"{some['setting'].iloc[0]} {100 * some['rate'].iloc[0]:g} %: the six generators rank much as in the paper. Spearman's "
-            f"rank correlation of accuracies under errors is {rho:.2f} (p = {p:.2g}; 95 % interval over chips: {low:.2f} to {high:.2f}).",
-        )
-for (name, *_), some in beside.groupby(["generator", "dataset", "error_model", "training", "rate"]):
-    if some["base_model"].nunique() == 5:
-        rho, p, low, high = rank_correlation([*some["accuracies"]], some["published_perturbed"])
-        claim(
-            rho > 0.5 and p > 0.05,
-            f"Whether base models rank behind {name} as in the paper, five cannot tell: rank correlation {rho:.2f} (p = {p:.2g}; "
-            f"{low:.2f} to {high:.2f}).",
-        )
+claim(sure.mean() > 0.8, f"Recovery is above two standard errors for {sure.sum()} of {len(behind)} generators and settings.")
 calmer = large["std"] < large["alone_digest"].map(rows.set_index("digest")["std"])
 claim(
-    calmer.mean() > 0.9,
-    f"The standard deviation over chips is smaller behind a large generator in {calmer.sum()} of {len(large)} settings.",
+    calmer.mean() > 0.8,
+    f"The standard deviation over chips is smaller behind a large generator in {calmer.sum()} of {len(large)} cases.",
+)
+
+# %% tags=["hide-input", "paper"]
+claim(
+    85 < large["share"].median() < 95 and 50 < small["share"].median() < 65,
+    f"Large generators recover {large['share'].median():.0f} % of the lost accuracy in the median of {len(large)} cases, small "
+    f"ones {small['share'].median():.0f} % in {len(small)}.",
+)
+for setting, some in behind.dropna(subset=["published_perturbed"]).groupby("setting"):
+    rho, p, low, high = rank_correlation([*some["accuracies"]], some["published_perturbed"])
+    claim(
+        len(some) == 6 and low > 0.7 and p < 0.05,
+        f"{setting}: the six generators rank much as in the paper. Spearman's rank correlation of accuracies under errors is "
+        f"{rho:.2f} (p = {p:.2g}; 95 % interval over chips: {low:.2f} to {high:.2f}).",
+    )
+
+# %% tags=["hide-input", "desk"]
+conv_l = large[large["generator"] == "ConvL"].set_index("base_model")["share"]
+third = conv_l.drop(["VGG11", "ResNet50"])
+claim(
+    40 < conv_l["VGG11"] < 50 and third.between(25, 40).all() and conv_l["ResNet50"] < 5,
+    f"ConvL recovers {conv_l['VGG11']:.0f} % of what VGG11 loses, {span(third, 0)} % of what {', '.join(third.index)} lose and "
+    f"{conv_l['ResNet50']:.0f} % of what ResNet50 loses.",
+)
+front = behind[behind["base_model"] == "VGG11"].set_index("generator")["share"]
+weak = front[["ConvS", "DeConvS", "UNetS"]].max()
+claim(
+    front.idxmax() == "DeConvL" and front.max() > 50 and weak < 20,
+    f"In front of VGG11 DeConvL is the best of {len(front)} generators with {front.max():.0f} %; small ones recover at most {weak:.0f} %.",
+)
+counts = behind.groupby("base_model")["generator"].nunique().sort_values(ascending=False)
+say(f"Generators measured, of six: {', '.join(f'{count} for {name}' for name, count in counts.items())}.")
+
+# %% tags=["hide-input", "paper12"]
+hundred = large["dataset"] == "CIFAR-100"
+most, least = large.loc[~hundred, "share"].min(), large.loc[hundred, "share"].max()
+claim(
+    most > 60 and least < 25,
+    f"With ten or 43 classes large generators recover at least {most:.0f} %, on CIFAR-100 at most {least:.0f} %.",
 )
 
 # %% [markdown]
@@ -137,14 +143,19 @@ claim(
 columns = ["dataset", "base_model", "error_model", "rate", "generator", "training", "perturbed", "published_perturbed"]
 caption = "Means over chips. The column training says how each generator was trained; the paper's were trained by EOPM."
 show(rows, columns, "accuracy", caption)
+cost = behind["clean_alone"] - behind["clean"]
+say(f"Without errors, a generator costs {cost.median():.1f} points of accuracy in the median ({span(cost)}).")
 
 # %% [markdown]
 # ## Limits
 #
-# Distillation is not the paper's training: where both reach the same accuracy, the results agree, not the methods. The
-# paper's base models were not published; ours have another accuracy under errors without a generator. How much damage
-# "1 % bit errors" do is [a question of its own](error_models.ipynb).
+# The paper's base models were not published; ours have another accuracy under errors without a generator. Each generator
+# was trained once. How much damage "1 % bit errors" do is [a question of its own](error_models.ipynb).
 
-# %% tags=["hide-input"]
-cost = (behind["clean_alone"] - behind["clean"]).median()
-say(f"Without errors, a generator costs {cost:.1f} points of accuracy (median).")
+# %% [markdown] tags=["paper", "paper12"]
+# Distillation is not the paper's training: where both reach the same accuracy, the results agree, not the methods.
+
+# %% [markdown] tags=["desk"]
+# Networks are narrow, a generator was trained for 7,000 steps with four perturbed models each, and images faded in:
+# published values are higher for any of these reasons. All generators were trained on CIFAR-10; none was trained on GTSRB or
+# CIFAR-100 at this scale.

@@ -43,19 +43,20 @@ def test_a_notebook_has_the_form(name):
             assert not any(isinstance(body, ast.JoinedStr) for body in chosen), "a sentence is chosen"
 
 
-def test_a_tagged_cell_is_for_its_parameter_set_only(tmp_path, monkeypatch):
+def test_a_tagged_cell_is_for_its_parameter_sets_only(tmp_path, monkeypatch):
     (tmp_path / "some.py").write_text(
         "# ---\n# jupyter:\n#   kernelspec: {display_name: Python 3, language: python, name: python3}\n# ---\n\n"
         '# %% tags=["parameters"]\nprofile: str = "smoke"  # scale\n\n# %% [markdown] tags=["desk"]\n# Narrow\n\n'
         '# %%\nseen = ["all"]\n\n# %% tags=["hide-input", "desk"]\nseen += ["desk"]\n\n# %% tags=["paper"]\nseen += ["paper"]\n'
+        '# %% tags=["desk", "paper"]\nseen += ["both"]\n'
     )
     (tmp_path / "parameters.yml").write_text("some:\n  smoke: {}\n  desk: {}\n  paper: {}\n")
     monkeypatch.setattr(notebooks, "SOURCES", tmp_path)
     for profile in ("desk", "paper"):
-        assert notebooks.inline("some", {"profile": profile}, tmp_path)["seen"] == ["all", profile]
+        assert notebooks.inline("some", {"profile": profile}, tmp_path)["seen"] == ["all", profile, "both"]
     assert notebooks.inline("some", {}, tmp_path)["seen"] == ["all"]  # the default profile has no cells of its own
     run = jupytext.read(notebooks.execute("some", tmp_path / "run.ipynb", {"profile": "paper"}, tmp_path))
-    assert [cell.source for cell in run.cells][-2:] == ['seen = ["all"]', 'seen += ["paper"]'] and "Narrow" not in str(run.cells)
+    assert [cell.source for cell in run.cells][-2:] == ['seen += ["paper"]', 'seen += ["both"]'] and "Narrow" not in str(run.cells)
 
 
 def test_every_parameter_set_is_of_its_notebook():

@@ -117,23 +117,28 @@ def ladder(
 ) -> Picture:
     """From the base model alone (hollow) to the system (filled), a line a row; bar: standard deviation over chips.
 
-    A red diamond is the paper's number.  by: what names a line; panel: a column with a panel for each value; hue: one with a
-    colour for each (else a line has one).
+    A red diamond is the paper's number.  by: what names a line; panel: a column with a panel for each value, side by side
+    where all have the same lines, else one below the other; hue: a column with a colour for each value (else a line has one).
     """
-    groups = _groups(rows[rows["recovery"].notna()], panel)
-    labels = list(dict.fromkeys(label for _, some in groups for label in some[by]))
-    figure, axes = panels(len(groups), 1.2 + 0.32 * len(labels), sharey=True)
-    paint = colours(rows[hue or by])
-    for (title, some), axis in zip(groups, axes):
+    groups, paint = _groups(rows[rows["recovery"].notna()], panel), colours(rows[hue or by])
+    lines = [list(dict.fromkeys(some[by])) for _, some in groups]
+    labels = list(dict.fromkeys(label for some in lines for label in some))
+    if alike := all(len(some) == len(labels) for some in lines):
+        lines, layout = [labels] * len(lines), {"height": 1.2 + 0.32 * len(labels), "sharey": True}
+    else:
+        heights = [len(some) + 0.2 for some in lines]
+        layout = {"height": 0.36 + 0.3 * sum(heights) / len(lines), "columns": 1, "sharex": True, "height_ratios": heights}
+    figure, axes = panels(len(groups), **layout)
+    for (title, some), axis, names in zip(groups, axes, lines):
         for row in some.to_dict("records"):
-            y = labels.index(row[by])
+            y = names.index(row[by])
             axis.plot([row["perturbed_alone"], row["perturbed"]], [y, y], color="0.75", linewidth=3, zorder=1)
             axis.plot(row["perturbed_alone"], y, "o", color="white", markeredgecolor="black", zorder=2)
             axis.errorbar(row["perturbed"], y, xerr=row["std"], fmt="o", color=paint[row[hue or by]], zorder=3)
             axis.plot(row["published_perturbed"], y, "D", color="none", markeredgecolor=COLOURS["published"], markersize=8, zorder=4)
-        axis.set(title=title, xlim=(0, 102), xlabel="accuracy under errors (%)")
-        axis.set_yticks(range(len(labels)), labels)
-    axes[0].set_ylim(len(labels) - 0.4, -0.6)
+        axis.set(title=title, xlim=(0, 102), xlabel="accuracy under errors (%)" if alike or axis is axes[-1] else "")
+        axis.set_yticks(range(len(names)), names)
+        axis.set_ylim(len(names) - 0.4, -0.6)
     best = rows.loc[rows["recovery"].idxmax()]
     said = alt or f"Accuracy under errors without and with each of {', '.join(map(str, labels))}."
     return Picture(figure, f"{said} Largest recovery: {best[by]}, {best['recovery']:.1f} points.", name)

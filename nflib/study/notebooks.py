@@ -150,9 +150,9 @@ def strict(name: str, given: dict[str, object]) -> dict[str, object]:
 
 
 def _of_one_set(name: str, cells: list, given: dict[str, object]) -> list:
-    """A notebook's cells without those that are tagged with another of its parameter sets than the one of the profile given."""
-    others = {*sets(name)} - {given.get("profile", parameters(name).get("profile", ("", ""))[1])}
-    return [cell for cell in cells if not others & {*cell.metadata.get("tags", [])}]
+    """A notebook's cells without those that are tagged only with other parameter sets than the one of the profile given."""
+    known, own = {*sets(name)}, given.get("profile", parameters(name).get("profile", ("", ""))[1])
+    return [cell for cell in cells if not (tags := known & {*cell.metadata.get("tags", [])}) or own in tags]
 
 
 def _run(sources: list[str], namespace: dict, name: str) -> None:
