@@ -14,14 +14,15 @@
 # generators were trained by distillation, not by the paper's algorithm ([method](../method.md)).
 
 # %% [markdown] tags=["desk"]
-# **It depends on surrogate and generator: a ConvL that was trained for a narrow VGG, on the paper's loss, raises accuracy
-# under errors in front of every other classifier, also of a transformer (CCT); UNetL helps less or harms, and what was
-# trained for ResNet18 mostly harms.** CIFAR-10, 1 % bit errors of the official code's error map.
+# **It depends on surrogate and generator: a ConvL that was trained for a narrow VGG raises accuracy under errors in front
+# of every other classifier, also of a transformer (CCT); UNetL helps less or harms, and what was trained for ResNet18
+# mostly harms.** CIFAR-10, 1 % bit errors of the official code's error map; generators were trained on the paper's loss,
+# while images faded in ([method](../method.md)).
 
 # %% [markdown] tags=["paper12"]
-# **A large generator keeps more than 60 % of its recovery on the other classifier, a small one less than a third.**
-# ResNet18 and VGG11 of 12 epochs on CIFAR-10, each behind UNetL and ConvS of the other; generators were trained by
-# distillation.
+# **A large generator yes: UNetL of the other classifier recovers about 70 % of what the classifier's own does; ConvS less
+# than a third.** Full-size ResNet18 and VGG11 of 12 epochs on CIFAR-10, under 1 % bit errors of the official code's error
+# map; generators were trained by distillation, not by the paper's algorithm ([method](../method.md)).
 
 # %% [markdown]
 # The paper calls this *restricted access* (Tables 1 and 16 to 21): the classifier on the chip, the *target*, can be run
@@ -62,7 +63,7 @@ for dataset, target, rate in product(datasets, targets, rates):
             cells += [Cell(whole, front, *errors, surrogates=some) for some in sets]
 
 # %% tags=["hide-cell"]
-from nflib.report import bars, claim, measured, paired, published, say, show, span
+from nflib.report import bars, claim, measured, paired, published, show, span
 
 rows = measured(cells, profile, measure, device)
 pairs = rows[rows["generator"] != "none"].copy()
@@ -70,7 +71,8 @@ pairs["trained"] = pairs["trained_on"] + (100 * pairs["train_rate"]).map(" at {:
 pairs["seen"] = [target in on.split("+") for target, on in zip(pairs["base_model"], pairs["trained_on"])]
 pairs["own"] = (pairs["trained_on"] == pairs["base_model"]) & (pairs["train_rate"] == pairs["rate"])
 keys = ["dataset", "base_model", "generator", "rate"]
-relaxed = pairs.loc[pairs["own"], [*keys, "recovery"]].rename(columns={"recovery": "own_recovery"})
+sure = pairs["recovery"] > 2 * pairs["recovery_se"]
+relaxed = pairs.loc[pairs["own"] & sure, [*keys, "recovery"]].rename(columns={"recovery": "own_recovery"})
 pairs = pairs.merge(relaxed, how="left", on=keys)
 pairs["share"] = 100 * pairs["recovery"] / pairs["own_recovery"]
 pairs = pairs[pairs["base_model"].isin(pairs.loc[~pairs["seen"], "base_model"])]
@@ -78,10 +80,10 @@ unseen = pairs[~pairs["seen"]]
 known = unseen.dropna(subset=["share"])
 
 # %% [markdown]
-# ## A surrogate's generator helps, the target's own helps more
+# ## What a surrogate's generator recovers
 #
 # Recovery for each target, by what the generator was trained on and at which bit-error rate; the line at a bar's end is
-# two standard errors long. Diamonds are the paper's numbers, for generators trained by EOPM.
+# two standard errors long. Diamonds are the paper's numbers, for full-size networks and generators trained by EOPM.
 
 # %% tags=["hide-input"]
 top = pairs[(pairs["rate"] == pairs["rate"].max()) & (pairs["dataset"] == pairs["dataset"].iloc[0])]
@@ -89,49 +91,60 @@ top = top.assign(target="target " + top["base_model"])
 bars(top, "trained", "recovery", "generator", "recovery_se", "published_recovery", "target", name="transfer")
 
 # %% tags=["hide-input"]
-sure = unseen["recovery"] > 2 * unseen["recovery_se"]
 claim(
-    sure.mean() > 0.7,
-    f"Trained on a surrogate, a generator recovers accuracy beyond two standard errors in {sure.sum()} of "
-    f"{len(unseen)} settings: {span(unseen['recovery'])} points.",
+    known["share"].max() < 75,
+    "A surrogate's generator recovers less than the target's own, wherever that one recovers anything beyond two standard "
+    f"errors: {span(known['share'], 0)} % of it (settings: {len(known)}).",
 )
-harmed = unseen[unseen["recovery"] < -2 * unseen["recovery_se"]]
-if len(harmed):
-    by = unseen.groupby(["generator", "trained_on"], observed=True)["recovery"]
-    claim(
-        by.min().max() > 0 > by.max().min(),
-        "It depends on surrogate and generator: accuracy under errors changes by "
-        f"{', '.join(f'{span(some)} points ({name} trained for {on})' for (name, on), some in by)}.",
-    )
-if len(known):
-    claim(
-        known["share"].max() < 50,
-        f"That is less than half of what the target's own generator recovers: {span(known['share'], 0)} % (settings that "
-        f"have both: {len(known)}).",
-    )
-is_small = known["generator"].isin(["ConvS", "DeConvS", "UNetS"])
-large, small = known[~is_small], known[is_small]
-if len(large) and len(small):
-    claim(
-        large["share"].min() > 60 and small["share"].max() < 33,
-        f"{' and '.join(large['generator'].unique())} keeps {span(large['share'], 0)} % of its recovery on the other "
-        f"classifier, {' and '.join(small['generator'].unique())} {span(small['share'], 0)} %.",
-    )
 
-# %% [markdown]
+# %% tags=["hide-input", "paper"]
+claim(
+    (unseen["recovery"] > 2 * unseen["recovery_se"]).all() and known["share"].between(30, 45).all(),
+    f"It recovers accuracy beyond two standard errors in each of {len(unseen)} settings, {span(unseen['recovery'])} points, "
+    "which is always less than half of what the target's own recovers.",
+)
+
+# %% tags=["hide-input", "paper12"]
+large, small = (known.loc[known["generator"] == name, "share"] for name in ("UNetL", "ConvS"))
+claim(
+    large.min() > 60 and small.max() < 33,
+    f"UNetL keeps {span(large, 0)} % of the own one's recovery on the other classifier, ConvS {span(small, 0)} %.",
+)
+
+# %% tags=["hide-input", "desk"]
+of_vgg = unseen[unseen["trained_on"].str.startswith("VGG")].pivot(index=["base_model", "trained_on"], columns="generator")
+gain, beyond = of_vgg["recovery"], (of_vgg["recovery"] > 2 * of_vgg["recovery_se"]).sum()
+claim(
+    gain["ConvL"].min() > 1 and beyond["ConvL"] > 0.8 * len(gain) and (gain["ConvL"] > gain["UNetL"]).all() and gain["UNetL"].min() < -5,
+    f"ConvL of a VGG raises accuracy under errors by {span(gain['ConvL'])} points in each of {len(gain)} settings, beyond two "
+    f"standard errors in {beyond['ConvL']}; UNetL of the same VGG changes it by {span(gain['UNetL'])}, always less.",
+)
+of_resnet = unseen[unseen["trained_on"] == "ResNet18"]
+harmed = of_resnet["recovery"] < -2 * of_resnet["recovery_se"]
+claim(
+    harmed.mean() > 0.7,
+    f"What was trained for ResNet18 harms other classifiers beyond two standard errors in {harmed.sum()} of {len(harmed)} settings.",
+)
+fronts = pairs[(pairs["base_model"] == "ResNet50") & (pairs["generator"] == "ConvL")].set_index("trained_on")
+better = [paired(fronts["accuracies"][name], fronts["accuracies"]["ResNet50"]) for name in ("VGG11", "VGG16")]
+claim(
+    all(gap > 2 * error for gap, error in better) and fronts["recovery"]["ResNet50"] < 2 * fronts["recovery_se"]["ResNet50"],
+    "The own generator is not always the best: ResNet50's own ConvL recovers nothing, that of VGG11 is "
+    f"{' and that of VGG16 '.join(f'{gap:.1f} ± {error:.1f}' for gap, error in better)} points better on the same chips.",
+)
+
+# %% [markdown] tags=["paper"]
 # ## Training at a higher bit-error rate helps
 #
 # The paper trains surrogates' generators at 1.5 %, above the rates at which targets are measured. We compared that with
 # training at a lower rate, on the same chips.
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "paper"]
 two = unseen.merge(unseen, on=[*keys, "trained_on"], suffixes=("", "_low"))
 two = two[two["train_rate"] > two["train_rate_low"]]
 gains = [paired(*some) for some in zip(two["accuracies"], two["accuracies_low"])]
 two = two.assign(gain=[gain for gain, _ in gains], gain_se=[error for _, error in gains])
 two["published_gain"] = two["published_perturbed"] - two["published_perturbed_low"]
-if two.empty:
-    say("At this scale generators were trained at one bit-error rate only.")
 for (dataset, rate, low), some in two.groupby(["dataset", "train_rate", "train_rate_low"]):
     claim(
         (some["gain"] > 2 * some["gain_se"]).all(),
@@ -142,9 +155,9 @@ for (dataset, rate, low), some in two.groupby(["dataset", "train_rate", "train_r
     claim(up and down, f"The published values show no such rule: in these settings {up} gain and {down} lose.")
 
 # %% [markdown]
-# ## Whether the surrogate must resemble the target is open
+# ## Must the surrogate resemble the target?
 #
-# We have one surrogate at full size. The paper has two, ResNet18 and VGG19, of which the second resembles our target.
+# The paper has two surrogates, ResNet18 and VGG19; the second resembles its targets VGG11 and VGG16.
 
 # %% tags=["hide-input"]
 printed = published.accuracies()
@@ -158,15 +171,19 @@ claim(
     f"In the published tables VGG11 and VGG16 gain more from VGG19 than from ResNet18 in {most} of {of_most} settings "
     f"on CIFAR-10, but only in {fewer} of {of_fewer} on GTSRB.",
 )
-several = unseen["trained_on"].str.contains("+", regex=False)
-for (dataset, rate), some in unseen[several].groupby(["dataset", "rate"]):
-    single = unseen[~several & (unseen["dataset"] == dataset) & (unseen["rate"] == rate)]
-    single = single.loc[single["train_rate"].isin(some["train_rate"]), "recovery"].mean()
-    claim(
-        some["recovery"].mean() > single,
-        f"{dataset} at {100 * rate:g} %: several surrogates together recover {some['recovery'].mean():.1f} points on "
-        f"unseen targets, one alone {single:.1f}.",
-    )
+
+# %% [markdown] tags=["paper", "paper12"]
+# We have one surrogate for a target at full size, so we cannot tell.
+
+# %% tags=["hide-input", "desk"]
+others = pairs[(pairs["generator"] == "ConvL") & (pairs["base_model"] != "ResNet18")].set_index(["base_model", "trained_on"])["accuracies"]
+gaps = {key: paired(chips, others[key[0], "ResNet18"]) for key, chips in others.items() if key[1] in {"VGG11", "VGG16"} - {key[0]}}
+claim(
+    all(gap > 2 * error for gap, error in gaps.values()) and len({target for target, _ in gaps}) > 3,
+    f"Among narrow networks resemblance does not decide: in front of {', '.join(dict.fromkeys(target for target, _ in gaps))} "
+    "ConvL of a VGG is better than that of ResNet18 on the same chips, always beyond two standard errors, although "
+    "ResNet50 resembles ResNet18.",
+)
 
 # %% [markdown]
 # ## All pairs
@@ -180,7 +197,19 @@ show(pairs, columns, "transfer", f"{caption}{pairs['training'].iloc[0]}. Trained
 # %% [markdown]
 # ## Limits
 #
-# At full size there is one target (two on the page of 12 epochs) and one surrogate. Each generator was trained once, so
-# standard errors (over chips) do not cover the chance in training. A distilled generator adds the perturbation of the
-# class that it found ([why it works](mechanism.ipynb)). What we measured is that a target responds to the class-wise
-# perturbations of its surrogate; where we agree with the paper, results agree, not trainings.
+# Each generator was trained once, so standard errors (over chips) do not cover the chance in training.
+
+# %% [markdown] tags=["paper"]
+# There is one target, VGG11, and one surrogate, ResNet18.
+
+# %% [markdown] tags=["paper12"]
+# There are two classifiers, each the other's surrogate.
+
+# %% [markdown] tags=["paper", "paper12"]
+# A distilled generator adds the perturbation of the class that it found ([why it works](mechanism.ipynb)). What we
+# measured is that a target responds to the class-wise perturbations of its surrogate; where we agree with the paper,
+# results agree, not trainings.
+
+# %% [markdown] tags=["desk"]
+# Networks are narrow. Where the table has no generator that was trained on the target, what a surrogate's recovers is not
+# compared with an own one.
