@@ -9,9 +9,9 @@
 # # Do trainings with other seeds agree?
 #
 # **For a distilled ConvS, yes: three trainings agree within a point. But which chips are bad depends on the training of the
-# base model.** Training on the paper's loss was not repeated.
-# We trained a full-size VGG11 on CIFAR-10 twice and its generator ConvS three times, by distillation, and measured all
-# of them on the same chips with 1 % bit errors of the official code's error map.
+# base model.** We trained a full-size VGG11 on CIFAR-10 twice and its generator ConvS three times, by distillation, and
+# measured all of them on the same chips with 1 % bit errors of the official code's error map. No other generator, and no
+# training on the paper's loss, was repeated.
 #
 # The paper trains each network once and prints the standard deviation over ten chips, which does not include the effect
 # of training. Another seed means other initial weights, another order of images, other augmentation and other error
@@ -71,7 +71,7 @@ def agreement(some):
 
 
 # %% [markdown]
-# ## Trainings of a generator agree within a point
+# ## Trainings of a distilled ConvS agree within a point
 #
 # A line is one pair of trained networks. Hollow: the base model alone; filled: the same chips behind the generator,
 # with the standard deviation over chips. Red diamond: the published value, of one EOPM training; the table names ours.
@@ -117,7 +117,7 @@ for setting, some in alone.groupby("setting", sort=False):
     claim(
         agreement(some) < 0.7 and alike > 0.9,
         f"{setting}: the correlation over chips is {agreement(some):.2f} between two base models and at least "
-        f"{alike:.2f} between two trainings of a generator.",
+        f"{alike:.2f} between two trainings of {' and '.join(again['generator'].unique())}.",
     )
     claim(
         abs(gap) < 2 * error,
@@ -127,7 +127,7 @@ for setting, some in alone.groupby("setting", sort=False):
     )
 
 # %% [markdown]
-# ## Two generators must differ by more than chance
+# ## How far two generators must differ
 #
 # Two generators, each trained once, differ by chance. A difference exceeds chance with 95 % confidence when it is
 # larger than √2 times the standard deviation over trainings times Student's *t*, which is large for few trainings.
@@ -151,6 +151,6 @@ show(rows, columns, "seeds", "Means over the same chips; one row per training.")
 # %% [markdown]
 # ## Limits
 #
-# These are few trainings, of one base model and one small generator; a third base model was not trained. A standard
-# deviation from so few is itself uncertain by half its size. EOPM training, which the paper uses, was not repeated with
-# other seeds on real images; it may vary more, and standard errors on other pages, which are over chips, leave that out.
+# These are few trainings, of one base model and one small, distilled generator. A standard deviation from so few is itself
+# uncertain by half its size. EOPM training, which the paper uses, may vary more; standard errors on other pages, which are
+# over chips, leave the chance of training out.
