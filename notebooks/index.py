@@ -17,8 +17,8 @@
 # :class: nflib-picture
 # ```
 #
-# **What we found.** Generators recover much of the lost accuracy; ConvL, trained on the paper's loss, does so by
-# telling the classifier the class. Most of the damage of the paper's "1 % bit errors" comes from a slip
+# **What we found.** Generators recover much of the lost accuracy; those that recover most, trained on the paper's loss, do
+# so by telling the classifier the class. Most of the damage of the paper's "1 % bit errors" comes from a slip
 # in the official code's error map. And NeuralFuse rarely pays: a slightly higher voltage saves more energy, and beside a narrow
 # VGG11 half of a generator recovers more than all of it in front.
 #
