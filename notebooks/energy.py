@@ -70,6 +70,9 @@ for name, map_pj in {"saved": energy.SMALL_PJ, "saved_large_maps": energy.LARGE_
         for ratio in (1.0, energy_ratio)
     )
     pairs[name] = 100 * (1 - (a.map(low) + b.map(nominal)) / a.map(nominal))
+    if name == "saved":
+        alone = pd.DataFrame({"base_model": bases, "generator": "alone", "true_ES": 100 * (1 - energy_ratio)})
+        alone["saved"] = 100 * (1 - (low / nominal)[bases]).to_numpy()
 parts = pd.DataFrame({label: counts.picojoules() for label, counts in accesses.items()}).T
 share = (100 * parts["weights"] / parts.sum(axis=1))[bases]
 
@@ -84,7 +87,7 @@ share = (100 * parts["weights"] / parts.sum(axis=1))[bases]
 
 # %% tags=["hide-input"]
 words = {"true_ES": "saved: weight reads (%)", "saved": "saved: on the chip (%)"}
-long = pairs.round().melt(["base_model", "generator"], list(words), "of").replace({"of": words, "value": {-0.0: 0.0}})
+long = pd.concat([alone, pairs]).round().melt(["base_model", "generator"], list(words), "of").replace({"of": words, "value": {-0.0: 0.0}})
 heatmap(long, "base_model", "generator", "value", "of", "Saving by base model and generator.", "saved", cmap="vlag_r")
 
 # %% tags=["hide-input"]

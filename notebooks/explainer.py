@@ -10,8 +10,10 @@
 #
 # **Reading a weight takes less energy, and bits flip: at 83 % of the nominal voltage a read takes 69 % of the energy, and
 # 1 % of the bits flip, which changes one weight in thirteen.** Try it below: a classifier with 8-bit weights (a VGG11 of
-# a quarter of the paper's width, for CIFAR-10) and the generator ConvL in front of it run in this page. Each bit of a
-# chip flips independently (BitFlips), and bits that flip at one voltage also flip at every lower one.
+# a quarter of the paper's width, for CIFAR-10) and the generator ConvL in front of it run in this page. ConvL was trained
+# on the paper's loss while images fade in, under 1 % errors of the official map. Each bit of a chip here flips independently
+# (BitFlips), and one that flips also flips at every lower voltage. Of the first test image of each class, the page starts
+# with one that ConvL rescues on the chip shown.
 
 # %% tags=["parameters"]
 profile: str = "desk"  # whose published models are shown
@@ -112,8 +114,7 @@ def exported(quantized):
 
 page = {
     "classes": CLASSES,
-    "images": [text(image) for image in shown],
-    "labels": labels.tolist(),
+    "images": [text(image) for image in shown], "labels": labels.tolist(),
     "base": exported(base_model),
     "generator": exported(transformer),
     "front": energy.weight_reads(transformer.model) / energy.weight_reads(base_model.model),
@@ -163,8 +164,8 @@ def logits(number, ber):
 # %% [markdown]
 # ## Try it
 #
-# Slide to the right for a lower voltage. Energy is that of all weight reads for one image, in per cent of what the
-# classifier alone takes at nominal voltage; the generator is always read at nominal voltage.
+# Slide to the right for a lower voltage. Energy is that of weight reads, in per cent of what the classifier alone takes at
+# nominal voltage, at which the generator is always read.
 
 # %% tags=["hide-input"]
 right = logits(chip, rate).argmax(2) == labels
@@ -230,7 +231,7 @@ if (key := (page["error_model"], rate)) in (both := wide.dropna()).index:
 # %% [markdown]
 # ## The measured accuracies
 #
-# The curves above are these stored records: accuracy in per cent under errors, on chips that nflib drew.
+# The curves above are these records: accuracy in per cent under errors, on chips that nflib drew.
 
 # %% tags=["hide-input"]
 heads = ["error model", "BER (%)", *(f"{system}{', worst chip' * (name == 'worst')}" for name, system in values)]
@@ -245,6 +246,5 @@ say(f"Means over {rows['patterns'].min()} chips, on {rows['images'].min():,} tes
 # ## Limits
 #
 # The paper prints one point of bit-error rate and energy over the voltage; the rest is our assumption
-# ([energy](energy.ipynb)). The page draws its own chips by hashing chip and cell numbers, and computes in floating
-# point what a chip would compute in integers. [How much accuracy does a generator recover?](accuracy.ipynb) has
-# full-size networks.
+# ([energy](energy.ipynb)). The page hashes chip and cell numbers to draw chips, and computes in floating point, not in
+# integers. [How much accuracy does a generator recover?](accuracy.ipynb) has full-size networks.

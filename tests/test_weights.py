@@ -39,6 +39,8 @@ def test_load_gives_a_published_model_by_its_name(workshop, monkeypatch, refused
     base, generator = nflib.load("smoke/digits/vgg11"), nflib.load("smoke/digits/vgg11/conv_s")
     images = torch.zeros(2, 3, 32, 32)
     assert base(images).shape == (2, 10) and generator(images).shape == images.shape
+    for cell, named in zip(TINY, (base, generator)):
+        assert torch.equal(nflib.load(f"smoke/{cell.digest}")(images), named(images))
     assert runner.macs(TINY[0].base) > 0
     (code,) = re.findall(r"^# ```python\n(.*?)^# ```$", notebooks.source("published").read_text("utf-8"), re.M | re.S)
     code = re.sub("^# ?", "", code, flags=re.M).replace("desk/cifar10", "smoke/digits")

@@ -21,8 +21,8 @@ from nflib.files import writing
 from nflib.names import ROOT, UserError, choose
 from nflib.quantize import Quantized
 from nflib.study import recipes, weights
-from nflib.study.cells import Base, Cell, as_json, canonical, digest_of
-from nflib.study.records import code_digest, provenance
+from nflib.study.cells import Base, Cell, as_json, canonical, cell_of, digest_of
+from nflib.study.records import Store, code_digest, provenance
 from nflib.training import FORCED_PRECISION, Diverged, train_base
 
 TRAINS = "augment data eopm faults generators models quantize training"  # modules whose change may change a training
@@ -287,13 +287,19 @@ def load(
 
     name: PROFILE/DATASET/BASE_MODEL, then a `Quantized` base model; or PROFILE/DATASET/BASE_MODEL/GENERATOR, then the
     generator, which `generators.transform` applies.  training, error_model, rate: how that generator was trained.
+    Or PROFILE/DIGEST: the generator, else the base model, of the record with that digest; nothing else is read.
     Raises UserError for a name that is not published.
     """
     profile, dataset, model, front, *more = [*name.split("/"), "", "", "", ""]
     if any(more):
         raise UserError(f"{name!r} is not PROFILE/DATASET/BASE_MODEL or PROFILE/DATASET/BASE_MODEL/GENERATOR")
-    cell = Cell(recipes.base(profile, dataset, model, recipe))
-    if front:
+    record = (store := Store(profile)).root / "accuracy" / f"{dataset}.json"
+    if not model and record.exists():
+        cell = cell_of(store.read(record)["cell"])
+        front = cell.generator
+    else:
+        cell = Cell(recipes.base(profile, dataset, model, recipe))
+    if front and not cell.generator:
         cell = dataclasses.replace(cell, generator=recipes.generator(profile, front, training, error_model, rate))
     key = generator_key(cell) if front else base_key(cell.base)
     if not weights.path_of(key).exists():
