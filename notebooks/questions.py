@@ -240,11 +240,11 @@ for topic, some in found.groupby("topic", sort=False):
         answer = f"{'✓' if row.holds else '✗'} {row.answer.replace(' -', ' −')} ([more]({row.page}.ipynb))"
         lines.append(f"{row.question} *{row.asked_by}*\n: {answer}\n")
     display(Markdown("\n".join(lines)))
+
 # %% [markdown]
 # ## Limits
 #
 # Answers for one classifier and one data set do not settle a question in general. Pages measure on different numbers of
 # chips and images, so the same accuracy differs by up to two points between answers (VGG11 alone: 55.4 and 53.4 %).
-#
 # Open are: the official recipe trained to its end, which may change some answers; several seeds of generators trained on
 # the paper's loss; a deeper ConvL; narrow networks on CIFAR-100 and GTSRB; ensembles and test-time averages; other tasks.
