@@ -189,7 +189,7 @@ scatter(plotted, x, "recovery", "training", "of", name="followed", xlim=(0, 90))
 examples = pictured.sort_values("steps").drop_duplicates("training", keep="last")  # the longest of each
 stored = arrays(examples)
 seen = {"image": stored[0]["images"] / 255}
-for name, one in zip(examples["front"], stored):  # full colour: the 99th percentile
+for name, one in zip(examples["front"] + "\nfor " + examples["base_model"], stored):  # full colour: the 99th percentile
     changes = one["perturbations"].astype(float)
     seen[name] = (0.5 + changes / (2 * np.percentile(np.abs(changes), 99) + 1e-9)).clip(0, 1)
 first = [np.flatnonzero(stored[0]["labels"] == c)[:2] for c in np.unique(stored[0]["labels"])]
