@@ -153,9 +153,9 @@ claim(
 # %% tags=["hide-input"]
 columns = ["dataset", "base_model", "error_model", "rate", "generator", "training", "perturbed", "published_perturbed"]
 caption = "Means over chips. The column training says how each generator was trained; the paper's were trained by EOPM."
-show(rows, columns, "accuracy", caption)
 cost = behind["clean_alone"] - behind["clean"]
 say(f"Without errors, a generator costs {cost.median():.1f} points of accuracy in the median ({span(cost)}).")
+show(rows, columns, "accuracy", caption)
 
 # %% [markdown]
 # ## Limits

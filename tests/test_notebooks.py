@@ -37,6 +37,10 @@ def test_a_notebook_has_the_form(name):
     assert list(notebooks.meanings(name)) == list(notebooks.parameters(name)) and all(notebooks.meanings(name).values())
     text = notebooks.source(name).read_text()
     assert len(text.splitlines()) <= 250 and max(map(len, text.splitlines())) <= 140
+    for cell in (cell for cell in cells if cell.cell_type == "code"):
+        lost = [node.value for node in ast.parse(cell.source).body[:-1] if isinstance(node, ast.Expr)]
+        names = {getattr(getattr(value, "func", None), "id", "") for value in lost}
+        assert not names & {"show", "ladder", "curve", "bars", "heatmap", "scatter", "Picture"}, "only a cell's last value is shown"
     for node in ast.walk(ast.parse("\n".join(cell.source for cell in cells if cell.cell_type == "code"))):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("claim", "say"):
             chosen = [part.body for part in ast.walk(node.args[-1]) if isinstance(part, ast.IfExp)]
