@@ -38,7 +38,7 @@ COLOURS = {  # one colour a thing, in the whole book
     "alone": "#222222", "none": "#222222",
     **dict(zip(generators.LABELS.values(), PALETTE)),
     "ReleaseMap": PALETTE[0], "BitFlips": PALETTE[1], "StuckAt": PALETTE[2],
-    "distillation": "#01665e", "EOPM": "#bf812d", "faded EOPM": "#dfa64b", "official EOPM": "#8c510a",
+    "distillation": "#01665e", "EOPM": "#a6762d", "faded EOPM": "#f07c00", "official EOPM": "#5b3000",
     "distillation, then EOPM": "#80cdc1", "published": "#c1121f",
     "the image": PALETTE[9], "the perturbation": "#5e3c99",
 }  # fmt: skip
