@@ -186,7 +186,7 @@ scatter(plotted, x, "recovery", "training", "of", name="followed", xlim=(0, 90))
 # Two test images of each class, and below them what a generator adds to each. Grey is no change.
 
 # %% tags=["hide-input"]
-examples = pictured.sort_values("steps").drop_duplicates("training", keep="last")  # the longest of each
+examples = pictured.sort_values(["base_model", "steps"], ascending=False).drop_duplicates("training")  # the longest of each
 stored = arrays(examples)
 seen = {"image": stored[0]["images"] / 255}
 for name, one in zip(examples["front"] + "\nfor " + examples["base_model"], stored):  # full colour: the 99th percentile
