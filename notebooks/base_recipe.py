@@ -10,7 +10,7 @@
 
 # %% [markdown] tags=["paper12"]
 # **It can remove nearly the whole loss: a VGG11 trained with clipped weights loses less than one point of accuracy to
-# 1 % bit errors, without any generator. The price is about four points without errors.** We trained VGG11 on
+# 1 % bit errors, without any generator. The price is up to four points without errors, by the limit.** We trained VGG11 on
 # CIFAR-10 by several recipes, once each, at full size for 12 epochs and half as wide for 6, and measured it under the
 # official code's error map (ReleaseMap) and under independent flips (BitFlips).
 
@@ -21,7 +21,7 @@
 
 # %% [markdown]
 # Our recipes differ in *weight decay*, in *clipping* (weights stay within a limit while training), in *training on bit
-# errors* (each step also sees a fresh pattern of random flips at 1 %; both after {cite:t}`stutz2021bit`) and in epochs.
+# errors* (a step also sees a fresh pattern of random flips at 1 %; both after {cite:t}`stutz2021bit`) and in epochs.
 # *Release* follows the official code, without weight decay, on a short schedule; *modern* has weight decay.
 
 # %% tags=["parameters"]

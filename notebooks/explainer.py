@@ -12,8 +12,8 @@
 # 1 % of the bits flip, which changes one weight in thirteen.** Try it below: a classifier with 8-bit weights (a VGG11 of
 # a quarter of the paper's width, for CIFAR-10) and the generator ConvL in front of it run in this page. ConvL was trained
 # on the paper's loss while images fade in, under 1 % errors of the official map. Each bit of a chip here flips independently
-# (BitFlips), and one that flips also flips at every lower voltage. Of the first test image of each class, the page starts
-# with one that ConvL rescues on the chip shown.
+# (BitFlips), and one that flips also flips at every lower voltage. The example is chosen: of the first test image of each
+# class, the page starts with one that ConvL rescues on the chip shown.
 
 # %% tags=["parameters"]
 profile: str = "desk"  # whose published models are shown

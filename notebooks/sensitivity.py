@@ -10,14 +10,16 @@
 
 # %% [markdown] tags=["paper12"]
 # **Errors in the sign bit alone cost about three quarters of what errors in all bits cost, and the first three layers
-# are the most sensitive. Behind UNetL no single bit or layer matters.** We measured a full-size VGG11 on CIFAR-10 with
+# are the most sensitive. Behind UNetL no single bit or layer matters, but with errors in its own memory a generator makes
+# things worse.** We measured a full-size VGG11 on CIFAR-10 with
 # 1 % bit errors under the error map of the official code, alone and behind generators that were trained by
 # distillation, not by the paper's algorithm ([method](../method.md)).
 
 # %% [markdown] tags=["desk"]
-# **In a narrow VGG11, too, errors in the sign bit alone cost most of what errors in all bits cost, and behind a ConvL or a
-# UNetL the sign bit still matters most.** We measured on CIFAR-10 with 1 % bit errors under the error map of the official
-# code. These generators were trained on the paper's loss while images faded in (*faded EOPM*).
+# **Errors in the sign bit alone cost most of what errors in all bits cost, and the first three layers are the most
+# sensitive. Behind a ConvL or a UNetL the sign bit still matters most.** We measured a narrow VGG11 on CIFAR-10 with 1
+# % bit errors under the error map of the official code. These generators were trained on the paper's loss while images
+# faded in (*faded EOPM*).
 
 # %% [markdown]
 # A weight is stored as an 8-bit two's complement code: an error in bit 0 moves it by one quantisation step, in bit 6
@@ -154,7 +156,7 @@ for (setting, name), some in behind[behind["what"].isin(["bit", "layer"])].group
         )
 
 # %% [markdown]
-# ## With errors in its own memory, a generator recovers nothing
+# ## With errors in its own memory, a generator lowers accuracy
 
 # %% tags=["hide-input"]
 too = behind[behind["hit"] == "generator too"]

@@ -8,11 +8,11 @@
 # %% [markdown]
 # # Where should the added network stand?
 #
-# **Beside the classifier, not in front of it: half of ConvL there recovers 34 points of what bit errors take from a narrow
-# VGG11, and all of it in front 22. But that half alone, trained as a classifier, is more accurate at nominal voltage than
-# both together under errors. After the first block, ConvL's layers recover 2.6 ± 1.5 points less than in front, at a
-# third of the cost. Twice as wide, ConvL in front reaches what its half reaches beside, and computes twice as much as the classifier.**
-# CIFAR-10, 1 % bit errors of the official code's error map.
+# **Beside the classifier, not in front of it: ConvL's encoder there recovers 34 points of what bit errors take from a narrow
+# VGG11, and all of ConvL in front 22. But that encoder alone, trained as a classifier, is more accurate at nominal voltage
+# than both together under errors.** After the first block, ConvL's layers recover 2.6 ± 1.5 points less than in front, at a
+# third of the cost. Twice as wide, ConvL in front reaches the mean accuracy of its encoder beside, with three times the
+# spread over chips, and computes twice as much as the classifier. CIFAR-10, 1 % bit errors of the official code's error map.
 #
 # All networks here have what a generator has: a memory without errors, a frozen classifier, and training on the paper's
 # loss while the path beside them fades in (*faded EOPM*, [method](../method.md)). An *adapter* after block 1 or 2 adds
