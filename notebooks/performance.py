@@ -9,9 +9,9 @@
 # # How fast is the code?
 #
 # **A training step of a generator is 3 to 8 times as fast as the official code's loop in our rewriting; our goal was 12
-# times. Up to half of that is bf16 arithmetic.** We timed
-# full-size networks with random weights on two CPU cores, once with bf16 arithmetic and once without. `make bench` runs
-# all sides of a comparison in turn, in one process, round after round; times are medians over rounds.
+# times. Up to half of that is bf16 arithmetic.** We timed full-size networks with random weights on two cores each of two
+# machines, one with bf16 arithmetic and one without. `make bench` runs all sides of a comparison in turn, in one process,
+# round after round; times are medians over rounds, and compare within a machine only.
 #
 # * **Injection.** A new error pattern at 1 % is put into the 8-bit weights of a ResNet18 and removed. *Dense sampling*
 #   draws a number for each stored bit. The *official path* builds the error map as the official code does. *MRFI* is a

@@ -17,8 +17,8 @@
 
 # %% [markdown] tags=["desk"]
 # **Errors in the sign bit alone cost most of what errors in all bits cost, and the first three layers are the most
-# sensitive. Behind a ConvL or a UNetL the sign bit still matters most.** We measured a narrow VGG11 on CIFAR-10 with 1
-# % bit errors under the error map of the official code. These generators were trained on the paper's loss while images
+# sensitive. Behind a ConvL or a UNetL the sign bit still matters most.** We measured a narrow VGG11 on CIFAR-10 with
+# 1 % bit errors under the error map of the official code. These generators were trained on the paper's loss while images
 # faded in (*faded EOPM*).
 
 # %% [markdown]
