@@ -30,11 +30,10 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from scipy.stats import spearmanr
 
 from nflib import energy, generators, models
 from nflib.names import UserError
-from nflib.report import Picture, claim, colours, heatmap, panels, published, show, span
+from nflib.report import Picture, claim, colours, heatmap, panels, published, show, span, spearman
 from nflib.study import simulate
 
 if not 0 < energy_ratio <= 1 or image_size not in (32, 224):
@@ -131,7 +130,7 @@ Picture(figure, f"Published recovery over energy saved, {len(pairs)} pairs.", "r
 
 # %% tags=["hide-input"]
 models_of = pairs.groupby("base_model")
-ranks = [spearmanr(some[name], some["published_recovery"]) for _, some in models_of for name in ("ES", "true_ES")]
+ranks = [spearman(some[name], some["published_recovery"]) for _, some in models_of for name in ("ES", "true_ES")]
 rho, p = (np.array(values) for values in zip(*ranks))
 claim(
     rho.max() < 0,
