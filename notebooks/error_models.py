@@ -182,7 +182,7 @@ claim(
     f"ReleaseMap, {below[stuck].mean():.0f} under StuckAt.",
 )
 ten = std[released].min() / np.sqrt(10)
-claim(ten > 2, f"For base models alone, the mean over ten chips, as in the official code, has a standard error of at least {ten:.1f} points.")
+claim(ten > 2, f"For base models alone, the mean over ten chips, as in the paper, has a standard error of at least {ten:.1f} points.")
 
 # %% [markdown]
 # ## How much is recovered depends on the error model
