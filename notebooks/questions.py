@@ -187,7 +187,7 @@ ask(G, "How large are generators beside the classifiers?", "Qmac",
 ask(G, "How small may one be, and where does recovery stop?", "YHTK, uT9R",
     f"ConvS reaches a PA of {trained.loc['ConvS', 'perturbed']:.1f} %, ConvL {trained.loc['ConvL', 'perturbed']:.1f}. With class-wise "
     f"perturbations it follows the selecting classifier: {front.iloc[0]['perturbed']:.1f} % with the {front.iloc[0]['selector']}, "
-    f"{front.iloc[-1]['perturbed']:.1f} with the {front.iloc[-1]['selector']}.", "mechanism", front.eval("abs(perturbed - clean)").max() < 1)
+    f"{front.iloc[-1]['perturbed']:.1f} with the {front.iloc[-1]['selector']}.", "mechanism", front.eval("abs(perturbed-clean)").max() < 1)
 forms = faded.loc[faded.index.str.contains("wide|shallow|leaky"), "recovery"].rename(lambda name: name.removeprefix("ConvL, "))
 ask(G, "Which depth, width and activation are best?", "Qmac",
     f"Wider recovers more, shallower less, leaky ReLU no more (narrow VGG11; none deeper trained): ConvL {ahead['recovery']:.1f} points, "
