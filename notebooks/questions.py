@@ -100,7 +100,7 @@ faded = some(desk, training="faded EOPM", trained_on="VGG11", steps=7000).set_in
 inside = faded.loc[faded.index.str.startswith("ConvL after"), "recovery"]
 beside, ahead = (faded.loc[name] for name in ("ConvL encoder in parallel", "ConvL"))
 ask(W, "Are noise-trained layers, a later layer or a parallel branch as good as a generator?", "7gLE",
-    f"A parallel branch is better at 1 %: beside a narrow VGG11, half of ConvL recovers {beside['recovery']:.1f} points and costs "
+    f"After 7,000 steps a parallel branch is better: beside a narrow VGG11, half of ConvL recovers {beside['recovery']:.1f} and costs "
     f"{beside['clean_alone'] - beside['clean']:.1f} without errors; in front, all of it recovers {ahead['recovery']:.1f} and "
     f"costs {ahead['clean_alone'] - ahead['clean']:.1f}. After the first or second block it recovers {span(inside)}.",
     "variants", beside["recovery"] > ahead["recovery"] + 5)

@@ -17,8 +17,8 @@
 
 # %% [markdown] tags=["desk"]
 # **No: in front of a narrow VGG11, no generator saves anything at one point of accuracy lost, and at five points a higher
-# voltage alone saves more.** CIFAR-10, the official code's error map; generators were trained on the paper's loss at 1 %
-# (*faded EOPM*). At one point only protected memory saves energy, the base model alone 0 ± 6 %.
+# voltage alone saves more.** CIFAR-10, the official code's error map; generators were trained on the paper's loss at 1 % for
+# 7,000 steps ([longer helps](cost.ipynb)). At one point only protected memory saves energy, the base model alone 0 ± 6 %.
 
 # %% [markdown]
 # *Net saving* is in per cent of the weight-read energy of the base model alone at nominal voltage, [a part](energy.ipynb)

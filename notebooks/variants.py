@@ -8,11 +8,12 @@
 # %% [markdown]
 # # Where should the added network stand?
 #
-# **Beside the classifier, not in front of it: ConvL's encoder there recovers 34 points of what bit errors take from a narrow
-# VGG11, and all of ConvL in front 22. But that encoder alone, trained as a classifier, is more accurate at nominal voltage
-# than both together under errors.** After the first block, ConvL's layers recover 2.6 ± 1.5 points less than in front, at a
-# third of the cost. Twice as wide, ConvL in front reaches the mean accuracy of its encoder beside, with three times the
-# spread over chips, and computes twice as much as the classifier. CIFAR-10, 1 % bit errors of the official code's error map.
+# **Beside the classifier, not in front of it: ConvL's encoder there recovers 34 points of what bit errors take from a
+# narrow VGG11, and all of ConvL in front 22. But that encoder alone, trained as a classifier, is more accurate at
+# nominal voltage than both together under errors.** After the first block, ConvL's layers recover 2.6 ± 1.5 points less
+# than in front, at a third of the cost. Twice as wide, ConvL in front reaches the mean accuracy of its encoder beside,
+# with three times the spread over chips, and computes twice as much as the classifier. CIFAR-10, 1 % bit errors of the
+# official code's error map.
 #
 # All networks here have what a generator has: a memory without errors, a frozen classifier, and training on the paper's
 # loss while the path beside them fades in (*faded EOPM*, [method](../method.md)). An *adapter* after block 1 or 2 adds
@@ -112,6 +113,7 @@ show(behind, columns, "variants", caption)
 # %% [markdown]
 # ## Limits
 #
-# One narrow classifier; ± is the standard error over chips, not over trainings: each network was trained once and
-# equally long, by a recipe that was chosen for ConvL in front of it. What stands within or beside a classifier needs
-# access to it; a generator in front does not.
+# One narrow classifier; trained four times as long, ConvL in front [reaches 70 %](cost.ipynb), as its encoder beside
+# does here; whether that gains from longer training, too, was not measured. ± is the standard error over chips, not
+# over trainings: each network was trained once and equally long, by a recipe that was chosen for ConvL in front of it.
+# What stands within or beside a classifier needs access to it; a generator in front does not.
