@@ -54,9 +54,9 @@ def test_recovery_is_the_mean_of_paired_differences_and_its_error_is_theirs():
 def test_rank_correlation_is_of_means_and_its_interval_is_over_patterns_that_systems_share():
     systems, chips = np.arange(4.0)[:, None], np.array([10.0, 50.0, 90.0])
     rho, p, low, high = rank_correlation(10 * systems + chips, [1, 2, 4, 3])  # chips move all systems alike: no order changes
-    assert rho == low == high == pytest.approx(0.8) and p == pytest.approx(8 / 24)  # of 24 orders, four agree as well and four as badly
+    assert [rho, low, high] == pytest.approx([0.8] * 3) and p == pytest.approx(8 / 24)  # of 24 orders, four agree as well and four as badly
     rho, _, low, high = rank_correlation([[50, 50, 50], [30, 60, 63], [20, 0, 90]], [2, 3, 1])  # on single chips they do
-    assert rho == 1 and low < 0 < 1 == high
+    assert rho == pytest.approx(1) == high and low < 0
 
 
 @pytest.mark.parametrize("count", [6, 12])
@@ -64,7 +64,7 @@ def test_p_of_a_rank_correlation_is_the_share_of_orders_as_far_from_none(count):
     other = np.random.default_rng(1).permutation(count) ** 2.0
     rho, p = spearman(np.arange(count), other)
     found, theirs = stats.spearmanr(np.arange(count), other)
-    assert rho == pytest.approx(found) and p == pytest.approx(theirs, abs=0.02)  # the t distribution is near, not equal
+    assert rho == pytest.approx(found) and p == pytest.approx(theirs, abs=0.05)  # the t distribution is near, not equal
     assert spearman(np.arange(6), np.arange(6) ** 3) == (pytest.approx(1), pytest.approx(2 / 720))
 
 
