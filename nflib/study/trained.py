@@ -287,7 +287,7 @@ def load(
 
     name: PROFILE/DATASET/BASE_MODEL, then a `Quantized` base model; or PROFILE/DATASET/BASE_MODEL/GENERATOR, then the
     generator, which `generators.transform` applies.  training, error_model, rate: how that generator was trained.
-    Or PROFILE/DIGEST: the generator, else the base model, of the record with that digest; nothing else is read.
+    Or PROFILE/DIGEST: the generator, else the base model, of the accuracy record with that digest; other arguments mean nothing.
     Raises UserError for a name that is not published.
     """
     profile, dataset, model, front, *more = [*name.split("/"), "", "", "", ""]
@@ -296,16 +296,14 @@ def load(
     record = (store := Store(profile)).root / "accuracy" / f"{dataset}.json"
     if not model and record.exists():
         cell = cell_of(store.read(record)["cell"])
-        front = cell.generator
     else:
-        cell = Cell(recipes.base(profile, dataset, model, recipe))
-    if front and not cell.generator:
-        cell = dataclasses.replace(cell, generator=recipes.generator(profile, front, training, error_model, rate))
-    key = generator_key(cell) if front else base_key(cell.base)
+        how = (training, error_model, rate)
+        cell = Cell(recipes.base(profile, dataset, model, recipe), recipes.generator(profile, front, *how) if front else None)
+    key = generator_key(cell) if cell.generator else base_key(cell.base)
     if not weights.path_of(key).exists():
         known = ", ".join(card["words"] for card in weights.cards()[:5])
         raise UserError(f"{name} ({cell.words}) is not published; there are {known or 'none'} and others in results/models")
-    build, what = (new_generator, cell) if front else (_new_base, cell.base)
+    build, what = (new_generator, cell) if cell.generator else (_new_base, cell.base)
     model, card, _ = weights.read(key, lambda card: build(what, card["classes"], card["image_size"]))
     whole = Quantized(model.to(memory_format=torch.channels_last), card["bits"])
-    return whole.model if front else whole
+    return whole.model if cell.generator else whole
